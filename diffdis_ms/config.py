@@ -1,0 +1,362 @@
+"""The typed config tree: every field of every experiment, its default (the paper's) and its validation.
+
+`load(path, overrides)` reads a YAML file, applies `key.sub=value` overrides and returns a `Config`. A key that
+does not exist, or a value of the wrong type, raises `ConfigError`, which names the key and the nearest valid one.
+"""
+import difflib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, List, Literal, Optional
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class ConfigError(ValueError):
+    """A config file, key or value that cannot be used; the message names it and what to do."""
+
+
+@dataclass
+class UNetConfig:
+    """Stable Diffusion's UNet (defaults: v1)."""
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: List[int] = field(default_factory=lambda: [320, 640, 1280, 1280])
+    attention_levels: List[bool] = field(default_factory=lambda: [True, True, True, False])
+    layers_per_block: int = 2
+    transformer_layers_per_block: int = 1        # K in the paper
+    num_attention_heads: int = 8
+    norm_num_groups: int = 32
+
+
+@dataclass
+class DualStreamConfig:
+    """Dual-stream deep fusion block (Fig. 3) and its ablations (App. Tables 4, 5, 7)."""
+    fusion: bool = True                          # off: plain blocks, the query joins only the alignment transformer
+    share_attention: bool = True                 # "Share Attn": one set of projections for both streams
+    modality_ffn: bool = True                    # "MS-FFN": a feed-forward of its own for the query
+    image_condition_timestep: int = 1000         # t_z that marks "the image is a condition"
+
+
+@dataclass
+class AlignmentConfig:
+    """Alignment transformer after the middle block."""
+    num_layers: int = 6                          # M in the paper
+    width: int = 768
+    head_dim: int = 64
+
+
+@dataclass
+class AutoencoderConfig:
+    """KL autoencoder V, D (defaults: Stable Diffusion's, f = 8)."""
+    in_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: List[int] = field(default_factory=lambda: [128, 256, 512, 512])
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215
+
+
+@dataclass
+class TextEncoderConfig:
+    """CLIP text tower T (defaults: ViT-L/14's). `hidden_size` is the width of c, `projection_dim` that of e."""
+    vocab_size: int = 49408
+    max_position_embeddings: int = 77
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    projection_dim: int = 768
+    hidden_act: Literal['quick_gelu', 'gelu'] = 'quick_gelu'
+
+
+@dataclass
+class ImageEncoderConfig:
+    """CLIP vision transformer (defaults: ViT-L/14). DiffDis does not need it; the CLIP baseline does."""
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    projection_dim: int = 768
+    hidden_act: Literal['quick_gelu', 'gelu'] = 'quick_gelu'
+
+
+@dataclass
+class ImageDiffusionConfig:
+    """Diffusion of z: Stable Diffusion's schedule, noise target (Eq. 4)."""
+    num_train_timesteps: int = 1000
+    schedule: Literal['linear', 'cosine'] = 'linear'
+    beta_start: float = 0.00085
+    beta_end: float = 0.0120
+    target: Literal['noise', 'data'] = 'noise'
+
+
+@dataclass
+class TextDiffusionConfig:
+    """Diffusion of e (Eq. 5): gamma scales the clean query (Table 6), target data or noise (App. Table 2)."""
+    num_train_timesteps: int = 1000
+    schedule: Literal['linear', 'cosine'] = 'cosine'
+    beta_start: float = 0.00085
+    beta_end: float = 0.0120
+    target: Literal['noise', 'data'] = 'data'
+    gamma: float = 0.01
+
+
+@dataclass
+class ModelConfig:
+    """Everything that decides the shapes and the arithmetic of a model directory."""
+    image_size: int = 256                        # pixels, before the autoencoder
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    dual_stream: DualStreamConfig = field(default_factory=DualStreamConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    image_diffusion: ImageDiffusionConfig = field(default_factory=ImageDiffusionConfig)
+    text_diffusion: TextDiffusionConfig = field(default_factory=TextDiffusionConfig)
+    logit_scale: float = 1 / 0.07                # of Eq. 8; 1.0 with learnable_logit_scale=false is the paper to the letter
+    learnable_logit_scale: bool = True
+    max_logit_scale: float = 100.0
+
+
+@dataclass
+class InitConfig:
+    """Model directories to start from; each may be absent (fresh weights)."""
+    vae: Optional[str] = None
+    text_encoder: Optional[str] = None           # its tokenizer comes along
+    unet: Optional[str] = None                   # missing new parts are initialised, anything else missing is an error
+    tokenizer: Optional[str] = None              # Hugging Face tokenizer directory, where no text encoder is given
+
+
+@dataclass
+class DataConfig:
+    """Training pairs: a directory written by tools/prepare_data.py, or webdataset tars."""
+    path: str = ''                               # directory or glob of *.tar
+    num_workers: int = 2                         # threads that read and decode
+    cache_in_memory: bool = False                # decode once; latents and text features are computed once, too
+    random_flip: bool = False                    # mirrored images: wrong where the caption says left or right
+    random_shift: int = 0                        # training images moved by up to this many pixels, padded white
+
+
+@dataclass
+class OptimizerConfig:
+    """MindFormers' AdamW and learning-rate schedules; the new parameters have a rate of their own (Table 5)."""
+    learning_rate: float = 1e-5
+    new_learning_rate: float = 1e-4
+    schedule: Literal['constant', 'cosine'] = 'constant'
+    warmup_steps: int = 1000
+    weight_decay: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0                   # 0: no clipping
+
+
+@dataclass
+class TrainConfig:
+    """The joint objective (Eq. 9) and the run around it."""
+    task: Literal['hybrid', 'gen', 'dis'] = 'hybrid'       # Table 4
+    batch_size: int = 256
+    max_steps: int = 60000
+    max_minutes: Optional[float] = None          # stop (and save) after this long, counted over resumes
+    generation_batch_size: Optional[int] = None  # L_IG on the first so many pairs of a batch only (None: on all)
+    lambda_ita: float = 1.0                      # lambda in Eq. 9
+    caption_dropout: float = 0.1                 # share of empty captions in L_IG
+    image_dropout: float = 0.1                   # share of zero images in L_ITA
+    freeze_text_encoder: bool = True             # Table 5
+    kl_weight: float = 1e-6                      # autoencoder only
+    ema_decay: float = 0.9999
+    log_every: int = 10
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 3
+
+
+@dataclass
+class Config:
+    """One experiment."""
+    objective: Literal['diffdis', 'clip', 'autoencoder'] = 'diffdis'
+    device: Literal['CPU', 'Ascend'] = 'CPU'
+    seed: int = 0
+    output_dir: str = 'outputs/run'
+    resume: str = 'auto'                         # auto: newest complete checkpoint of output_dir; none; or a path
+    model: ModelConfig = field(default_factory=ModelConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def load(path=None, overrides=(), schema=Config):
+    """Read a config.
+
+    Args:
+        path: YAML file, or None for the defaults. A top-level `base: other.yaml` (relative to the file) is read first.
+        overrides: strings `key.sub=value`. A bare key that exists once below `train` needs no prefix (`max_steps=10`).
+        schema: the dataclass to fill (`Config`, or `ModelConfig` for the config.yaml of a model directory).
+
+    Returns:
+        An instance of `schema`.
+
+    Raises:
+        ConfigError: file missing or not YAML; unknown key (the nearest valid one is named); wrong type; bad value.
+    """
+    tree = OmegaConf.structured(schema)
+    for layer in _layers(path):
+        tree = _merge(tree, layer, schema, str(path))
+    for item in overrides:
+        key, eq, _ = item.partition('=')
+        if not eq:
+            raise ConfigError(f'override {item!r} is not of the form key=value')
+        if schema is Config and key not in _keys(schema) and f'train.{key}' in _keys(schema):
+            item = f'train.{item}'
+        try:
+            layer = OmegaConf.from_dotlist([item])
+        except (OmegaConfBaseException, yaml.YAMLError) as e:
+            raise ConfigError(f'override {item!r} cannot be read: {_first_line(e)}') from None
+        tree = _merge(tree, layer, schema, 'command line')
+    try:
+        config = OmegaConf.to_object(tree)
+    except OmegaConfBaseException as e:          # an interpolation that leads nowhere
+        raise ConfigError(_first_line(e)) from None
+    validate(config.model if schema is Config else config)
+    if schema is Config:
+        _validate_run(config)
+    return config
+
+
+def to_yaml(config):
+    """The resolved config as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def validate(model):
+    """Check a `ModelConfig`; raises `ConfigError` with the offending key and the reason."""
+    unet, text = model.unet, model.text_encoder
+    _positive(model)
+    for name, part in (('unet', unet), ('vae', model.vae)):
+        for width in part.block_out_channels:
+            if width % part.norm_num_groups:
+                raise ConfigError(f'{name}.block_out_channels: {width} is not a multiple of {name}.norm_num_groups '
+                                  f'= {part.norm_num_groups}')
+    if len(unet.attention_levels) != len(unet.block_out_channels):
+        raise ConfigError(f'unet.attention_levels has {len(unet.attention_levels)} entries, unet.block_out_channels has '
+                          f'{len(unet.block_out_channels)}: one per level')
+    for width in unet.block_out_channels:
+        _divides('unet.num_attention_heads', unet.num_attention_heads, width)
+    _divides('text_encoder.num_attention_heads', text.num_attention_heads, text.hidden_size)
+    _divides('image_encoder.num_attention_heads', model.image_encoder.num_attention_heads, model.image_encoder.hidden_size)
+    _divides('image_encoder.patch_size', model.image_encoder.patch_size, model.image_encoder.image_size)
+    _divides('alignment.head_dim', model.alignment.head_dim, model.alignment.width)
+    factor = 2 ** (len(model.vae.block_out_channels) + len(unet.block_out_channels) - 2)
+    if model.image_size % factor:
+        raise ConfigError(f'image_size: {model.image_size} is not a multiple of {factor} (the autoencoder and the UNet halve it '
+                          f'{len(model.vae.block_out_channels) + len(unet.block_out_channels) - 2} times)')
+    if unet.in_channels != model.vae.latent_channels or unet.out_channels != model.vae.latent_channels:
+        raise ConfigError(f'unet.in_channels = {unet.in_channels} and unet.out_channels = {unet.out_channels} must equal '
+                          f'vae.latent_channels = {model.vae.latent_channels}')
+    if text.projection_dim != model.image_encoder.projection_dim:
+        raise ConfigError(f'image_encoder.projection_dim = {model.image_encoder.projection_dim} must equal '
+                          f'text_encoder.projection_dim = {text.projection_dim}')
+    if model.logit_scale <= 0:
+        raise ConfigError(f'logit_scale: {model.logit_scale} is not above 0 (its logarithm is what is learned)')
+    if not 0 < model.text_diffusion.gamma <= 1:
+        raise ConfigError(f'text_diffusion.gamma: {model.text_diffusion.gamma} is not in (0, 1] (Eq. 5)')
+    steps = model.image_diffusion.num_train_timesteps
+    if not 0 <= model.dual_stream.image_condition_timestep <= steps:
+        raise ConfigError(f'dual_stream.image_condition_timestep: {model.dual_stream.image_condition_timestep} is not in 0..{steps}')
+
+
+def _validate_run(config):
+    train, optimizer = config.train, config.optimizer
+    for key, value, low in (('train.batch_size', train.batch_size, 1), ('train.max_steps', train.max_steps, 1),
+                            ('train.log_every', train.log_every, 1), ('train.checkpoint_every', train.checkpoint_every, 1),
+                            ('train.keep_checkpoints', train.keep_checkpoints, 1), ('data.num_workers', config.data.num_workers, 1),
+                            ('optimizer.warmup_steps', optimizer.warmup_steps, 0), ('optimizer.learning_rate', optimizer.learning_rate, 0),
+                            ('optimizer.new_learning_rate', optimizer.new_learning_rate, 0),
+                            ('optimizer.max_grad_norm', optimizer.max_grad_norm, 0)):
+        if value < low:
+            raise ConfigError(f'{key}: {value} is below {low}')
+    for key, value in (('train.caption_dropout', train.caption_dropout), ('train.image_dropout', train.image_dropout),
+                       ('train.ema_decay', train.ema_decay)):
+        if not 0 <= value < 1:
+            raise ConfigError(f'{key}: {value} is not in [0, 1)')
+    if train.generation_batch_size is not None and not 1 <= train.generation_batch_size <= train.batch_size:
+        raise ConfigError(f'train.generation_batch_size: {train.generation_batch_size} is not in 1..train.batch_size = {train.batch_size}')
+    if not train.freeze_text_encoder and config.data.cache_in_memory:
+        raise ConfigError('data.cache_in_memory needs train.freeze_text_encoder: cached text features do not follow a text encoder that trains')
+
+
+def _positive(node, prefix=''):
+    """Every whole number of a model is a size or a count; only the condition timestep may be zero."""
+    for f in fields(node):
+        key, value = prefix + f.name, getattr(node, f.name)
+        if is_dataclass(value):
+            _positive(value, key + '.')
+        elif value == []:
+            raise ConfigError(f'{key} is empty')
+        elif f.name != 'image_condition_timestep':
+            for number in value if isinstance(value, list) else [value]:
+                if type(number) is int and number < 1:
+                    raise ConfigError(f'{key}: {number} is below 1')
+
+
+def _divides(key, small, large):
+    if large % small:
+        raise ConfigError(f'{key}: {small} does not divide {large}')
+
+
+def _layers(path, above=()):
+    """The file and, before it, the file its `base:` names; `above` are the files that led here."""
+    if path is None:
+        return []
+    path = Path(path)
+    if path.resolve() in above:
+        raise ConfigError(f'config file {path} is its own base')
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise ConfigError(f'config file {path} does not exist') from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise ConfigError(f'config file {path} cannot be read: {_first_line(e)}') from None
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise ConfigError(f'config file {path} is not a mapping of keys to values')
+    base = content.pop('base', None)
+    if not isinstance(base, (str, type(None))):
+        raise ConfigError(f'config file {path}: base: {base!r} is not a file name')
+    return (_layers(path.parent / base, (*above, path.resolve())) if base else []) + [content]
+
+
+def _merge(tree, layer, schema, source):
+    try:
+        return OmegaConf.merge(tree, layer)
+    except OmegaConfBaseException as e:
+        key = (getattr(e, 'full_key', None) or '').partition('[')[0]             # of a list, not of its element
+        if key and key not in _keys(schema):
+            raise ConfigError(f'{source}: unknown key {key!r}{_nearest(key, _keys(schema))}') from None
+        raise ConfigError(f'{source}: {key + ": " if key else ""}{_first_line(e)}') from None
+
+
+def _keys(schema, prefix=''):
+    """All dotted keys of a dataclass, inner nodes included."""
+    found = []
+    for f in fields(schema):
+        found.append(prefix + f.name)
+        if is_dataclass(f.type):
+            found += _keys(f.type, prefix + f.name + '.')
+    return found
+
+
+def _nearest(key, keys):
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if not close:                                # the right name under a wrong parent
+        last = {k.rsplit('.', 1)[-1]: k for k in keys}
+        close = [last[m] for m in difflib.get_close_matches(key.rsplit('.', 1)[-1], last, n=1, cutoff=0.6)]
+    return f'; did you mean {close[0]!r}?' if close else ''
+
+
+def _first_line(error: Any):
+    return str(error).strip().split('\n')[0]

@@ -1,0 +1,139 @@
+"""CLIP's tokenizer: loaded from Hugging Face files, or trained on the captions at hand in the same file format."""
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from diffdis_ms.config import ConfigError
+
+START, END = '<|startoftext|>', '<|endoftext|>'
+NUM_FIXED = 514                                  # 256 bytes, the same at a word's end, start and end token
+
+_WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+
+
+class Tokenizer:
+    """Texts to token ids. The end token has the highest id: CLIP's pooling finds it by argmax."""
+
+    def __init__(self, fast):
+        """`fast`: a transformers.CLIPTokenizerFast; see `load`."""
+        self._fast = fast
+        self.start_id, self.end_id = fast.bos_token_id, fast.eos_token_id
+        if self.end_id != self.vocab_size - 1:
+            raise ConfigError(f'tokenizer: {END} has id {self.end_id}, not the highest one ({self.vocab_size - 1}); CLIP needs that')
+
+    @classmethod
+    def load(cls, directory):
+        """Read a tokenizer directory; nothing is downloaded.
+
+        Args:
+            directory: holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
+
+        Raises:
+            ConfigError: directory or files missing (the one expected is named), or unreadable.
+        """
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise ConfigError(f'tokenizer directory {directory} does not exist')
+        if not (directory / 'tokenizer.json').is_file():
+            for name in ('vocab.json', 'merges.txt'):
+                if not (directory / name).is_file():
+                    raise ConfigError(f'tokenizer directory {directory} lacks {name} '
+                                      '(expected: tokenizer.json, or vocab.json and merges.txt)')
+        from transformers import CLIPTokenizerFast
+        try:
+            fast = CLIPTokenizerFast.from_pretrained(str(directory), local_files_only=True)
+        except Exception as e:                   # the tokenizers library raises bare Exception for broken files
+            raise ConfigError(f'tokenizer directory {directory} cannot be read: {" ".join(str(e).split())}') from None
+        return cls(fast)
+
+    @property
+    def vocab_size(self):
+        """Number of ids, start and end token included."""
+        return len(self._fast)
+
+    def encode(self, texts, length):
+        """Token ids of a batch.
+
+        Args:
+            texts: list of N strings.
+            length: tokens a row, start and end token included (CLIP: 77).
+
+        Returns:
+            int32 (N, length): start token, ids, end token, then end tokens as padding; a long text is cut before its end token.
+
+        Raises:
+            ConfigError: length below 2.
+            TypeError: one string instead of a list.
+        """
+        if isinstance(texts, str):
+            raise TypeError('texts must be a list of strings')
+        if length < 2:
+            raise ConfigError(f'token length {length} leaves no room for the start and the end token')
+        ids = np.full((len(texts), length), self.end_id, np.int32)
+        ids[:, 0] = self.start_id
+        for row, encoding in zip(ids, self._fast.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)):
+            tokens = encoding.ids[:length - 2]
+            row[1:1 + len(tokens)] = tokens
+        return ids
+
+    def save(self, directory):
+        """Write the Hugging Face files (vocab.json, merges.txt, tokenizer.json and their two configs)."""
+        self._fast.save_pretrained(str(directory))
+
+
+def train_tokenizer(captions, vocab_size, directory):
+    """Train CLIP's byte-level BPE on captions and save it as Hugging Face files; the same captions give the same files.
+
+    Args:
+        captions: iterable of strings.
+        vocab_size: number of ids, from 514 (no merges) up; the start token becomes vocab_size - 2, the end token vocab_size - 1.
+        directory: written.
+
+    Returns:
+        Tokenizer.
+
+    Raises:
+        ConfigError: vocab_size too small, or larger than the captions have merges for.
+    """
+    if vocab_size < NUM_FIXED:
+        raise ConfigError(f'vocab_size: {vocab_size} is below {NUM_FIXED}, the bytes and the two special tokens')
+    num_merges = vocab_size - NUM_FIXED
+    letters = _byte_letters()
+    symbols = letters + [c + '</w>' for c in letters]
+    merges = _merges(captions, symbols, vocab_size)[:num_merges]
+    if len(merges) < num_merges:
+        raise ConfigError(f'vocab_size: the captions give {len(merges)} merges, {vocab_size} needs {num_merges}; '
+                          f'use {NUM_FIXED + len(merges)} or less')
+    vocab = symbols + [a + b for a, b in merges] + [START, END]
+    from transformers import CLIPTokenizerFast
+    with tempfile.TemporaryDirectory() as temp:
+        vocab_file, merges_file = Path(temp, 'vocab.json'), Path(temp, 'merges.txt')
+        vocab_file.write_text(json.dumps({token: i for i, token in enumerate(vocab)}, ensure_ascii=False), encoding='utf-8')
+        merges_file.write_text('\n'.join(['#version: 0.2'] + [f'{a} {b}' for a, b in merges]) + '\n', encoding='utf-8')
+        tokenizer = Tokenizer(CLIPTokenizerFast(vocab_file=str(vocab_file), merges_file=str(merges_file), model_max_length=77))
+    tokenizer.save(directory)
+    return tokenizer
+
+
+def _merges(captions, symbols, vocab_size):
+    """BPE merges, most frequent pair first, as list of (left, right)."""
+    from tokenizers import Regex, Tokenizer as Backend, models, normalizers, pre_tokenizers, trainers
+    backend = Backend(models.BPE(end_of_word_suffix='</w>', continuing_subword_prefix=''))
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r'\s+'), ' '), normalizers.Lowercase()])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_WORDS), 'removed', invert=True),
+                                                     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    # As special tokens the symbols get fixed ids; left to itself the trainer numbers those at a word's end in the random
+    # order of its hash map, and ties between pairs are broken by these numbers.
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, end_of_word_suffix='</w>', continuing_subword_prefix='',
+                                  special_tokens=symbols, show_progress=False)
+    backend.train_from_iterator(captions, trainer)
+    merges = json.loads(backend.to_str())['model']['merges']
+    return [tuple(m.split(' ')) if isinstance(m, str) else tuple(m) for m in merges]
+
+
+def _byte_letters():
+    """GPT-2's printable letter for each byte, in CLIP's order: printable bytes first, then the others."""
+    printable = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
+    return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]

@@ -1,0 +1,278 @@
+"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` form a sample."""
+import glob
+import io
+import json
+import os
+import re
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from PIL import Image
+
+from diffdis_ms.config import ConfigError
+from diffdis_ms.data.transforms import IMAGE_SUFFIXES, BadImage, decode_image
+
+MAX_MEMBER_BYTES = 64 * 2 ** 20
+
+_NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')    # key: everything up to the first dot of the last part
+_BLOCK = tarfile.BLOCKSIZE
+
+
+class BadSample(ValueError):
+    """A sample that cannot be used. `key` names it, `reason` is one line."""
+
+    def __init__(self, key, reason):
+        super().__init__(f'{key}: {reason}')
+        self.key, self.reason = key, reason
+
+
+@dataclass
+class Sample:
+    """One image with its caption, and what else is known of it."""
+    key: str
+    image: Image.Image                           # RGB
+    caption: str
+    label: Optional[int] = None
+    meta: dict = field(default_factory=dict)
+
+
+class CaptionSet:
+    """Samples of webdataset tars, by index. Members are located once and read in place; any number of threads may read.
+
+    Attributes:
+        paths: the tars.
+        class_names: list from `classnames.txt` beside the tars, or None.
+        skipped: dict key -> reason of samples already lost while indexing (no image, cut by the tar's end).
+    """
+
+    def __init__(self, path, require_caption=True, max_member_bytes=MAX_MEMBER_BYTES):
+        """Index tars.
+
+        Args:
+            path: a directory with *.tar, one tar, or a glob pattern.
+            require_caption: a sample without caption is bad; else its caption is ''.
+            max_member_bytes: a sample with a larger member is bad.
+
+        Raises:
+            ConfigError: no tar there, not a tar, or no sample in it.
+        """
+        self.paths = _find_tars(path)
+        self.require_caption = require_caption
+        self.max_member_bytes = max_member_bytes
+        self.skipped = {}
+        self._samples = []                       # (tar, key, {extension: (offset, size)})
+        for tar in self.paths:
+            self._index(tar)
+        if not self._samples:
+            raise ConfigError(f'{path}: no image in {len(self.paths)} tar file(s); expected members like 000001.png with 000001.txt')
+        self.class_names = read_class_names(self.paths[0].parent)
+
+    def __len__(self):
+        return len(self._samples)
+
+    def read(self, i):
+        """Sample `i`; raises BadSample for a picture or caption that cannot be used, OSError if the tar itself is gone."""
+        tar, key, members = self._samples[i]
+        content = {}
+        with open(tar, 'rb') as file:            # a handle of its own: thread safe, and thousands of shards exhaust no limit
+            for extension in members:
+                if extension in _USED:
+                    content[extension] = self._member(file, key, extension, *members[extension])
+        image_extension = next(e for e in _IMAGES if e in content)
+        meta = _json(key, content['json']) if 'json' in content else {}
+        caption = _text(key, content['txt']) if 'txt' in content else meta.get('caption')
+        caption = caption.strip() if isinstance(caption, str) else ''
+        if self.require_caption and not caption:
+            raise BadSample(key, 'no caption')
+        try:
+            image = decode_image(content[image_extension])
+        except BadImage as e:
+            raise BadSample(key, str(e)) from None
+        return Sample(key, image, caption, _label(key, content['cls']) if 'cls' in content else None, meta)
+
+    def _member(self, file, key, extension, offset, size):
+        if size > self.max_member_bytes:
+            raise BadSample(key, f'.{extension} has {size} bytes, more than {self.max_member_bytes}')
+        file.seek(offset)
+        content = file.read(size)
+        if len(content) != size:
+            raise BadSample(key, f'.{extension} is cut: the tar has become shorter')
+        return content
+
+    def _index(self, path):
+        samples, cut = {}, {}
+        members, end = _members(path)
+        length = path.stat().st_size
+        for name, offset, size in members:
+            match = _NAME.fullmatch(name)
+            if not match:
+                continue
+            key, extension = match[1], match[2].lower()
+            if offset + size > length:
+                cut[key] = f'cut: {path.name} ends in the middle of it'
+            elif extension in samples.setdefault(key, {}):
+                cut[key] = f'two members .{extension} in {path.name}'
+            else:
+                samples[key][extension] = (offset, size)
+        if end is not None:
+            cut[f'{path.name}@{end}'] = 'the tar is damaged here, what follows is lost'
+        for key, extensions in samples.items():
+            if key not in cut and not any(e in extensions for e in _IMAGES):
+                cut[key] = 'no image'
+        self.skipped.update(cut)
+        self._samples += [(path, key, extensions) for key, extensions in samples.items() if key not in cut]
+
+
+class TarWriter:
+    """Writes `00000.tar`, `00001.tar`, ... of a directory: the same samples give the same bytes.
+
+    A shard has a temporary name until it is complete; after an error no unfinished one is left.
+
+        with TarWriter(directory) as writer:
+            writer.write('000001', image, 'a red fox', label=3, meta={'source': 'here'})
+    """
+
+    def __init__(self, directory, samples_per_shard=1000, image_format='PNG'):
+        """`image_format`: 'PNG', or 'JPEG' (quality 95)."""
+        self.directory = Path(directory)
+        self.samples_per_shard = samples_per_shard
+        self.image_format = image_format
+        self.num_samples = 0
+        self._tar, self._temp, self._shards = None, None, 0
+
+    def __enter__(self):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._tar is not None:
+                self._tar.fileobj.close()
+                self._temp.unlink(missing_ok=True)
+
+    def write(self, key, image, caption, label=None, meta=None):
+        """Append a sample.
+
+        Args:
+            key: name without dot or slash, used once.
+            image: PIL RGB image.
+            caption: string.
+            label: int or None.
+            meta: JSON-able dict or None.
+        """
+        if not key or '.' in key or '/' in key:
+            raise ValueError(f'key {key!r}: a key is not empty and has neither dot nor slash')
+        if self._tar is None:
+            self._temp = self.directory / f'.{self._shards:05d}.tar.{os.getpid()}'
+            self._tar = tarfile.open(fileobj=open(self._temp, 'wb'), mode='w', format=tarfile.USTAR_FORMAT)
+        buffer = io.BytesIO()
+        image.save(buffer, self.image_format, **({'quality': 95} if self.image_format == 'JPEG' else {}))
+        self._add(key, 'jpg' if self.image_format == 'JPEG' else 'png', buffer.getvalue())
+        self._add(key, 'txt', caption.encode('utf-8'))
+        if label is not None:
+            self._add(key, 'cls', str(label).encode())
+        if meta is not None:
+            self._add(key, 'json', json.dumps(meta, ensure_ascii=False, sort_keys=True).encode('utf-8'))
+        self.num_samples += 1
+        if self.num_samples % self.samples_per_shard == 0:
+            self._finish()
+
+    def _add(self, key, extension, content):
+        info = tarfile.TarInfo(f'{key}.{extension}')     # TarInfo's defaults: mtime, uid and gid 0, mode 644
+        info.size = len(content)
+        self._tar.addfile(info, io.BytesIO(content))
+
+    def _finish(self):
+        if self._tar is None:
+            return
+        file = self._tar.fileobj
+        self._tar.close()
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        os.replace(self._temp, self.directory / f'{self._shards:05d}.tar')
+        self._tar = None
+        self._shards += 1
+
+
+def read_class_names(directory):
+    """Names in `classnames.txt` of a directory, one a line, or None where there is no such file."""
+    path = Path(directory) / 'classnames.txt'
+    if not path.is_file():
+        return None
+    try:
+        return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise ConfigError(f'{path} is not UTF-8 text') from None
+
+
+_IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)
+_USED = _IMAGES + ('txt', 'cls', 'json')
+
+
+def _find_tars(path):
+    path = Path(path)
+    if path.is_dir():
+        tars, where = sorted(path.glob('*.tar')), f'directory {path} has no *.tar'
+    elif path.is_file():
+        tars, where = [path], ''
+    else:
+        tars, where = sorted(Path(p) for p in glob.glob(str(path))), f'{path} does not exist and matches no file'
+    if not tars:
+        raise ConfigError(f'{where}; give a directory with *.tar, one tar or a glob pattern (tools/prepare_data.py writes tars)')
+    return tars
+
+
+def _members(path):
+    """Regular members as [(name, offset, size)], and the offset where the tar is damaged (None: sound, or cut in a member)."""
+    found = []
+    end = 0
+    try:
+        with tarfile.open(path, 'r:') as tar:
+            while True:
+                member = tar.next()
+                if member is None:
+                    break
+                if member.size < 0 or tar.offset <= end:
+                    return found, end
+                end = tar.offset
+                if member.isreg() and not member.issparse():
+                    found.append((member.name, member.offset_data, member.size))
+                tar.members = []                 # tarfile would keep every header
+    except (tarfile.TarError, ValueError, OverflowError) as e:
+        if not end:
+            raise ConfigError(f'{path} is not an uncompressed tar file ({" ".join(str(e).split())}); '
+                              'write it anew, or gunzip it if it is compressed') from None
+    with open(path, 'rb') as file:               # tarfile takes a broken header for the end
+        file.seek(end)
+        block = file.read(_BLOCK)
+    return found, end if block.strip(b'\0') else None
+
+
+def _text(key, content):
+    try:
+        return content.decode('utf-8')
+    except UnicodeDecodeError:
+        raise BadSample(key, '.txt is not UTF-8') from None
+
+
+def _json(key, content):
+    try:
+        meta = json.loads(content)
+    except (ValueError, RecursionError):
+        raise BadSample(key, '.json cannot be read') from None
+    if not isinstance(meta, dict):
+        raise BadSample(key, '.json is not an object')
+    return meta
+
+
+def _label(key, content):
+    try:
+        return int(content)
+    except ValueError:
+        raise BadSample(key, '.cls is not an integer') from None

@@ -1,0 +1,46 @@
+"""One function per equation; all in float32."""
+from mindspore import ops
+import mindspore.common.dtype as mstype
+
+
+def image_generation_loss(prediction, target):
+    """Eq. 4: mean of |target - prediction|^2 over the batch and all elements; both (B, 4, H, W)."""
+    diff = target.astype(mstype.float32) - prediction.astype(mstype.float32)
+    return ops.mean(diff * diff)
+
+
+def similarity(e0_hat, e):
+    """Eq. 7: cosine of every prediction with every query: (B, D), (B', D) -> (B, B'), rows are images."""
+    a, b = e0_hat.astype(mstype.float32), e.astype(mstype.float32)
+    a = a * ops.rsqrt(ops.sum(a * a, -1, keepdim=True) + 1e-24)
+    b = b * ops.rsqrt(ops.sum(b * b, -1, keepdim=True) + 1e-24)
+    return ops.matmul(a, ops.swapaxes(b, 0, 1))
+
+
+def alignment_loss(e0_hat, e, logit_scale):
+    """Eq. 8: image-to-text and text-to-image cross-entropy, averaged.
+
+    Args:
+        e0_hat: (B, D) predicted clean queries, of any length. e: (B, D) text queries. Row i of one belongs to row i of the other.
+        logit_scale: scalar; 1 is Eq. 8 to the letter.
+
+    Returns:
+        scalar float32.
+    """
+    logits = logit_scale * similarity(e0_hat, e)                                 # (B, B)
+    own = ops.diagonal(logits)
+    to_text = ops.logsumexp(logits, 1) - own                                     # -log softmax over texts, (B,)
+    to_image = ops.logsumexp(logits, 0) - own
+    return 0.5 * (ops.mean(to_text) + ops.mean(to_image))
+
+
+def total_loss(loss_ig, loss_ita, lambda_ita):
+    """Eq. 9: L_IG + lambda * L_ITA."""
+    return loss_ig + lambda_ita * loss_ita
+
+
+def autoencoder_loss(reconstruction, x, mean, logvar, kl_weight):
+    """L1 reconstruction plus the KL divergence of the posterior to a unit normal (per element of z)."""
+    l1 = ops.mean(ops.abs(reconstruction - x))
+    kl = 0.5 * ops.mean(mean * mean + ops.exp(logvar) - 1.0 - logvar)
+    return l1 + kl_weight * kl

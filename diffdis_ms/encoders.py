@@ -1,0 +1,59 @@
+"""The frozen networks around the UNet, V, D and T, run over any number of images or texts in batches of one size."""
+import numpy as np
+from mindspore import Tensor
+from tqdm import tqdm
+
+from diffdis_ms.models.autoencoder import LatentDecoder, LatentEncoder
+
+
+class Encoders:
+    """V, D and T with their tokenizer.
+
+    Args:
+        vae: AutoencoderKL. text_encoder: CLIPTextEncoder. tokenizer: Tokenizer. config: ModelConfig.
+        batch_size: every graph is compiled for this many samples; a last, smaller batch is padded.
+    """
+
+    def __init__(self, vae, text_encoder, tokenizer, config, batch_size=32):
+        self.vae, self.text_encoder, self.tokenizer, self.config, self.batch_size = vae, text_encoder, tokenizer, config, batch_size
+        self._encode, self._decode = LatentEncoder(vae), LatentDecoder(vae)
+
+    def encode_images(self, pixels, progress=False):
+        """z = V(x): pixels (N, 3, H, W), uint8 or float32 in [-1, 1] -> (N, 4, H/8, W/8) float32, scaled posterior means."""
+        return in_batches(lambda x: (self._encode(Tensor(to_unit_range(x))),), (pixels,), self.batch_size, progress and 'encoding images')[0]
+
+    def decode_latents(self, z):
+        """x = D(z): (N, 4, h, w) -> (N, 3, H, W) float32 in [-1, 1]."""
+        x = in_batches(lambda x: (self._decode(Tensor(x.astype(np.float32))),), (z,), self.batch_size)[0]
+        return np.clip(x, -1, 1)
+
+    def encode_texts(self, texts, progress=False):
+        """(c, e) = T(y): list of N strings -> (N, L, hidden) and (N, 1, projection_dim) float32."""
+        ids = self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings)
+        return in_batches(lambda x: self.text_encoder(Tensor(x)), (ids,), self.batch_size, progress and 'encoding texts')
+
+
+def to_unit_range(pixels):
+    """uint8 0..255 -> float32 in [-1, 1]; floats pass."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 127.5 - 1
+    return pixels.astype(np.float32)
+
+
+def in_batches(function, arrays, batch_size, progress=''):
+    """Run `function(*batches) -> tuple of Tensors` over arrays of one length, always with `batch_size` rows.
+
+    The last batch is filled up with its own last row and cut again, so that one graph serves all.
+
+    Args:
+        progress: description of a progress bar, or '' for none.
+
+    Returns:
+        tuple of NumPy arrays, one an output.
+    """
+    n, outputs = len(arrays[0]), []
+    for start in tqdm(range(0, n, batch_size), desc=progress or None, disable=None if progress else True, leave=False):
+        rows = np.minimum(np.arange(start, start + batch_size), n - 1)
+        kept = min(batch_size, n - start)
+        outputs.append([np.asarray(o.asnumpy() if isinstance(o, Tensor) else o)[:kept] for o in function(*(a[rows] for a in arrays))])
+    return tuple(np.concatenate(parts) for parts in zip(*outputs))

@@ -1,0 +1,93 @@
+"""One self-contained HTML page: numbers, curves and pictures are embedded, nothing is loaded from elsewhere."""
+import base64
+import html
+import io
+import json
+from pathlib import Path
+
+from PIL import Image
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #222; }
+table { border-collapse: collapse; margin: 1em 0; } td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; } figure { display: inline-block; margin: .4em; vertical-align: top; width: 150px; }
+figcaption { font-size: 12px; line-height: 1.3; } figure img { width: 72px; height: 72px; margin-right: 2px; border: 1px solid #eee; }
+.hit { color: #087a2b; font-weight: 600; } .note { background: #fff6d6; padding: .6em 1em; } img.plot { max-width: 100%; } .row img { width: 64px; height: 64px; border: 1px solid #eee; }
+"""
+
+
+class Report:
+    """Collects sections, then writes the page.
+
+        report = Report('DiffDis')
+        report.heading('Numbers'); report.table(['metric', 'value'], rows); report.write('report.html')
+    """
+
+    def __init__(self, title):
+        self.title, self.parts = title, []
+
+    def heading(self, text):
+        self.parts.append(f'<h2>{html.escape(text)}</h2>')
+
+    def text(self, text, note=False):
+        self.parts.append(f'<p{" class=note" if note else ""}>{html.escape(text)}</p>')
+
+    def table(self, header, rows):
+        """Rows of strings; all columns but the first are right-aligned."""
+        head = ''.join(f'<th>{html.escape(h)}</th>' for h in header)
+        body = ''.join('<tr>' + ''.join(f'<td{" class=n" if i else ""}>{html.escape(str(c))}</td>' for i, c in enumerate(row)) + '</tr>'
+                       for row in rows)
+        self.parts.append(f'<table><tr>{head}</tr>{body}</table>')
+
+    def pairs(self, captions, generated, real):
+        """What was drawn beside the true picture, with the caption below."""
+        for caption, left, right in zip(captions, generated, real):
+            self.parts.append(f'<figure><img src="{data_uri(left)}" alt="drawn"><img src="{data_uri(right)}" alt="true">'
+                              f'<figcaption>{html.escape(caption)}</figcaption></figure>')
+
+    def retrieval(self, examples):
+        """`examples`: list of (image, right caption, its best captions)."""
+        rows = ''
+        for image, right, found in examples:
+            items = ''.join(f'<li{" class=hit" if caption == right else ""}>{html.escape(caption)}</li>' for caption in found)
+            rows += f'<tr class=row><td><img src="{data_uri(image)}" alt=""></td><td>{html.escape(right)}</td><td><ol>{items}</ol></td></tr>'
+        self.parts.append(f'<table><tr><th>image</th><th>its caption</th><th>captions found, best first</th></tr>{rows}</table>')
+
+    def curves(self, logs):
+        """Loss curves; `logs` is {title: metrics.jsonl}."""
+        self.parts.append(f'<img class=plot src="{data_uri(plot_losses(logs))}" alt="loss curves">')
+
+    def write(self, path):
+        page = (f'<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(self.title)}</title><style>{STYLE}</style></head>'
+                f'<body><h1>{html.escape(self.title)}</h1>{"".join(self.parts)}</body></html>')
+        Path(path).write_text(page, encoding='utf-8')
+
+
+def data_uri(image):
+    """A PIL image as a PNG data URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, 'PNG')
+    return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode()
+
+
+def plot_losses(logs):
+    """One panel a run: total loss, and its two parts where both are there. Returns a PIL image."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    figure, panels = pyplot.subplots(1, len(logs), figsize=(3.6 * len(logs), 2.8), squeeze=False)
+    for panel, (title, path) in zip(panels[0], logs.items()):
+        rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        steps = [r['step'] for r in rows]
+        panel.plot(steps, [r['loss'] for r in rows], label='total', color='#333333')
+        if any(r['loss_ig'] for r in rows):
+            panel.plot(steps, [r['loss_ig'] for r in rows], label='generation (Eq. 4)')
+            panel.plot(steps, [r['loss_ita'] for r in rows], label='alignment (Eq. 8)')
+            panel.legend(fontsize=7)
+        panel.set(title=title, xlabel='step', ylim=(0, None))
+        panel.grid(alpha=0.3)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=110)
+    pyplot.close(figure)
+    return Image.open(buffer)

@@ -1,0 +1,52 @@
+"""Fresh weights: every parameter is filled from its own name and the seed, whatever the order of construction."""
+import math
+import re
+import zlib
+
+import numpy as np
+from mindspore import Tensor
+
+PROJ_OUT_STD = 1e-3          # "the layer back to 768 starts small" (dual stream)
+START_LOGVAR = -6.0          # of the autoencoder's posterior
+ZERO = re.compile(r'((down|up)_blocks\.\d+|mid_block)\.(resnets\.\d+\.conv2|attentions\.\d+\.proj_out)\.weight|conv_out\.weight')
+
+
+def initialize(cell, seed, only=None):
+    """Fill the parameters of `cell` in place.
+
+    Linear layers and convolutions: uniform in +-1/sqrt(fan_in), biases zero, but zero where latent diffusion has its
+    zero modules (last layer of the UNet and of each of its residual branches); embeddings: normal, 0.02 (positions 0.01);
+    norms: one and zero. The query's feed-forwards start as copies of the image's.
+
+    Args:
+        cell: a network of this package.
+        seed: int.
+        only: predicate on the parameter name; parameters it refuses keep their values (None: all are filled).
+    """
+    params = {p.name: p for p in cell.get_parameters()}
+    for name, p in params.items():
+        if only is None or only(name):
+            p.set_data(Tensor(fresh(name, p.shape, seed), p.dtype))
+    for name, p in params.items():
+        source = name.replace('.dual_stream.blocks.', '.transformer_blocks.')
+        if source != name and source in params and (only is None or only(name)):
+            p.set_data(Tensor(params[source].asnumpy(), p.dtype))
+
+
+def fresh(name, shape, seed):
+    """The starting value of one parameter, float32."""
+    leaf = name.rsplit('.', 1)[-1]
+    if name == 'quant_conv.bias':                # a narrow posterior: noise of size one would drown the first latents
+        return np.repeat([0, START_LOGVAR], shape[0] // 2).astype(np.float32)
+    if leaf == 'gamma':
+        return np.ones(shape, np.float32)
+    if leaf in ('beta', 'bias') or ZERO.fullmatch(name):
+        return np.zeros(shape, np.float32)
+    rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
+    if leaf in ('embedding_table', 'class_embedding'):
+        std = 0.01 if 'position' in name else 0.02
+        return std * rng.standard_normal(shape, dtype=np.float32)
+    if '.dual_stream.proj_out.' in name:
+        return PROJ_OUT_STD * rng.standard_normal(shape, dtype=np.float32)
+    bound = 1 / math.sqrt(math.prod(shape[1:]))
+    return (bound * (2 * rng.random(shape, dtype=np.float32) - 1)).astype(np.float32)

@@ -1,0 +1,275 @@
+"""DiffDisPipeline: draw images from texts, and recognise which text fits an image, with one network."""
+import numpy as np
+from mindspore import Tensor, nn, ops
+from pathlib import Path
+from tqdm import tqdm
+
+from diffdis_ms import runtime
+from diffdis_ms.config import ConfigError
+from diffdis_ms.data.class_names import read_templates
+from diffdis_ms.data.tokenizer import Tokenizer
+from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
+from diffdis_ms.diffusion.process import data_from_noise, noise_from_data
+from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
+from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
+from diffdis_ms.encoders import Encoders, to_unit_range
+from diffdis_ms.model_dir import load_weights, parameters_to_numpy, read_config, save_model
+from diffdis_ms.models.autoencoder import AutoencoderKL
+from diffdis_ms.models.clip import CLIPTextEncoder
+from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.models.init import initialize
+
+
+class GuidedNoise(nn.Cell):
+    """Line 5 of Algorithm 2 as one graph: (1 + w) Phi_u(z_t, t, c) - w Phi_u(z_t, t, c of the empty caption)."""
+
+    def __init__(self, unet):
+        super().__init__(auto_prefix=False)
+        self.unet = unet
+
+    def construct(self, z_t, t, context, empty_context, guidance_weight):
+        """z_t (B, 4, h, w), t (B,), context (B, L, hidden), empty_context (1, L, hidden), guidance_weight scalar."""
+        both = ops.concat((context, ops.broadcast_to(empty_context, context.shape)))                  # (2B, L, hidden)
+        conditional, unconditional = ops.chunk(self.unet(ops.concat((z_t, z_t)), ops.concat((t, t)), both), 2)
+        return guided(conditional, unconditional, guidance_weight)
+
+
+class GuidedQuery(nn.Cell):
+    """Line 5 of Algorithm 3 as one graph: (1 + w) Phi_theta(e_t, t, z) - w Phi_theta(e_t, t, z of the zero image)."""
+
+    def __init__(self, unet):
+        super().__init__(auto_prefix=False)
+        self.unet = unet
+
+    def construct(self, z, e_t, t, zero_latent, guidance_weight):
+        """z (B, 4, h, w), e_t (B, 1, D), t (B,), zero_latent (1, 4, h, w), guidance_weight scalar."""
+        both = ops.concat((z, ops.broadcast_to(zero_latent, z.shape)))                                # (2B, 4, h, w)
+        conditional, unconditional = ops.chunk(self.unet(both, ops.concat((t, t)), None, ops.concat((e_t, e_t))), 2)
+        return guided(conditional, unconditional, guidance_weight)
+
+
+class DiffDisPipeline:
+    """A trained (or fresh) DiffDis with all it needs.
+
+    Attributes:
+        unet: DiffDisUNet. vae: AutoencoderKL. text_encoder: CLIPTextEncoder. tokenizer: Tokenizer. config: ModelConfig.
+    """
+
+    def __init__(self, config, unet, vae, text_encoder, tokenizer, batch_size=32):
+        self.config, self.unet, self.vae, self.text_encoder, self.tokenizer = config, unet, vae, text_encoder, tokenizer
+        self.batch_size = batch_size
+        for network in (unet, vae, text_encoder):
+            network.set_train(False)
+        self._encoders = Encoders(vae, text_encoder, tokenizer, config, batch_size)
+        self._guided_noise, self._guided_query = GuidedNoise(unet), GuidedQuery(unet)
+        self._abar_z, self._abar_e = alphas_cumprod(config.image_diffusion), alphas_cumprod(config.text_diffusion)
+
+    @classmethod
+    def from_config(cls, config, seed=0, tokenizer=None, batch_size=32):
+        """A freshly initialised pipeline of any size.
+
+        Args:
+            config: ModelConfig.
+            seed: of the weights.
+            tokenizer: Tokenizer or its directory; without one, only the parts that take no text work.
+        """
+        runtime.setup_once()
+        networks = DiffDisUNet(config), AutoencoderKL(config.vae), CLIPTextEncoder(config.text_encoder)
+        for network in networks:
+            initialize(network, seed)
+        if isinstance(tokenizer, (str, Path)):
+            tokenizer = Tokenizer.load(tokenizer)
+        return cls(config, *networks, tokenizer, batch_size)
+
+    @classmethod
+    def from_pretrained(cls, directory, batch_size=32):
+        """Read a model directory.
+
+        Args:
+            directory: see the README for its files.
+            batch_size: samples a graph call; memory grows with it, results do not change but for rounding.
+
+        Raises:
+            ConfigError: no model directory, or a file in it is missing, damaged or does not fit the config.
+        """
+        runtime.setup_once()
+        config, directory = read_config(directory), Path(directory)
+        networks = {'unet': DiffDisUNet(config), 'vae': AutoencoderKL(config.vae), 'text_encoder': CLIPTextEncoder(config.text_encoder)}
+        for stem, network in networks.items():
+            load_weights(network, directory / f'{stem}.safetensors')
+        tokenizer = Tokenizer.load(directory / 'tokenizer')
+        if tokenizer.vocab_size != config.text_encoder.vocab_size:
+            raise ConfigError(f'{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the text encoder '
+                              f'{config.text_encoder.vocab_size}; the directory mixes two models')
+        return cls(config, **networks, tokenizer=tokenizer, batch_size=batch_size)
+
+    def save_pretrained(self, directory, extra=None):
+        """Write a model directory (whole or not at all); `extra` goes into manifest.json."""
+        networks = {stem: parameters_to_numpy(getattr(self, stem)) for stem in ('unet', 'vae', 'text_encoder')}
+        save_model(directory, self.config, networks, self.tokenizer, extra)
+
+    def generate(self, prompts, steps=50, guidance_weight=3.0, sampler='pndm', seed=0, latents=None, progress=False):
+        """Text-conditional image generation (Algorithm 2).
+
+        Args:
+            prompts: list of N strings.
+            steps: 1..1000.
+            guidance_weight: w; diffusers' guidance_scale is 1 + w.
+            sampler: 'pndm', 'ddim' or 'dpm++'.
+            seed: picture i starts from noise drawn from (seed, i) alone, whatever the batch size.
+            latents: z_T (N, 4, H/8, W/8) to start from instead, array or Tensor.
+            progress: show a bar.
+
+        Returns:
+            list of N PIL images.
+
+        Raises:
+            ConfigError: unknown sampler, steps out of range, latents of another shape.
+        """
+        prompts = _texts(prompts)
+        if sampler not in SAMPLERS:
+            raise ConfigError(f'sampler: {sampler!r} is none of {", ".join(SAMPLERS)}')
+        timesteps = sampling_timesteps(steps, len(self._abar_z))
+        latents = self._noise(latents, len(prompts), self._latent_shape(), seed, 'latents')
+        context, empty = self._encoders.encode_texts(prompts)[0], Tensor(self._encoders.encode_texts([''])[0])
+        images = []
+        bar = tqdm(total=-(-len(prompts) // self.batch_size) * (steps + (sampler == 'pndm' and steps > 1)), desc='drawing',
+                   disable=None if progress else True)
+        for rows, kept in _batches(len(prompts), self.batch_size):
+            c = Tensor(context[rows])
+
+            def predict_noise(z, t, c=c, b=len(rows)):
+                prediction = self._guided_noise(z, _timestep(t, b), c, empty, Tensor(guidance_weight, z.dtype))
+                bar.update()
+                return prediction if self.config.image_diffusion.target == 'noise' else noise_from_data(z, prediction, float(self._abar_z[t]))
+
+            z = SAMPLERS[sampler](predict_noise, Tensor(latents[rows]), timesteps, self._abar_z)
+            images += [to_image(x) for x in self.decode_latents(z)[:kept]]
+        bar.close()
+        return images
+
+    def embed_images(self, images, steps=8, guidance_weight=3.0, seed=0, noise=None, progress=False):
+        """The text query generated from each image (Algorithm 3).
+
+        Args:
+            images: list of N PIL images, or pixels (N, 3, H, W), uint8 or float in [-1, 1].
+            steps, guidance_weight: of the text diffusion.
+            seed: image i starts from noise drawn from (seed, i) alone.
+            noise: e_T (N, 1, D) or (N, D) to start from instead.
+
+        Returns:
+            e0 (N, D) float32, L2-normalised.
+        """
+        return self.embed_latents(self.encode_images(images), steps, guidance_weight, seed, noise, progress)
+
+    def embed_latents(self, z, steps=8, guidance_weight=3.0, seed=0, noise=None, progress=False):
+        """`embed_images` for latents z (N, 4, H/8, W/8) that are already there."""
+        timesteps = sampling_timesteps(steps, len(self._abar_e), last=len(self._abar_e) - 1)
+        config, size = self.config.text_diffusion, self.config.text_encoder.projection_dim
+        noise = self._noise(noise, len(z), (1, size), seed, 'noise')
+        zero_latent, embeddings = Tensor(self._zero_latent()), []
+        bar = tqdm(total=-(-len(z) // self.batch_size) * steps, desc='embedding images', disable=None if progress else True, leave=False)
+        for rows, kept in _batches(len(z), self.batch_size):
+            latents = Tensor(np.asarray(z)[rows])
+
+            def predict_data(e_t, t, latents=latents, b=len(rows)):
+                prediction = self._guided_query(latents, e_t, _timestep(t, b), zero_latent, Tensor(guidance_weight, e_t.dtype))
+                bar.update()
+                if config.target == 'noise':
+                    prediction = data_from_noise(e_t, prediction, float(self._abar_e[t]), config.gamma)
+                return _normalized(prediction)
+
+            e0 = sample_text_query(predict_data, Tensor(noise[rows]), timesteps, self._abar_e, config.gamma)
+            embeddings.append(e0.asnumpy()[:kept, 0])
+        bar.close()
+        return np.concatenate(embeddings)
+
+    def embed_texts(self, texts):
+        """e = T(y): list of N strings -> (N, D) float32, L2-normalised."""
+        return self._encoders.encode_texts(_texts(texts))[1][:, 0]
+
+    def embed_labels(self, labels, templates=None):
+        """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised: (len(labels), D)."""
+        templates = read_templates(templates) if isinstance(templates, str) else templates or ['{}']
+        e = self.embed_texts([t.format(label) for label in _texts(labels) for t in templates])
+        e = e.reshape(len(labels), len(templates), -1).mean(1)
+        return e / np.linalg.norm(e, axis=-1, keepdims=True)
+
+    def classify(self, images, labels, templates=None, steps=8, guidance_weight=3.0, seed=0):
+        """Zero-shot classification: softmax of the scaled cosines of generated e0 and label embeddings.
+
+        Args:
+            images: as for `embed_images`. labels: list of names.
+            templates: list of strings with one {}, a name of `class_names.TEMPLATES`, or None for the bare name.
+
+        Returns:
+            (N, len(labels)) float32 probabilities.
+        """
+        e0 = self.embed_images(images, steps, guidance_weight, seed)
+        logits = self.config.logit_scale * e0 @ self.embed_labels(labels, templates).T
+        exp = np.exp(logits - logits.max(1, keepdims=True))
+        return (exp / exp.sum(1, keepdims=True)).astype(np.float32)
+
+    def encode_context(self, texts):
+        """c = T(y): list of N strings -> (N, L, hidden) float32."""
+        return self._encoders.encode_texts(_texts(texts))[0]
+
+    def encode_images(self, images):
+        """z = V(x): images as for `embed_images` -> (N, 4, H/8, W/8) float32, scaled latent means."""
+        return self._encoders.encode_images(self._pixels(images))
+
+    def decode_latents(self, z):
+        """x = D(z): (N, 4, H/8, W/8), array or Tensor -> (N, 3, H, W) float32 in [-1, 1]."""
+        return self._encoders.decode_latents(z.asnumpy() if isinstance(z, Tensor) else np.asarray(z))
+
+    def _zero_latent(self):
+        size = self.config.image_size
+        return self._encoders.encode_images(np.zeros((1, 3, size, size), np.float32))
+
+    def _pixels(self, images):
+        if isinstance(images, Tensor):
+            images = images.asnumpy()
+        if isinstance(images, np.ndarray):
+            if images.ndim != 4 or images.shape[1] != 3:
+                raise ConfigError(f'images: shape {images.shape}, expected (N, 3, H, W)')
+            return to_unit_range(images)
+        if not images:
+            raise ConfigError('images: the list is empty')
+        return np.stack([to_pixels(resize_center_crop(image.convert('RGB'), self.config.image_size)) for image in images])
+
+    def _latent_shape(self):
+        side = self.config.image_size // 2 ** (len(self.config.vae.block_out_channels) - 1)
+        return self.config.vae.latent_channels, side, side
+
+    @staticmethod
+    def _noise(given, n, shape, seed, name):
+        """Given noise, checked, or fresh noise whose row i depends on (seed, i) alone."""
+        if given is None:
+            return np.stack([np.random.Generator(np.random.Philox(key=[seed, i])).standard_normal(shape, dtype=np.float32) for i in range(n)])
+        given = (given.asnumpy() if isinstance(given, Tensor) else np.asarray(given)).astype(np.float32)
+        if given.size != n * int(np.prod(shape)) or len(given) != n:
+            raise ConfigError(f'{name}: shape {given.shape}, expected {(n, *shape)}')
+        return given.reshape(n, *shape)
+
+
+def _texts(texts):
+    if isinstance(texts, str):
+        return [texts]
+    if not len(texts):
+        raise ConfigError('the list of texts is empty')
+    return list(texts)
+
+
+def _timestep(t, b):
+    return Tensor(np.full(b, t, np.int32))
+
+
+def _normalized(e):
+    return e / ops.sqrt(ops.sum(e * e, -1, keepdim=True))
+
+
+def _batches(n, batch_size):
+    """(row indices, number of them that count): the last batch is filled up with its own last row."""
+    batch_size = min(n, batch_size)
+    for start in range(0, n, batch_size):
+        yield np.minimum(np.arange(start, start + batch_size), n - 1), min(batch_size, n - start)

@@ -1,0 +1,28 @@
+"""MindSpore's context, set in one place."""
+import os
+
+os.environ.setdefault('GLOG_v', '3')             # MindSpore's own warnings stay out of a user's terminal; must precede its import
+
+import mindspore as ms  # noqa: E402
+
+_device = None
+
+
+def setup(device='CPU'):
+    """Graph mode on `device` ('CPU' or 'Ascend'). Once a process: MindSpore cannot change its device later."""
+    global _device
+    if _device == device:
+        return
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_device(device)
+    ms.set_context(max_call_depth=10000)         # loops over parameters are unrolled
+    if device == 'CPU':
+        # Kernels are parallel inside; several dispatched at once fight over the cores (measured: one is about twice as fast).
+        ms.runtime.dispatch_threads_num(1)
+    _device = device
+
+
+def setup_once():
+    """`setup` with the default device, where nobody called it before."""
+    if _device is None:
+        setup()

@@ -1,0 +1,72 @@
+"""From a batch of pixels and captions to the tensors an objective takes; frozen features may be computed once."""
+import numpy as np
+from mindspore import Tensor
+
+from diffdis_ms.data.loader import read_all
+from diffdis_ms.data.transforms import clip_normalize
+from diffdis_ms.encoders import to_unit_range
+from diffdis_ms.train.objective import draw_diffdis, step_generator
+
+
+class DiffDisFeatures:
+    """z, c and e of a batch.
+
+    Args:
+        encoders: Encoders. config: Config.
+        caption_set: computed for all its samples at once and kept where `data.cache_in_memory` is on.
+    """
+
+    def __init__(self, encoders, config, caption_set):
+        self.encoders, self.config = encoders, config
+        self.cache = None
+        size = config.model.image_size
+        if config.data.cache_in_memory:
+            samples = read_all(caption_set, size, config.data.num_workers)
+            z = encoders.encode_images(samples.pixels, progress=True)
+            c, e = encoders.encode_texts(samples.captions, progress=True)
+            row_of = np.full(len(caption_set), -1)
+            row_of[samples.indices] = np.arange(len(samples.indices))
+            self.cache = row_of, z, c, e
+        self.zero_latent = encoders.encode_images(np.zeros((1, 3, size, size), np.float32))
+        self.empty_context = encoders.encode_texts([''])[0]
+        self.latent_shape = self.zero_latent.shape[1:]
+
+    def __call__(self, batch, step):
+        """Inputs of `DiffDisObjective` for a loader's batch at a step."""
+        z, c, e, ids = self._features(batch)
+        draws = draw_diffdis(self.config.seed, step, self.config, self.latent_shape)
+        return tuple(None if x is None else Tensor(x) for x in (z, c, e, ids, *draws))
+
+    def _features(self, batch):
+        if self.cache is not None:
+            row_of, z, c, e = self.cache
+            rows = row_of[batch.indices]
+            return z[rows], c[rows], e[rows], None
+        z = self.encoders.encode_images(batch.pixels)
+        if self.config.train.freeze_text_encoder:
+            return (z, *self.encoders.encode_texts(batch.captions), None)
+        length = self.config.model.text_encoder.max_position_embeddings
+        return z, None, None, self.encoders.tokenizer.encode(batch.captions, length)
+
+
+class CLIPFeatures:
+    """CLIP-normalised pixels and token ids."""
+
+    def __init__(self, tokenizer, config):
+        self.tokenizer, self.length = tokenizer, config.model.text_encoder.max_position_embeddings
+
+    def __call__(self, batch, step):
+        return (Tensor(clip_normalize(to_unit_range(batch.pixels))), Tensor(self.tokenizer.encode(batch.captions, self.length)))
+
+
+class AutoencoderFeatures:
+    """Pixels and the posterior's noise."""
+
+    def __init__(self, config):
+        vae = config.model.vae
+        self.seed, side = config.seed, config.model.image_size // 2 ** (len(vae.block_out_channels) - 1)
+        self.shape = (config.train.batch_size, vae.latent_channels, side, side)
+
+    def __call__(self, batch, step):
+        noise = step_generator(self.seed, step).standard_normal(self.shape, dtype=np.float32)
+        return Tensor(to_unit_range(batch.pixels)), Tensor(noise)

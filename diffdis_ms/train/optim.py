@@ -1,0 +1,102 @@
+"""MindFormers' learning-rate schedules and AdamW, with the new parameters in a group of their own (Table 5).
+
+AdamW and the EMA take some twenty operators a parameter, whose launches cost more than their arithmetic where parameters
+are small. So the small parameters of a group are updated as one vector: `Units` joins their gradients and hands the
+updated pieces back. Large parameters (nearly all of Stable Diffusion's memory) are updated in place, without a copy.
+"""
+import numpy as np
+from mindformers.core.lr import ConstantWarmUpLR, CosineWithWarmUpLR
+from mindformers.core.optim import AdamW
+from mindspore import Parameter, nn, ops
+import mindspore.common.dtype as mstype
+
+from diffdis_ms.models.diffdis import is_new_parameter
+
+SMALL = 2 ** 18              # elements
+
+
+def build_schedule(config, learning_rate):
+    """Linear warm-up, then constant (the paper's) or a cosine down to zero at `train.max_steps`."""
+    warmup, total = config.optimizer.warmup_steps, config.train.max_steps
+    if config.optimizer.schedule == 'constant':
+        return ConstantWarmUpLR(learning_rate=learning_rate, warmup_steps=warmup, total_steps=total)
+    return CosineWithWarmUpLR(learning_rate=learning_rate, warmup_steps=warmup, total_steps=max(total, warmup + 1))
+
+
+def build_optimizer(config, parameters):
+    """AdamW over the parameters that train; `logit_scale` goes with the new ones, without weight decay.
+
+    Returns:
+        (Units, optimizer over `Units.units`, {'lr': schedule, 'lr_new': schedule}).
+    """
+    options = config.optimizer
+    schedules = {'lr': build_schedule(config, options.learning_rate), 'lr_new': build_schedule(config, options.new_learning_rate)}
+    groups = {'scale': [], 'new': [], 'base': []}
+    for p in parameters:
+        groups['scale' if p.name == 'logit_scale' else 'new' if is_new_parameter(p.name) else 'base'].append(p)
+    units = Units({name: members for name, members in groups.items() if members})
+    rates = {'base': {'lr': schedules['lr']}, 'new': {'lr': schedules['lr_new']}, 'scale': {'lr': schedules['lr_new'], 'weight_decay': 0.0}}
+    optimizer = AdamW([{'params': units.groups[name], **rates[name]} for name in units.groups], learning_rate=schedules['lr'],
+                      betas=(options.beta1, options.beta2), eps=options.eps, weight_decay=options.weight_decay)
+    return units, optimizer, schedules
+
+
+class Units(nn.Cell):
+    """What the optimizer updates: each large parameter, and one vector `small.<group>` for all small ones of a group.
+
+    Args:
+        groups: {name: parameters}.
+
+    Attributes:
+        parameters: all of them, in the order that `join` takes their gradients.
+        units: what the optimizer updates, in the order of its groups. groups: {name: units}.
+    """
+
+    def __init__(self, groups):
+        super().__init__(auto_prefix=False)
+        self.parameters, self.groups, self.layout, units = [], {}, [], []
+        for name, members in groups.items():
+            small = [p for p in members if p.size < SMALL]
+            self.groups[name] = [p for p in members if p.size >= SMALL]
+            for p in self.groups[name]:
+                self.layout.append((len(self.parameters), len(self.parameters) + 1, None))
+                self.parameters.append(p)
+            if small:
+                bounds = np.cumsum([0] + [p.size for p in small]).tolist()
+                self.layout.append((len(self.parameters), len(self.parameters) + len(small), bounds))
+                self.parameters += small
+                value = np.concatenate([p.asnumpy().reshape(-1) for p in small]).astype(np.float32)
+                self.groups[name].append(Parameter(value, name=f'small.{name}'))
+            units += self.groups[name]
+        self.units = units
+
+    def join(self, grads):
+        """Gradients of `parameters` -> gradients of `units`."""
+        joined = ()
+        for first, end, bounds in self.layout:
+            if bounds is None:
+                joined += (grads[first],)
+            else:
+                flat = ()
+                for g in grads[first:end]:
+                    flat += (g.reshape(-1).astype(mstype.float32),)
+                joined += (ops.concat(flat),)
+        return joined
+
+    def hand_back(self, units, parameters):
+        """Write the updated vectors into the small parameters; returns what depends on it."""
+        done = ()
+        for unit, (first, end, bounds) in zip(units, self.layout):
+            if bounds is not None:
+                for i in range(end - first):
+                    p = parameters[first + i]
+                    done += (ops.assign(p, unit[bounds[i]:bounds[i + 1]].reshape(p.shape).astype(p.dtype)),)
+        return done
+
+    def named(self, values):
+        """{parameter name: array} of arrays shaped like `units`."""
+        found = {}
+        for value, (first, end, bounds) in zip(values, self.layout):
+            for i, p in enumerate(self.parameters[first:end]):
+                found[p.name] = value if bounds is None else value[bounds[i]:bounds[i + 1]].reshape(p.shape)
+        return found

@@ -1,0 +1,64 @@
+"""Graphs for the Ascend operator check: each function yields (title, cell, example inputs). Nothing here is executed."""
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEncoder
+from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
+from diffdis_ms.models.diffdis import DiffDisUNet
+from tests.helpers import make_tiny_config
+
+
+def zeros(*shape, dtype=np.float32):
+    return Tensor(np.zeros(shape, dtype))
+
+
+def query_inputs():
+    """z, t_e, no context, e_t: the arguments with which the UNet predicts the query."""
+    return zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), None, zeros(2, 1, 48)
+
+
+def generation():
+    """Phi_u."""
+    yield 'predict_noise', DiffDisUNet(make_tiny_config()), (zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32))
+
+
+def alignment():
+    """Phi_theta, in every variant of the dual-stream block."""
+    for fusion, share_attention, modality_ffn in ((True, True, True), (True, False, True), (True, True, False), (True, False, False),
+                                                  (False, True, True)):
+        config = make_tiny_config()
+        switches = config.dual_stream
+        switches.fusion, switches.share_attention, switches.modality_ffn = fusion, share_attention, modality_ffn
+        title = f'predict_query, fusion {fusion}, share_attention {share_attention}, modality_ffn {modality_ffn}'
+        yield title, DiffDisUNet(config), query_inputs()
+
+
+def autoencoder():
+    """V and D."""
+    vae = AutoencoderKL(make_tiny_config().vae)
+    yield 'encode', LatentEncoder(vae), (zeros(2, 3, 32, 32),)
+    yield 'decode', LatentDecoder(vae), (zeros(2, 4, 8, 8),)
+
+
+def clip():
+    """T and CLIP's vision transformer, with both activations."""
+    for hidden_act in ('quick_gelu', 'gelu'):
+        config = make_tiny_config()
+        config.text_encoder.hidden_act = config.image_encoder.hidden_act = hidden_act
+        yield f'text encoder, {hidden_act}', CLIPTextEncoder(config.text_encoder), (zeros(2, 16, dtype=np.int32),)
+        yield f'image encoder, {hidden_act}', CLIPImageEncoder(config.image_encoder), (zeros(2, 3, 32, 32),)
+
+
+def half_precision():
+    """Everything in the two 16-bit types, as users run it on Ascend (bfloat16 does not run on the CPU, but it compiles)."""
+    for dtype in (ms.float16, ms.bfloat16):
+        for graphs in (generation, alignment, autoencoder, clip):
+            title, cell, inputs = next(graphs())
+            yield f'{title}, {dtype}', cell.to_float(dtype), inputs
+
+
+def models():
+    """All of the above."""
+    for graphs in (generation, alignment, autoencoder, clip, half_precision):
+        yield from graphs()

@@ -1,0 +1,57 @@
+"""The same weights on both sides, matched by name, and the measure of agreement."""
+import numpy as np
+import torch
+from mindspore import nn
+
+from diffdis_ms.models.diffdis import is_new_parameter
+
+RENAMED = {'gamma': 'weight', 'beta': 'bias', 'embedding_table': 'weight'}
+
+
+def torch_name(name):
+    """The name diffusers and transformers give to one of our parameters."""
+    prefix, dot, leaf = name.rpartition('.')
+    return prefix + dot + RENAMED.get(leaf, leaf)
+
+
+def copy_to_torch(module, *cells, torch_only=()):
+    """Fill a torch module from our cells and return it in evaluation mode.
+
+    The names, and the shape of each, must be the same on both sides but for DiffDis' new parts and `torch_only`: a
+    missing or an extra name is a failure, not a default. So must be the epsilon of every norm, which random weights and
+    inputs of unit size would not show.
+    """
+    ours = {torch_name(name): p for cell in cells for name, p in cell.parameters_and_names() if not is_new_parameter(name)}
+    theirs = {name: p for name, p in module.state_dict().items() if name not in torch_only}
+    assert set(ours) == set(theirs), {'only ours': sorted(set(ours) - set(theirs)), 'only theirs': sorted(set(theirs) - set(ours))}
+    assert {n: tuple(p.shape) for n, p in ours.items()} == {n: tuple(p.shape) for n, p in theirs.items()}
+    assert our_epsilons(cells) == {n: m.eps for n, m in module.named_modules() if isinstance(m, (torch.nn.LayerNorm, torch.nn.GroupNorm))}
+    with torch.no_grad():
+        for name, p in theirs.items():
+            p.copy_(to_torch(ours[name]))
+    return module.eval()
+
+
+def our_epsilons(cells):
+    """{name: epsilon} of the norms that Stable Diffusion has, too."""
+    norms = {name: c for cell in cells for name, c in cell.cells_and_names() if isinstance(c, (nn.LayerNorm, nn.GroupNorm))}
+    return {name: c.epsilon if isinstance(c, nn.LayerNorm) else c.eps for name, c in norms.items() if not is_new_parameter(name)}
+
+
+def to_torch(tensor):
+    """A MindSpore tensor as a torch one."""
+    return torch.from_numpy(np.ascontiguousarray(tensor.asnumpy()))
+
+
+def relative_error(a, b):
+    """|a - b| / |b|, in float64; the shapes must agree."""
+    a, b = (np.asarray(x.detach().numpy() if isinstance(x, torch.Tensor) else x.asnumpy(), np.float64) for x in (a, b))
+    assert a.shape == b.shape, (a.shape, b.shape)
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def check(what, ours, theirs, tolerance):
+    """Fail above `tolerance`; print the relative error (`pytest -rP` shows it)."""
+    error = relative_error(ours, theirs)
+    print(f'{what}: relative error {error:.1e} (tolerance {tolerance:.0e})')
+    assert error <= tolerance, f'{what}: {error}'

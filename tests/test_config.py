@@ -1,0 +1,185 @@
+"""Configs: what is read, and that a user's mistake is named with its key and, where there is one, the nearest valid key."""
+import pytest
+
+from diffdis_ms import config
+from diffdis_ms.config import Config, ConfigError, ModelConfig, load
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a YAML file and return its path."""
+    def write_file(text, name='config.yaml'):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding='utf-8')
+        return path
+    return write_file
+
+
+def message(*overrides, path=None, schema=Config):
+    with pytest.raises(ConfigError) as error:
+        load(path, overrides, schema)
+    assert '\n' not in str(error.value)
+    return str(error.value)
+
+
+def test_defaults_are_stable_diffusion_v1_and_the_paper():
+    c = load()
+    assert c == Config()
+    assert c.model.unet.block_out_channels == [320, 640, 1280, 1280] and c.model.text_diffusion.gamma == 0.01
+    assert c.model.alignment.num_layers == 6 and c.model.dual_stream.image_condition_timestep == 1000
+
+
+def test_overrides_win_over_the_file_and_the_file_over_the_defaults(write):
+    path = write('train:\n  batch_size: 8\n  max_steps: 20\noptimizer: {learning_rate: 1e-5}\n')
+    c = load(path, ['train.max_steps=30', 'model.unet.block_out_channels=[64,64,128,128]', 'train.task=gen'])
+    assert (c.train.batch_size, c.train.max_steps, c.train.task) == (8, 30, 'gen')
+    assert c.model.unet.block_out_channels == [64, 64, 128, 128] and c.optimizer.learning_rate == 1e-5
+
+
+def test_bare_keys_below_train():
+    c = load(None, ['max_steps=3', 'resume=none', 'max_minutes=null'])
+    assert c.train.max_steps == 3 and c.resume == 'none' and c.train.max_minutes is None
+
+
+def test_base_file(write):
+    write('train: {batch_size: 8, max_steps: 5}\nseed: 3\n', 'base.yaml')
+    middle = write('base: ../base.yaml\ntrain: {max_steps: 7}\n', 'rows/middle.yaml')
+    assert middle.exists()
+    top = write('base: rows/middle.yaml\ntrain: {log_every: 2}\n')
+    c = load(top)
+    assert (c.train.batch_size, c.train.max_steps, c.train.log_every, c.seed) == (8, 7, 2, 3)
+
+
+def test_model_directory_config_round_trips(write, tiny_config):
+    path = write(config.to_yaml(tiny_config))
+    assert load(path, schema=ModelConfig) == tiny_config
+
+
+def test_empty_file_is_the_defaults(write):
+    assert load(write('')) == Config()
+
+
+@pytest.mark.parametrize('override, key, nearest', [
+    ('train.max_stps=3', 'train.max_stps', 'train.max_steps'),
+    ('max_stps=3', 'max_stps', 'train.max_steps'),
+    ('modl.unet.norm_num_groups=3', 'modl', 'model'),
+    ('learning_rate=1', 'learning_rate', 'optimizer.learning_rate'),
+    ('model.unet.attention_level=[true]', 'model.unet.attention_level', 'model.unet.attention_levels'),
+    ('model.text_diffusion.gama=1', 'model.text_diffusion.gama', 'model.text_diffusion.gamma'),
+])
+def test_unknown_key_names_the_nearest(override, key, nearest):
+    text = message(override)
+    assert f"unknown key '{key}'" in text and f"did you mean '{nearest}'?" in text
+
+
+def test_unknown_key_in_a_file_names_the_file(write):
+    path = write('train: {batch_siz: 3}')
+    text = message(path=path)
+    assert str(path) in text and "'train.batch_siz'" in text and "'train.batch_size'" in text
+    assert "'image_size'" in message(path=write('image_sise: 128'), schema=ModelConfig)
+
+
+def test_key_unlike_any_other_suggests_nothing():
+    assert 'did you mean' not in message('xyzzy=3')
+
+
+@pytest.mark.parametrize('override, parts', [
+    ('train.batch_size=many', ('train.batch_size', "'many'")),
+    ('train.batch_size=1.5', ('train.batch_size', '1.5')),
+    ('train.batch_size=null', ('train.batch_size', 'None')),
+    ('train.ema_decay=true', ('train.ema_decay', 'bool')),
+    ('model.dual_stream.fusion=maybe', ('model.dual_stream.fusion', "'maybe'")),
+    ('model.unet.block_out_channels=3', ('model.unet.block_out_channels', 'list')),
+    ('model.unet.block_out_channels=[32,wide]', ('model.unet.block_out_channels:', "'wide'")),
+    ('train.task=both', ('train.task', "'both'", 'hybrid')),
+    ('device=GPU', ('device', "'GPU'", 'Ascend')),
+    ('model.vae=null', ('model.vae',)),
+    ('train=3', ('TrainConfig', '3')),
+    ('seed', ("'seed'", 'key=value')),
+    ('seed=[1', ("'seed=[1'", 'cannot be read')),
+    ('seed=${nowhere}', ('nowhere',)),
+])
+def test_bad_value_names_its_key(override, parts):
+    text = message(override)
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize('text, parts', [
+    ('- a\n- b\n', ('not a mapping',)),
+    ('train: [1', ('cannot be read',)),
+    ('base: nowhere.yaml\n', ('nowhere.yaml', 'does not exist')),
+    ('base: config.yaml\n', ('config.yaml', 'its own base')),
+    ('base: 3\n', ('base: 3', 'not a file name')),
+])
+def test_file_that_cannot_be_used(write, text, parts):
+    found = message(path=write(text))
+    assert all(part in found for part in parts), found
+
+
+def test_missing_file_and_directory(tmp_path):
+    assert 'does not exist' in message(path=tmp_path / 'none.yaml')
+    assert 'cannot be read' in message(path=tmp_path)
+
+
+MODEL_ERRORS = [
+    (['unet.block_out_channels=[320,640,1280,1000]'], 'unet.block_out_channels: 1000 is not a multiple of unet.norm_num_groups = 32'),
+    (['vae.norm_num_groups=48'], 'vae.block_out_channels: 128 is not a multiple of vae.norm_num_groups = 48'),
+    (['unet.attention_levels=[true,true]'], 'unet.attention_levels has 2 entries, unet.block_out_channels has 4'),
+    (['unet.num_attention_heads=7'], 'unet.num_attention_heads: 7 does not divide 320'),
+    (['text_encoder.num_attention_heads=11'], 'text_encoder.num_attention_heads: 11 does not divide 768'),
+    (['image_encoder.num_attention_heads=11'], 'image_encoder.num_attention_heads: 11 does not divide 1024'),
+    (['image_encoder.patch_size=15'], 'image_encoder.patch_size: 15 does not divide 224'),
+    (['alignment.head_dim=100'], 'alignment.head_dim: 100 does not divide 768'),
+    (['image_size=100'], 'image_size: 100 is not a multiple of 64'),
+    (['unet.in_channels=5'], 'unet.in_channels = 5 and unet.out_channels = 4 must equal vae.latent_channels = 4'),
+    (['unet.out_channels=8'], 'unet.in_channels = 4 and unet.out_channels = 8 must equal vae.latent_channels = 4'),
+    (['image_encoder.projection_dim=512'], 'image_encoder.projection_dim = 512 must equal text_encoder.projection_dim = 768'),
+    (['text_diffusion.gamma=0'], 'text_diffusion.gamma: 0.0 is not in (0, 1]'),
+    (['text_diffusion.gamma=1.5'], 'text_diffusion.gamma: 1.5 is not in (0, 1]'),
+    (['dual_stream.image_condition_timestep=1001'], 'dual_stream.image_condition_timestep: 1001 is not in 0..1000'),
+    (['dual_stream.image_condition_timestep=-1'], 'dual_stream.image_condition_timestep: -1 is not in 0..1000'),
+    (['logit_scale=0'], 'logit_scale: 0.0 is not above 0'),
+    (['image_size=0'], 'image_size: 0 is below 1'),
+    (['unet.norm_num_groups=0'], 'unet.norm_num_groups: 0 is below 1'),
+    (['unet.layers_per_block=0'], 'unet.layers_per_block: 0 is below 1'),
+    (['vae.block_out_channels=[0,32]'], 'vae.block_out_channels: 0 is below 1'),
+    (['unet.block_out_channels=[]'], 'unet.block_out_channels is empty'),
+    (['image_diffusion.num_train_timesteps=0'], 'image_diffusion.num_train_timesteps: 0 is below 1'),
+]
+
+
+@pytest.mark.parametrize('overrides, expected', MODEL_ERRORS)
+def test_model_validation(overrides, expected):
+    assert expected in message(*overrides, schema=ModelConfig)
+    assert expected in message(*[f'model.{item}' for item in overrides])
+
+
+@pytest.mark.parametrize('timestep', [0, 999, 1000])
+def test_condition_timesteps_of_the_paper_are_valid(timestep):
+    assert load(None, [f'model.dual_stream.image_condition_timestep={timestep}'])
+
+
+@pytest.mark.parametrize('override, expected', [
+    ('batch_size=0', 'train.batch_size: 0 is below 1'),
+    ('max_steps=0', 'train.max_steps: 0 is below 1'),
+    ('log_every=0', 'train.log_every: 0 is below 1'),
+    ('checkpoint_every=0', 'train.checkpoint_every: 0 is below 1'),
+    ('keep_checkpoints=0', 'train.keep_checkpoints: 0 is below 1'),
+    ('data.num_workers=0', 'data.num_workers: 0 is below 1'),
+    ('optimizer.warmup_steps=-1', 'optimizer.warmup_steps: -1 is below 0'),
+    ('optimizer.learning_rate=-1', 'optimizer.learning_rate: -1.0 is below 0'),
+    ('optimizer.new_learning_rate=-1', 'optimizer.new_learning_rate: -1.0 is below 0'),
+    ('optimizer.max_grad_norm=-1', 'optimizer.max_grad_norm: -1.0 is below 0'),
+    ('caption_dropout=1', 'train.caption_dropout: 1.0 is not in [0, 1)'),
+    ('image_dropout=-0.1', 'train.image_dropout: -0.1 is not in [0, 1)'),
+    ('ema_decay=1', 'train.ema_decay: 1.0 is not in [0, 1)'),
+    ('generation_batch_size=0', 'train.generation_batch_size: 0 is not in 1..train.batch_size = 256'),
+    ('generation_batch_size=257', 'train.generation_batch_size: 257 is not in 1..train.batch_size = 256'),
+])
+def test_run_validation(override, expected):
+    assert expected in message(override)
+
+
+def test_cached_text_features_need_a_frozen_text_encoder():
+    assert 'train.freeze_text_encoder' in message('data.cache_in_memory=true', 'train.freeze_text_encoder=false')

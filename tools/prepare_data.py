@@ -1,0 +1,65 @@
+"""Write a data set that tools/train.py reads: a directory of webdataset tars with summary.json and skipped.txt."""
+import argparse
+from pathlib import Path
+
+from diffdis_ms.cli import run
+from diffdis_ms.config import ConfigError
+from diffdis_ms.data.emoji import prepare_emoji
+from diffdis_ms.data.folders import CsvFolder
+from diffdis_ms.data.prepare import check_out, rewrite
+from diffdis_ms.data.webdataset import CaptionSet
+
+READERS = {'csv': CsvFolder, 'webdataset': CaptionSet}
+EXAMPLES = """examples:
+  python tools/prepare_data.py emoji --out data/emoji
+      draws the demo set (no download): data/emoji/train, and data/emoji/held_out with skin tones no concept was trained with
+  python tools/prepare_data.py csv --src photos/ --out data/photos --size 256
+      photos/*.csv has the header dir,text; each row is an image path relative to the csv, and its caption
+  python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
+      reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest anew
+
+then:
+  python tools/train.py --config FILE data.path=data/photos
+"""
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sources = parser.add_subparsers(dest='source', metavar='SOURCE', required=True, help='emoji, csv or webdataset')
+    for name, text in (('emoji', 'draw the demo set from an emoji font'),
+                       ('csv', 'images listed in csv files with the columns dir,text'),
+                       ('webdataset', 'webdataset tars: check, resize, write anew')):
+        source = sources.add_parser(name, help=text, description=text, epilog=EXAMPLES,
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+        source.add_argument('--out', required=True, metavar='DIR', help='directory to write; it appears once it is complete')
+        if name == 'emoji':
+            source.add_argument('--size', type=int, default=128, help='pixels (default: %(default)s)')
+            source.add_argument('--seed', type=int, default=0, help='decides which combinations are held out (default: %(default)s)')
+        else:
+            source.add_argument('--src', required=True, metavar='PATH', help='csv file or its directory' if name == 'csv' else
+                                'directory of tars, one tar, or a quoted glob pattern')
+            source.add_argument('--size', type=int, default=256,
+                                help='pixels: shorter side resized to it, centre cropped (default: %(default)s)')
+            source.add_argument('--seed', type=int, default=0, help='decides the order of writing (default: %(default)s)')
+            source.add_argument('--workers', type=int, default=2, help='threads that decode (default: %(default)s)')
+        source.add_argument('--overwrite', action='store_true', help='replace DIR even if it is not an earlier result')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    if args.source == 'emoji':
+        summary = prepare_emoji(args.out, args.size, args.seed, args.overwrite)
+        detail = f' ({summary["num_train"]} train, {summary["num_held_out"]} held out)'
+    else:
+        out, src = Path(args.out).resolve(), Path(args.src).resolve()
+        if out == src or out in src.parents:
+            raise ConfigError(f'--out {args.out} would replace the source {args.src}; name another directory')
+        check_out(out, args.overwrite)           # before the tars are indexed
+        summary = rewrite(READERS[args.source](args.src), args.out, args.size, args.source, args.seed, args.workers, args.overwrite)
+        detail = ''
+    print(f'{args.out}: kept {summary["num_kept"]}{detail}, skipped {summary["num_skipped"]} (listed in {Path(args.out, "skipped.txt")})')
+
+
+if __name__ == '__main__':
+    run(main)
