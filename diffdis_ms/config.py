@@ -168,6 +168,7 @@ class TrainConfig:
     image_dropout: float = 0.1                   # share of zero images in L_ITA
     freeze_text_encoder: bool = True             # Table 5
     kl_weight: float = 1e-6                      # autoencoder only
+    chroma_weight: float = 1.0                   # autoencoder only: extra weight of colour errors
     ema_decay: float = 0.9999
     log_every: int = 10
     checkpoint_every: int = 1000

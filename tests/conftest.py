@@ -3,21 +3,25 @@ import os
 
 os.environ.setdefault('GLOG_v', '3')                   # read when MindSpore is imported
 
-import mindspore as ms
 import pytest
 
+from diffdis_ms import runtime
 from tests.helpers import make_tiny_config
+from tests.workspace import command, make_workspace
 
-ms.set_context(mode=ms.GRAPH_MODE)
-ms.set_device('CPU')
-ms.runtime.dispatch_threads_num(1)
-
-
-def pytest_configure(config):
-    config.addinivalue_line('markers', 'slow: full-size networks; minutes and up to 16 GB of memory')
+runtime.setup('CPU')
 
 
 @pytest.fixture
 def tiny_config():
     """A fresh tiny ModelConfig; a test may change it."""
     return make_tiny_config()
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    """A workspace in which the tiny DiffDis was trained for 8 steps by tools/train.py: (directory, its stdout)."""
+    directory = make_workspace(tmp_path_factory.mktemp('trained'))
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml')
+    assert done.returncode == 0, done.stderr
+    return directory, done.stdout

@@ -4,7 +4,11 @@ import zlib
 import numpy as np
 from mindspore import Tensor
 
-from diffdis_ms.config import AlignmentConfig, AutoencoderConfig, ImageEncoderConfig, ModelConfig, TextEncoderConfig, UNetConfig
+from diffdis_ms.config import AlignmentConfig, AutoencoderConfig, Config, ImageEncoderConfig, ModelConfig, TextEncoderConfig, UNetConfig
+from diffdis_ms.models.autoencoder import AutoencoderKL
+from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
+from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective, draw_diffdis
 
 
 def make_tiny_config():
@@ -43,3 +47,33 @@ def randomize(cell, seed):
 def normal(seed, *shape):
     """A float32 tensor of standard normal noise."""
     return Tensor(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+
+
+def tiny_run(objective='diffdis', **train):
+    """A Config around the tiny model; keyword arguments set fields of `train`."""
+    config = Config(objective=objective, model=make_tiny_config())
+    config.train.batch_size, config.train.max_steps = 4, 6
+    config.optimizer.warmup_steps = 2
+    for key, value in train.items():
+        setattr(config.train, key, value)
+    return config
+
+
+def make_objective(config, seed=0):
+    """The loss cell of a config with random weights, and inputs for it: (cell, tuple of Tensors)."""
+    model, b = config.model, config.train.batch_size
+    text = model.text_encoder
+    ids = np.random.default_rng(seed).integers(0, text.vocab_size - 1, (b, text.max_position_embeddings)).astype(np.int32)
+    ids[:, -2:] = text.vocab_size - 1
+    if config.objective == 'autoencoder':
+        return AutoencoderObjective(randomize(AutoencoderKL(model.vae), 1), config), (normal(2, b, 3, 32, 32), normal(3, b, 4, 8, 8))
+    if config.objective == 'clip':
+        cell = CLIPObjective(randomize(CLIPImageEncoder(model.image_encoder), 1), randomize(CLIPTextEncoder(text), 2), config)
+        return cell, (normal(2, b, 3, 32, 32), Tensor(ids))
+    unet = randomize(DiffDisUNet(model), 1)
+    cell = DiffDisObjective(unet, config, normal(2, 1, text.max_position_embeddings, text.hidden_size).asnumpy(),
+                            normal(3, 1, 4, 8, 8).asnumpy(), None)
+    draws = tuple(Tensor(x) for x in draw_diffdis(seed, 0, config, (4, 8, 8)))
+    e = normal(6, b, 1, text.projection_dim).asnumpy()
+    e /= np.linalg.norm(e, axis=-1, keepdims=True)
+    return cell, (normal(4, b, 4, 8, 8), normal(5, b, text.max_position_embeddings, text.hidden_size), Tensor(e), None, *draws)

@@ -39,8 +39,20 @@ def total_loss(loss_ig, loss_ita, lambda_ita):
     return loss_ig + lambda_ita * loss_ita
 
 
-def autoencoder_loss(reconstruction, x, mean, logvar, kl_weight):
-    """L1 reconstruction plus the KL divergence of the posterior to a unit normal (per element of z)."""
-    l1 = ops.mean(ops.abs(reconstruction - x))
+def autoencoder_loss(reconstruction, x, mean, logvar, kl_weight, chroma_weight):
+    """Absolute and squared error, the absolute error of the colours once more, and the KL divergence to a unit normal.
+
+    Args:
+        reconstruction, x: (B, 3, H, W). mean, logvar: of the posterior. kl_weight: of the KL divergence per element of z.
+        chroma_weight: of the error left when each pixel's mean over the channels is taken out. Brightness is learned
+            first and colours last; the weight brings them forward where training is short (0: off).
+
+    Returns:
+        scalar.
+    """
+    error = reconstruction - x
+    loss = ops.mean(ops.abs(error)) + ops.mean(error * error)
+    if chroma_weight > 0:
+        loss = loss + chroma_weight * ops.mean(ops.abs(error - ops.mean(error, 1, keep_dims=True)))
     kl = 0.5 * ops.mean(mean * mean + ops.exp(logvar) - 1.0 - logvar)
-    return l1 + kl_weight * kl
+    return loss + kl_weight * kl

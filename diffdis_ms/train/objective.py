@@ -114,18 +114,19 @@ class CLIPObjective(nn.Cell):
 
 
 class AutoencoderObjective(nn.Cell):
-    """L1 reconstruction and a small KL term, with the posterior sampled."""
+    """Reconstruction and a small KL term, with the posterior sampled."""
 
     def __init__(self, vae, config):
         super().__init__(auto_prefix=False)      # parameters keep the names of their own network
         self.vae = vae
-        self.kl_weight = config.train.kl_weight
+        self.kl_weight, self.chroma_weight = config.train.kl_weight, config.train.chroma_weight
 
     def construct(self, pixels, noise):
         """pixels (B, 3, H, W) in [-1, 1]; noise (B, latent_channels, H/f, W/f)."""
         mean, logvar = self.vae.moments(pixels)
         z = mean + ops.exp(0.5 * logvar) * noise
-        loss = autoencoder_loss(self.vae.decoder(self.vae.post_quant_conv(z)), pixels, mean, logvar, self.kl_weight)
+        reconstruction = self.vae.decoder(self.vae.post_quant_conv(z))
+        loss = autoencoder_loss(reconstruction, pixels, mean, logvar, self.kl_weight, self.chroma_weight)
         return loss, ops.zeros_like(loss), ops.zeros_like(loss)
 
 

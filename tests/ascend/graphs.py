@@ -6,7 +6,9 @@ from mindspore import Tensor
 from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEncoder
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
-from tests.helpers import make_tiny_config
+from diffdis_ms.train.optim import build_optimizer
+from diffdis_ms.train.step import TrainStep
+from tests.helpers import make_objective, make_tiny_config, tiny_run
 
 
 def zeros(*shape, dtype=np.float32):
@@ -50,6 +52,15 @@ def clip():
         yield f'image encoder, {hidden_act}', CLIPImageEncoder(config.image_encoder), (zeros(2, 3, 32, 32),)
 
 
+def training():
+    """The joint training step of Eq. 9: both losses, gradients, clipping, AdamW, EMA; and the other objectives' steps."""
+    for objective in ('diffdis', 'clip', 'autoencoder'):
+        config = tiny_run(objective)
+        cell, inputs = make_objective(config)
+        units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
+        yield f'training step, {objective}', TrainStep(cell, units, optimizer, config).set_train(), inputs
+
+
 def half_precision():
     """Everything in the two 16-bit types, as users run it on Ascend (bfloat16 does not run on the CPU, but it compiles)."""
     for dtype in (ms.float16, ms.bfloat16):
@@ -60,5 +71,5 @@ def half_precision():
 
 def models():
     """All of the above."""
-    for graphs in (generation, alignment, autoencoder, clip, half_precision):
+    for graphs in (generation, alignment, autoencoder, clip, training, half_precision):
         yield from graphs()

@@ -1,0 +1,39 @@
+"""Eqs. 5, 6: schedules and forward processes."""
+import numpy as np
+import pytest
+
+from diffdis_ms.config import ConfigError, ImageDiffusionConfig, TextDiffusionConfig
+from diffdis_ms.diffusion.process import data_from_noise, noise_from_data, q_sample
+from diffdis_ms.diffusion.schedule import alphas_cumprod, betas, sampling_timesteps
+
+
+def test_linear_schedule_is_stable_diffusions():
+    beta = betas(ImageDiffusionConfig())
+    assert len(beta) == 1000 and np.isclose(beta[0], 0.00085) and np.isclose(beta[-1], 0.012)
+    assert np.allclose(np.diff(np.sqrt(beta), 2), 0)
+
+
+def test_cosine_schedule_follows_its_formula_and_is_clipped():
+    config = TextDiffusionConfig()
+    f = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    assert np.allclose(alphas_cumprod(config)[:990], (f[1:] / f[0])[:990], rtol=1e-9)
+    assert betas(config).max() == 0.999
+
+
+@pytest.mark.parametrize('gamma', [1.0, 0.1, 0.01])
+def test_eq5_and_its_inverses(gamma):
+    rng = np.random.default_rng(0)
+    x0, noise, abar = rng.standard_normal((2, 5)), rng.standard_normal((2, 5)), np.array([[0.9], [0.2]])
+    x_t = q_sample(x0, noise, abar, gamma)
+    assert np.allclose(x_t, gamma * np.sqrt(abar) * x0 + np.sqrt(1 - abar) * noise)
+    assert np.allclose(data_from_noise(x_t, noise, abar, gamma), x0)
+    assert np.allclose(noise_from_data(x_t, x0, abar, gamma), noise)
+
+
+def test_sampling_timesteps():
+    assert sampling_timesteps(50, 1000)[[0, 1, -1]].tolist() == [981, 961, 1]
+    assert sampling_timesteps(8, 1000, last=999)[[0, -1]].tolist() == [999, 0]
+    assert sampling_timesteps(1, 1000, last=999).tolist() == [999]
+    for steps in (0, 1001):
+        with pytest.raises(ConfigError, match='steps'):
+            sampling_timesteps(steps, 1000)

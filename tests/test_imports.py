@@ -1,0 +1,42 @@
+"""Who may import whom (CONTRIBUTING.md), read from the source."""
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {                                      # package below diffdis_ms -> what of diffdis_ms it may import
+    'diffusion': {'config', 'diffusion'},
+    'data': {'config', 'data'},
+    'models': {'config', 'models'},
+    'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'model_dir', 'train'},
+    'evaluate': {'config', 'data', 'models', 'diffusion', 'encoders', 'model_dir', 'evaluate'},
+}
+
+
+def imports(path):
+    """Modules named in import statements anywhere in a file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize('package', ALLOWED)
+def test_packages_import_only_what_they_may(package):
+    files = list((ROOT / 'diffdis_ms' / package).glob('**/*.py'))
+    assert files
+    for path in files:
+        used = {name.split('.')[1] for name in imports(path) if name.startswith('diffdis_ms.')}
+        assert used <= ALLOWED[package], f'{path}: {used - ALLOWED[package]}'
+
+
+def test_torch_stays_in_the_parity_tests():
+    torch_side = {'torch', 'diffusers', 'torchvision'}
+    for path in ROOT.glob('**/*.py'):
+        parts = path.relative_to(ROOT).parts
+        if parts[0] in ('diffdis_ms', 'ckpt_convert', 'tools', 'tests') and parts[:2] != ('tests', 'parity'):
+            assert not {name.split('.')[0] for name in imports(path)} & torch_side, path

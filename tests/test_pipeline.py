@@ -1,0 +1,101 @@
+"""DiffDisPipeline on a model that tools/train.py wrote."""
+import numpy as np
+import pytest
+from mindspore import Tensor
+from PIL import Image
+
+from diffdis_ms import DiffDisPipeline
+from diffdis_ms.config import ConfigError
+from diffdis_ms.diffusion.process import noise_from_data, q_sample
+from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
+from tests.helpers import make_tiny_config
+from tests.workspace import draw
+
+
+@pytest.fixture(scope='module')
+def pipe(trained):
+    return DiffDisPipeline.from_pretrained(trained[0] / 'run/model', batch_size=4)
+
+
+IMAGES = [draw('red', 'square'), draw('blue', 'bar'), draw('green', 'frame')]
+
+
+def test_generate_gives_pictures_that_do_not_depend_on_the_batch(pipe, trained):
+    prompts = ['red square', 'blue bar', 'green frame', 'black bar', 'yellow square']
+    images = pipe.generate(prompts, steps=3, sampler='ddim')
+    assert len(images) == 5 and all(isinstance(x, Image.Image) and x.size == (32, 32) for x in images)
+    alone = pipe.generate(prompts[:1], steps=3, sampler='ddim')[0]
+    assert np.abs(np.asarray(alone, int) - np.asarray(images[0], int)).max() <= 1
+    other = pipe.generate(prompts[:1], steps=3, sampler='ddim', seed=1)[0]
+    assert np.abs(np.asarray(other, int) - np.asarray(images[0], int)).max() > 1
+
+
+@pytest.mark.parametrize('sampler', ['pndm', 'ddim', 'dpm++'])
+def test_generate_takes_latents_as_array_or_tensor(pipe, sampler):
+    latents = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
+    from_array, from_tensor = (pipe.generate(['red bar', 'red bar'], steps=2, sampler=sampler, latents=x) for x in (latents, Tensor(latents)))
+    assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(from_array, from_tensor))
+
+
+def test_embed_images_is_algorithm_3(pipe):
+    """Written out step by step, with predict_query called twice and NumPy in between."""
+    config, steps, w = pipe.config.text_diffusion, 4, 3.0
+    noise = np.random.default_rng(1).standard_normal((3, 1, 48)).astype(np.float32)
+    z = pipe.encode_images(IMAGES)
+    zero = np.repeat(pipe.encode_images(np.zeros((1, 3, 32, 32), np.float32)), 3, 0)
+    abar, timesteps, e = alphas_cumprod(config), sampling_timesteps(steps, 1000, last=999), noise.astype(np.float64)
+    for t, following in zip(timesteps, [*timesteps[1:], None]):
+        at = np.full(3, t)
+        e0 = (1 + w) * pipe.unet.predict_query(z, e, at).asnumpy() - w * pipe.unet.predict_query(zero, e, at).asnumpy()
+        e0 = e0 / np.linalg.norm(e0, axis=-1, keepdims=True)
+        if following is not None:
+            e = q_sample(e0, noise_from_data(e, e0, abar[t], config.gamma), abar[following], config.gamma)
+    found = pipe.embed_images(IMAGES, steps=steps, guidance_weight=w, noise=noise)
+    assert found.dtype == np.float32 and np.allclose(found, e0[:, 0], atol=1e-4)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_classify_gives_probabilities_of_the_scaled_cosines(pipe):
+    labels = ['square', 'bar', 'frame', 'red square']
+    found = pipe.classify(IMAGES, labels, templates=['a {}', 'the {}'])
+    texts = pipe.embed_texts([f'{article} {label}' for label in labels for article in ('a', 'the')]).reshape(4, 2, -1).mean(1)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    logits = pipe.config.logit_scale * pipe.embed_images(IMAGES) @ texts.T
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert found.shape == (3, 4) and found.dtype == np.float32
+    assert np.allclose(found, expected, atol=1e-5) and np.allclose(found.sum(1), 1, atol=1e-5)
+
+
+def test_shapes_of_the_parts(pipe):
+    assert pipe.encode_context(['red', 'blue']).shape == (2, 16, 32)
+    assert pipe.embed_texts(['red', 'blue']).shape == (2, 48)
+    z = pipe.encode_images(IMAGES)
+    assert z.shape == (3, 4, 8, 8) and pipe.decode_latents(Tensor(z)).shape == (3, 3, 32, 32)
+    assert pipe.unet.predict_noise(z, np.array([1, 2, 3]), pipe.encode_context(['a', 'b', 'c'])).shape == (3, 4, 8, 8)
+
+
+def test_save_and_load_again(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / 'copy')
+    again = DiffDisPipeline.from_pretrained(tmp_path / 'copy', batch_size=4)
+    assert again.config == pipe.config
+    assert np.array_equal(again.embed_images(IMAGES), pipe.embed_images(IMAGES))
+
+
+def test_from_config_is_seeded():
+    a, b, c = (DiffDisPipeline.from_config(make_tiny_config(), seed=s) for s in (0, 0, 1))
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    assert np.array_equal(a.encode_images(x), b.encode_images(x)) and not np.array_equal(a.encode_images(x), c.encode_images(x))
+
+
+def test_trained_scales_come_with_the_model(pipe):
+    assert pipe.config.logit_scale != 1 / 0.07 and pipe.vae.scaling_factor == pipe.config.vae.scaling_factor
+
+
+@pytest.mark.parametrize('call, words', [
+    (lambda p: p.generate(['a'], sampler='euler'), 'sampler'), (lambda p: p.generate(['a'], steps=0), 'steps'),
+    (lambda p: p.generate([]), 'empty'), (lambda p: p.generate(['a'], latents=np.zeros((1, 4, 4, 4))), 'latents'),
+    (lambda p: p.embed_images([]), 'empty'), (lambda p: p.embed_images(np.zeros((3, 32, 32))), 'shape'),
+    (lambda p: p.embed_images(IMAGES, noise=np.zeros((2, 48))), 'noise')])
+def test_mistakes_are_named(pipe, call, words):
+    with pytest.raises(ConfigError, match=words):
+        call(pipe)

@@ -1,0 +1,75 @@
+"""A run killed in the middle and resumed is the uninterrupted run, to the last bit."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from diffdis_ms.data.webdataset import CaptionSet
+from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
+
+LOSSES = ('step', 'loss', 'loss_ig', 'loss_ita', 'lr', 'lr_new', 'grad_norm', 'logit_scale')
+
+
+def rows(directory):
+    return [{k: r[k] for k in LOSSES} for r in map(json.loads, (directory / 'run/metrics.jsonl').read_text().splitlines())]
+
+
+def test_run_writes_what_the_contract_says(trained):
+    directory, stdout = trained
+    run = directory / 'run'
+    assert sorted(p.name for p in run.iterdir()) == ['checkpoints', 'config.yaml', 'metrics.jsonl', 'model']
+    assert sorted(p.name for p in (run / 'model').iterdir()) == ['config.yaml', 'manifest.json', 'text_encoder.safetensors', 'tokenizer',
+                                                                 'unet.safetensors', 'vae.safetensors']
+    assert [r['step'] for r in rows(directory)] == list(range(1, 9))
+    assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['step_3', 'step_6', 'step_8']
+    assert str(run / 'model') in stdout
+    assert len(CaptionSet(directory / 'data')) == 15
+
+
+def test_kill_9_in_the_middle_then_resume_equals_the_uninterrupted_run(trained, tmp_path):
+    directory = make_workspace(tmp_path)
+    args = [sys.executable, 'tools/train.py', '--config', str(directory / 'diffdis.yaml')]
+    process = subprocess.Popen(args, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log, deadline = directory / 'run/metrics.jsonl', time.monotonic() + 300
+    while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) >= 5):
+        assert process.poll() is None, 'the run ended before it could be killed'
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = len(log.read_text().splitlines())
+    assert 5 <= killed_at < 8 and not (directory / 'run/model').exists()
+
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml')
+    assert done.returncode == 0, done.stderr
+    assert 'resumed from' in done.stdout
+    assert rows(directory) == rows(trained[0])
+    for name in ('unet', 'vae', 'text_encoder'):
+        ours, theirs = (load_file(d / f'run/model/{name}.safetensors') for d in (directory, trained[0]))
+        assert ours.keys() == theirs.keys() and all(np.array_equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_ema_weights_are_what_is_saved(trained):
+    directory, _ = trained
+    state = load_file(directory / 'run/checkpoints/step_8/state.safetensors')
+    model = load_file(directory / 'run/model/unet.safetensors')
+    flat = np.concatenate([state[name].reshape(-1) for name in ('ema.small.base', 'ema.small.new')])
+    assert np.isin(model['conv_in.weight'].reshape(-1), flat).all()
+    assert not np.array_equal(model['conv_in.weight'], state['conv_in.weight'])
+
+
+@pytest.mark.parametrize('damage, words', [('truncate', 'damaged'), ('foreign', 'another config')])
+def test_a_checkpoint_that_cannot_be_used_is_one_clear_line(trained, tmp_path, damage, words):
+    directory = make_workspace(tmp_path)
+    source, broken = trained[0] / 'run/checkpoints/step_6', tmp_path / 'run/checkpoints/step_6'
+    broken.mkdir(parents=True)
+    for file in source.iterdir():
+        data = file.read_bytes()
+        broken.joinpath(file.name).write_bytes(data[:len(data) // 2] if damage == 'truncate' and file.suffix == '.safetensors' else data)
+    more = ['model.alignment.num_layers=3'] if damage == 'foreign' else []
+    assert_one_line_error(command('tools/train.py', '--config', directory / 'diffdis.yaml', *more), words)

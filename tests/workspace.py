@@ -1,0 +1,63 @@
+"""A small data set, tokenizer and model on disk, and the commands run on them as a user would."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from diffdis_ms.config import to_yaml
+from diffdis_ms.data.tokenizer import train_tokenizer
+from diffdis_ms.data.webdataset import TarWriter
+from tests.helpers import tiny_run
+
+ROOT = Path(__file__).parent.parent
+COLOURS = {'red': (230, 20, 20), 'green': (20, 200, 20), 'blue': (20, 20, 230), 'yellow': (240, 220, 20), 'black': (10, 10, 10)}
+SHAPES = ('square', 'bar', 'frame')
+VOCAB = 520
+
+
+def draw(colour, shape, size=40):
+    pixels = np.full((size, size, 3), 255, np.uint8)
+    rows, columns = {'square': (slice(8, 32), slice(8, 32)), 'bar': (slice(16, 24), slice(2, 38)), 'frame': (slice(4, 36), slice(4, 36))}[shape]
+    pixels[rows, columns] = COLOURS[colour]
+    if shape == 'frame':
+        pixels[10:30, 10:30] = 255
+    return Image.fromarray(pixels)
+
+
+def make_data(directory):
+    """15 pictures with captions like 'red square', as one tar; labels are the shapes."""
+    with TarWriter(directory) as writer:
+        for i, (colour, shape) in enumerate((c, s) for c in COLOURS for s in SHAPES):
+            writer.write(f'{i:04d}', draw(colour, shape), f'{colour} {shape}', label=SHAPES.index(shape))
+    (Path(directory) / 'classnames.txt').write_text('\n'.join(SHAPES) + '\n')
+
+
+def make_workspace(directory):
+    """data/, tokenizer/ and diffdis.yaml for a run of the tiny DiffDis."""
+    directory = Path(directory)
+    make_data(directory / 'data')
+    train_tokenizer([f'{c} {s}' for c in COLOURS for s in SHAPES], VOCAB, directory / 'tokenizer')
+    config = tiny_run('diffdis', batch_size=4, max_steps=8, log_every=1, checkpoint_every=3, ema_decay=0.9)
+    config.model.text_encoder.vocab_size = VOCAB
+    config.init.tokenizer, config.data.path = str(directory / 'tokenizer'), str(directory / 'data')
+    config.output_dir = str(directory / 'run')
+    (directory / 'diffdis.yaml').write_text(to_yaml(config))
+    return directory
+
+
+def command(*args, **options):
+    """Run one of the tools; returns the finished process (text)."""
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, **options)
+
+
+def assert_one_line_error(done, *words):
+    """A user's mistake: one clear line, non-zero exit, no stack trace."""
+    assert done.returncode != 0, done.stdout
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith('error: '), done.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
