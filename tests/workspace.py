@@ -42,6 +42,9 @@ def make_workspace(directory):
     train_tokenizer([f'{c} {s}' for c in COLOURS for s in SHAPES], VOCAB, directory / 'tokenizer')
     config = tiny_run('diffdis', batch_size=4, max_steps=8, log_every=1, checkpoint_every=3, ema_decay=0.9)
     config.model.text_encoder.vocab_size = VOCAB
+    unet = config.model.unet                     # smaller still: graphs compile in seconds
+    unet.block_out_channels, unet.attention_levels, unet.layers_per_block = [32, 64], [True, True], 1
+    config.model.vae.layers_per_block = 1
     config.init.tokenizer, config.data.path = str(directory / 'tokenizer'), str(directory / 'data')
     config.output_dir = str(directory / 'run')
     (directory / 'diffdis.yaml').write_text(to_yaml(config))

@@ -28,10 +28,9 @@ def alignment_loss(e0_hat, e, logit_scale):
         scalar float32.
     """
     logits = logit_scale * similarity(e0_hat, e)                                 # (B, B)
-    own = ops.diagonal(logits)
-    to_text = ops.logsumexp(logits, 1) - own                                     # -log softmax over texts, (B,)
-    to_image = ops.logsumexp(logits, 0) - own
-    return 0.5 * (ops.mean(to_text) + ops.mean(to_image))
+    to_text = ops.diagonal(ops.log_softmax(logits, -1))                          # over the texts of each image, (B,)
+    to_image = ops.diagonal(ops.log_softmax(ops.swapaxes(logits, 0, 1), -1))     # over the images of each text, (B,)
+    return -0.5 * (ops.mean(to_text) + ops.mean(to_image))
 
 
 def total_loss(loss_ig, loss_ita, lambda_ita):
