@@ -15,7 +15,6 @@ def setup(device='CPU'):
         return
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device(device)
-    ms.set_context(max_call_depth=10000)         # loops over parameters are unrolled
     if device == 'CPU':
         # Kernels are parallel inside; several dispatched at once fight over the cores (measured: one is about twice as fast).
         ms.runtime.dispatch_threads_num(1)

@@ -15,7 +15,8 @@ from diffdis_ms.cli import run
 OUT = Path('outputs/demo')
 STEPS, GUIDANCE_WEIGHT = 8, 3.0                  # of the text query
 FAST = {'autoencoder': 40, 'clip': 12, 'diffdis': 16}    # training steps of --fast
-GROUPS = ('face', 'hand', 'flag', 'woman', 'man', 'person')
+KINDS = ['flag of France', 'flag of Japan', 'flag of Sweden', 'grinning face', 'angry face', 'cat face', 'red apple', 'red heart', 'blue circle',
+         'green square', 'yellow square', 'person standing']       # in the training set: other kinds of things than the held-out people and hands
 
 
 def parse_args():
@@ -72,9 +73,9 @@ def evaluate(args, clock):
     count = len(embeddings.e0)
     retrieval = clock('retrieval', tasks.retrieval, pipe, embeddings)
     zeroshot = clock('zeroshot', tasks.zeroshot, pipe, embeddings, names, ['{}'])
-    generation = {'num_images': 8 if args.fast else 48, 'guidance_weight': 3.0, 'steps': 4 if args.fast else 50, 'sampler': 'pndm'}
-    prompts, rows = choose_prompts(embeddings.samples.captions, generation['num_images'])
-    drawn = clock('generation', lambda: pipe.generate(prompts, generation['steps'], generation['guidance_weight'],
+    prompts, rows = choose_prompts(embeddings.samples.captions, 8 if args.fast else 48)
+    generation = {'num_images': len(prompts) + len(KINDS), 'guidance_weight': 1.0, 'steps': 4 if args.fast else 50, 'sampler': 'pndm'}
+    drawn = clock('generation', lambda: pipe.generate(prompts + KINDS, generation['steps'], generation['guidance_weight'],
                                                       generation['sampler'], args.seed, progress=True))
     metrics = {'retrieval': {'num_candidates': count, **retrieval, 'chance_R@1': 1 / count},
                'zeroshot': {'num_classes': len(names), 'acc1': zeroshot['acc1'], 'acc5': zeroshot['acc5'], 'chance': 1 / len(names)},
@@ -88,15 +89,27 @@ def choose_prompts(captions, count):
     return [captions[i] for i in rows], rows
 
 
+def training_pictures(captions, size):
+    """The training set's pictures of some captions."""
+    from diffdis_ms.data.transforms import resize_center_crop
+    from diffdis_ms.data.webdataset import CaptionSet
+    found = {}
+    samples = CaptionSet(OUT / 'data/train')
+    for sample in map(samples.read, range(len(samples))):
+        if sample.caption in captions:
+            found[sample.caption] = resize_center_crop(sample.image, size)
+    return [found[caption] for caption in captions]
+
+
 def write_report(metrics, shown, fast):
     from diffdis_ms.data.transforms import normalize, to_image
     from diffdis_ms.evaluate.report import Report
     pipe, embeddings, prompts, rows, drawn = shown
     samples, (retrieval, zeroshot) = embeddings.samples, (metrics['retrieval'], metrics['zeroshot'])
     report = Report('DiffDis on emoji')
-    report.text('One network, trained from scratch just now on this machine, drew the pictures below from their captions and found the '
-                'captions of pictures it had never seen. Every caption here is a combination of concept and skin tone that was held '
-                f'out: {metrics["num_train"]} emoji were trained on, {metrics["num_held_out"]} held out, {metrics["skipped"]} could not be drawn.')
+    report.text('One network, trained from scratch just now on this machine, drew the pictures below from captions and found the captions '
+                f'of pictures it had never seen. {metrics["num_train"]} emoji were trained on; {metrics["num_held_out"]} were held out, '
+                f'combinations of concept and skin tone that training never met; {metrics["skipped"]} could not be drawn.')
     if fast:
         report.text('This was --fast: a few training steps to see that everything runs. The numbers and pictures mean little.', note=True)
     report.heading('Numbers')
@@ -111,7 +124,9 @@ def write_report(metrics, shown, fast):
                     ['zero-shot top-5', percent(zeroshot['acc5']), percent(5 * zeroshot['chance'])]])
     report.heading('Drawn from held-out captions (left), and the true emoji (right)')
     true = [to_image(normalize(samples.pixels[i])) for i in rows]
-    report.pairs(prompts, drawn, true)
+    report.pairs(prompts, drawn[:len(prompts)], true)
+    report.heading('Drawn from captions of the training set')
+    report.pairs(KINDS, drawn[len(prompts):], training_pictures(KINDS, pipe.config.image_size))
     report.heading('Captions found for held-out emoji')
     similarity = embeddings.e0 @ pipe.embed_texts(samples.captions).T
     best = (-similarity).argsort(1)[:, :5]

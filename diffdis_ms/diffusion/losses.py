@@ -12,8 +12,8 @@ def image_generation_loss(prediction, target):
 def similarity(e0_hat, e):
     """Eq. 7: cosine of every prediction with every query: (B, D), (B', D) -> (B, B'), rows are images."""
     a, b = e0_hat.astype(mstype.float32), e.astype(mstype.float32)
-    a = a * ops.rsqrt(ops.sum(a * a, -1, keepdim=True) + 1e-24)
-    b = b * ops.rsqrt(ops.sum(b * b, -1, keepdim=True) + 1e-24)
+    a = a / ops.sqrt(ops.sum(a * a, -1, keepdim=True) + 1e-24)
+    b = b / ops.sqrt(ops.sum(b * b, -1, keepdim=True) + 1e-24)
     return ops.matmul(a, ops.swapaxes(b, 0, 1))
 
 

@@ -10,9 +10,11 @@ from PIL import Image
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; margin: 1em 0; } td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; } figure { display: inline-block; margin: .4em; vertical-align: top; width: 150px; }
-figcaption { font-size: 12px; line-height: 1.3; } figure img { width: 72px; height: 72px; margin-right: 2px; border: 1px solid #eee; }
-.hit { color: #087a2b; font-weight: 600; } .note { background: #fff6d6; padding: .6em 1em; } img.plot { max-width: 100%; } .row img { width: 64px; height: 64px; border: 1px solid #eee; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; } figure { display: inline-block; margin: .4em; vertical-align: top; width: 164px; }
+figcaption { font-size: 12px; line-height: 1.3; } figure img { width: 72px; height: 72px; margin-right: 2px; border: 1px solid #eee; image-rendering: auto; }
+.hit { color: #087a2b; font-weight: 600; } .note { background: #fff6d6; padding: .6em 1em; }
+img.plot { max-width: 100%; }
+.row img { width: 64px; height: 64px; border: 1px solid #eee; }
 """
 
 

@@ -163,4 +163,4 @@ class CLIPImageEncoder(nn.Cell):
 def l2_normalize(x):
     """x / |x| over the last axis, in float32."""
     x32 = x.astype(mstype.float32)
-    return (x32 * ops.rsqrt(ops.sum(x32 * x32, -1, keepdim=True) + 1e-24)).astype(x.dtype)
+    return (x32 / ops.sqrt(ops.sum(x32 * x32, -1, keepdim=True) + 1e-24)).astype(x.dtype)

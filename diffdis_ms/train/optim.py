@@ -4,6 +4,8 @@ AdamW and the EMA take some twenty operators a parameter, whose launches cost mo
 are small. So the small parameters of a group are updated as one vector: `Units` joins their gradients and hands the
 updated pieces back. Large parameters (nearly all of Stable Diffusion's memory) are updated in place, without a copy.
 """
+import math
+
 import numpy as np
 from mindformers.core.lr import ConstantWarmUpLR, CosineWithWarmUpLR
 from mindformers.core.optim import AdamW
@@ -15,12 +17,31 @@ from diffdis_ms.models.diffdis import is_new_parameter
 SMALL = 2 ** 18              # elements
 
 
+def _warm_up(step, warmup_steps):
+    return ops.minimum(step.astype(mstype.float32) / ops.maximum(warmup_steps, 1.0) + (warmup_steps == 0).astype(mstype.float32), 1.0)
+
+
+class ConstantWarmUp(ConstantWarmUpLR):
+    """MindFormers' schedule without its `if` on a tensor, which would put control flow into every training graph."""
+
+    def construct(self, global_step):
+        return self.learning_rate * _warm_up(global_step, self.warmup_steps)
+
+
+class CosineWithWarmUp(CosineWithWarmUpLR):
+    """The same for the cosine: down to zero at `total_steps`."""
+
+    def construct(self, global_step):
+        progress = ops.clamp((global_step.astype(mstype.float32) - self.warmup_steps) / self.cosine_steps, 0.0, 1.0)
+        return self.learning_rate * _warm_up(global_step, self.warmup_steps) * 0.5 * (1.0 + ops.cos(math.pi * progress))
+
+
 def build_schedule(config, learning_rate):
     """Linear warm-up, then constant (the paper's) or a cosine down to zero at `train.max_steps`."""
     warmup, total = config.optimizer.warmup_steps, config.train.max_steps
     if config.optimizer.schedule == 'constant':
-        return ConstantWarmUpLR(learning_rate=learning_rate, warmup_steps=warmup, total_steps=total)
-    return CosineWithWarmUpLR(learning_rate=learning_rate, warmup_steps=warmup, total_steps=max(total, warmup + 1))
+        return ConstantWarmUp(learning_rate=learning_rate, warmup_steps=warmup, total_steps=total)
+    return CosineWithWarmUp(learning_rate=learning_rate, warmup_steps=warmup, total_steps=max(total, warmup + 1))
 
 
 def build_optimizer(config, parameters):
@@ -39,6 +60,14 @@ def build_optimizer(config, parameters):
     optimizer = AdamW([{'params': units.groups[name], **rates[name]} for name in units.groups], learning_rate=schedules['lr'],
                       betas=(options.beta1, options.beta2), eps=options.eps, weight_decay=options.weight_decay)
     return units, optimizer, schedules
+
+
+def _flat(g):
+    return g.reshape(-1).astype(mstype.float32)
+
+
+def _take(unit, p, start, end):
+    return ops.assign(p, unit[start:end].reshape(p.shape).astype(p.dtype))
 
 
 class Units(nn.Cell):
@@ -62,13 +91,14 @@ class Units(nn.Cell):
                 self.layout.append((len(self.parameters), len(self.parameters) + 1, None))
                 self.parameters.append(p)
             if small:
-                bounds = np.cumsum([0] + [p.size for p in small]).tolist()
+                bounds = tuple(np.cumsum([0] + [p.size for p in small]).tolist())
                 self.layout.append((len(self.parameters), len(self.parameters) + len(small), bounds))
                 self.parameters += small
                 value = np.concatenate([p.asnumpy().reshape(-1) for p in small]).astype(np.float32)
                 self.groups[name].append(Parameter(value, name=f'small.{name}'))
             units += self.groups[name]
         self.units = units
+        self.map = ops.HyperMap()                # a loop over hundreds of parameters would exceed MindSpore's call depth
 
     def join(self, grads):
         """Gradients of `parameters` -> gradients of `units`."""
@@ -77,10 +107,7 @@ class Units(nn.Cell):
             if bounds is None:
                 joined += (grads[first],)
             else:
-                flat = ()
-                for g in grads[first:end]:
-                    flat += (g.reshape(-1).astype(mstype.float32),)
-                joined += (ops.concat(flat),)
+                joined += (ops.concat(self.map(_flat, grads[first:end])),)
         return joined
 
     def hand_back(self, units, parameters):
@@ -88,9 +115,7 @@ class Units(nn.Cell):
         done = ()
         for unit, (first, end, bounds) in zip(units, self.layout):
             if bounds is not None:
-                for i in range(end - first):
-                    p = parameters[first + i]
-                    done += (ops.assign(p, unit[bounds[i]:bounds[i + 1]].reshape(p.shape).astype(p.dtype)),)
+                done += self.map(ops.partial(_take, unit), parameters[first:end], bounds[:-1], bounds[1:])
         return done
 
     def named(self, values):

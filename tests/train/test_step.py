@@ -4,8 +4,9 @@ import math
 import mindspore as ms
 import numpy as np
 import pytest
+from mindformers.core.lr import ConstantWarmUpLR, CosineWithWarmUpLR
 
-from diffdis_ms.train.optim import build_optimizer
+from diffdis_ms.train.optim import ConstantWarmUp, CosineWithWarmUp, build_optimizer
 from diffdis_ms.train.step import TrainStep
 from tests.helpers import make_objective, tiny_run
 
@@ -87,3 +88,12 @@ def test_warm_up_and_two_rates():
     _, _, schedules = build_optimizer(config, [ms.Parameter(np.zeros(3, np.float32), name='a')])
     rates = {key: [float(schedule(ms.Tensor(n, ms.float32))) for n in (0, 5, 10, 50)] for key, schedule in schedules.items()}
     assert np.allclose(rates['lr'], [0, 0.5e-5, 1e-5, 1e-5]) and np.allclose(rates['lr_new'], [0, 0.5e-4, 1e-4, 1e-4])
+
+
+@pytest.mark.parametrize('ours, theirs', [(ConstantWarmUp, ConstantWarmUpLR), (CosineWithWarmUp, CosineWithWarmUpLR)])
+@pytest.mark.parametrize('warmup', [0, 7])
+def test_schedules_without_branches_equal_mindformers(ours, theirs, warmup):
+    a, b = (cls(learning_rate=3e-4, warmup_steps=warmup, total_steps=40) for cls in (ours, theirs))
+    for n in (0, 1, 6, 7, 20, 39, 40):
+        step = ms.Tensor(n, ms.float32)
+        assert np.isclose(float(a(step)), float(b(step)), rtol=1e-5, atol=1e-11), n
