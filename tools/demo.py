@@ -14,7 +14,7 @@ from diffdis_ms.cli import run
 
 OUT = Path('outputs/demo')
 STEPS, GUIDANCE_WEIGHT = 8, 3.0                  # of the text query
-FAST = {'autoencoder': 40, 'clip': 12, 'diffdis': 16}    # training steps of --fast
+FAST = {'autoencoder': 20, 'clip': 6, 'diffdis': 6}    # training steps of --fast
 KINDS = ['flag of France', 'flag of Japan', 'flag of Sweden', 'grinning face', 'angry face', 'cat face', 'red apple', 'red heart', 'blue circle',
          'green square', 'yellow square', 'person standing']       # in the training set: other kinds of things than the held-out people and hands
 
