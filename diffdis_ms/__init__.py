@@ -1,4 +1,9 @@
 """DiffDis (ICCV 2023) in MindSpore: one diffusion model that draws images from texts and recognises which text fits an image."""
+import os
+
+os.environ.setdefault('GLOG_v', '3')             # MindSpore's own warnings stay out of a user's terminal
+os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')    # its tokenizers need none of the frameworks it asks for
+
 __version__ = '0.1.0'
 
 

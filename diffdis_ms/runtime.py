@@ -1,9 +1,5 @@
 """MindSpore's context, set in one place."""
-import os
-
-os.environ.setdefault('GLOG_v', '3')             # MindSpore's own warnings stay out of a user's terminal; must precede its import
-
-import mindspore as ms  # noqa: E402
+import mindspore as ms
 
 _device = None
 

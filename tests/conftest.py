@@ -1,8 +1,4 @@
 """MindSpore in graph mode on the CPU, quiet, for every test."""
-import os
-
-os.environ.setdefault('GLOG_v', '3')                   # read when MindSpore is imported
-
 import pytest
 
 from diffdis_ms import runtime

@@ -1,7 +1,6 @@
 """The demo: train V, T and DiffDis on emoji, then classify, retrieve and draw emoji that training never saw."""
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -146,7 +145,6 @@ def write_report(metrics, shown, fast):
 
 def main():
     args = parse_args()
-    os.environ.setdefault('GLOG_v', '3')
     clock = Clock()
     shutil.rmtree(OUT, ignore_errors=True)
     clock('data', tool, 'tools/prepare_data.py', 'emoji', '--out', OUT / 'data', '--seed', args.seed)
