@@ -51,9 +51,12 @@ def in_batches(function, arrays, batch_size, progress=''):
     Returns:
         tuple of NumPy arrays, one an output.
     """
-    n, outputs = len(arrays[0]), []
-    for start in tqdm(range(0, n, batch_size), desc=progress or None, disable=None if progress else True, leave=False):
-        rows = np.minimum(np.arange(start, start + batch_size), n - 1)
-        kept = min(batch_size, n - start)
+    outputs = []
+    for rows, kept in tqdm(padded_batches(len(arrays[0]), batch_size), desc=progress or None, disable=None if progress else True, leave=False):
         outputs.append([np.asarray(o.asnumpy() if isinstance(o, Tensor) else o)[:kept] for o in function(*(a[rows] for a in arrays))])
     return tuple(np.concatenate(parts) for parts in zip(*outputs))
+
+
+def padded_batches(n, batch_size):
+    """list of (row indices, number of them that count): the last batch is filled up with its own last row."""
+    return [(np.minimum(np.arange(start, start + batch_size), n - 1), min(batch_size, n - start)) for start in range(0, n, batch_size)]

@@ -12,7 +12,7 @@ from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
 from diffdis_ms.diffusion.process import data_from_noise, noise_from_data
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
-from diffdis_ms.encoders import Encoders, to_unit_range
+from diffdis_ms.encoders import Encoders, padded_batches, to_unit_range
 from diffdis_ms.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPTextEncoder
@@ -135,7 +135,7 @@ class DiffDisPipeline:
         images = []
         bar = tqdm(total=-(-len(prompts) // self.batch_size) * (steps + (sampler == 'pndm' and steps > 1)), desc='drawing',
                    disable=None if progress else True)
-        for rows, kept in _batches(len(prompts), self.batch_size):
+        for rows, kept in padded_batches(len(prompts), min(len(prompts), self.batch_size)):
             c = Tensor(context[rows])
 
             def predict_noise(z, t, c=c, b=len(rows)):
@@ -169,7 +169,7 @@ class DiffDisPipeline:
         noise = self._noise(noise, len(z), (1, size), seed, 'noise')
         zero_latent, embeddings = Tensor(self._zero_latent()), []
         bar = tqdm(total=-(-len(z) // self.batch_size) * steps, desc='embedding images', disable=None if progress else True, leave=False)
-        for rows, kept in _batches(len(z), self.batch_size):
+        for rows, kept in padded_batches(len(z), min(len(z), self.batch_size)):
             latents = Tensor(np.asarray(z)[rows])
 
             def predict_data(e_t, t, latents=latents, b=len(rows)):
@@ -266,10 +266,3 @@ def _timestep(t, b):
 
 def _normalized(e):
     return e / ops.sqrt(ops.sum(e * e, -1, keepdim=True))
-
-
-def _batches(n, batch_size):
-    """(row indices, number of them that count): the last batch is filled up with its own last row."""
-    batch_size = min(n, batch_size)
-    for start in range(0, n, batch_size):
-        yield np.minimum(np.arange(start, start + batch_size), n - 1), min(batch_size, n - start)
