@@ -73,7 +73,13 @@ class TextEncoderConfig:
 
 @dataclass
 class ImageEncoderConfig:
-    """CLIP vision transformer (defaults: ViT-L/14). DiffDis does not need it; the CLIP baseline does."""
+    """CLIP's image encoder (defaults: ViT-L/14). DiffDis does not need it; the CLIP baseline does.
+
+    resnet is CLIP's ModifiedResNet: `hidden_size` is the width of its last feature map, 32 times the stem's (2048 for RN50); it has
+    no use for patch_size, intermediate_size, num_hidden_layers and hidden_act.
+    """
+    architecture: Literal['vit', 'resnet'] = 'vit'
+    resnet_layers: List[int] = field(default_factory=lambda: [3, 4, 6, 3])       # bottlenecks a stage; resnet only
     image_size: int = 224
     patch_size: int = 14
     hidden_size: int = 1024
@@ -235,7 +241,7 @@ def to_yaml(config):
 
 def validate(model):
     """Check a `ModelConfig`; raises `ConfigError` with the offending key and the reason."""
-    unet, text = model.unet, model.text_encoder
+    unet, text, image = model.unet, model.text_encoder, model.image_encoder
     _positive(model)
     for name, part in (('unet', unet), ('vae', model.vae)):
         for width in part.block_out_channels:
@@ -248,8 +254,11 @@ def validate(model):
     for width in unet.block_out_channels:
         _divides('unet.num_attention_heads', unet.num_attention_heads, width)
     _divides('text_encoder.num_attention_heads', text.num_attention_heads, text.hidden_size)
-    _divides('image_encoder.num_attention_heads', model.image_encoder.num_attention_heads, model.image_encoder.hidden_size)
-    _divides('image_encoder.patch_size', model.image_encoder.patch_size, model.image_encoder.image_size)
+    _divides('image_encoder.num_attention_heads', image.num_attention_heads, image.hidden_size)
+    if image.architecture == 'resnet':
+        _validate_resnet(image)
+    else:
+        _divides('image_encoder.patch_size', image.patch_size, image.image_size)
     _divides('alignment.head_dim', model.alignment.head_dim, model.alignment.width)
     factor = 2 ** (len(model.vae.block_out_channels) + len(unet.block_out_channels) - 2)
     if model.image_size % factor:
@@ -258,8 +267,8 @@ def validate(model):
     if unet.in_channels != model.vae.latent_channels or unet.out_channels != model.vae.latent_channels:
         raise ConfigError(f'unet.in_channels = {unet.in_channels} and unet.out_channels = {unet.out_channels} must equal '
                           f'vae.latent_channels = {model.vae.latent_channels}')
-    if text.projection_dim != model.image_encoder.projection_dim:
-        raise ConfigError(f'image_encoder.projection_dim = {model.image_encoder.projection_dim} must equal '
+    if text.projection_dim != image.projection_dim:
+        raise ConfigError(f'image_encoder.projection_dim = {image.projection_dim} must equal '
                           f'text_encoder.projection_dim = {text.projection_dim}')
     if model.logit_scale <= 0:
         raise ConfigError(f'logit_scale: {model.logit_scale} is not above 0 (its logarithm is what is learned)')
@@ -268,6 +277,16 @@ def validate(model):
     steps = model.image_diffusion.num_train_timesteps
     if not 0 <= model.dual_stream.image_condition_timestep <= steps:
         raise ConfigError(f'dual_stream.image_condition_timestep: {model.dual_stream.image_condition_timestep} is not in 0..{steps}')
+
+
+def _validate_resnet(image):
+    if len(image.resnet_layers) != 4:
+        raise ConfigError(f'image_encoder.resnet_layers has {len(image.resnet_layers)} entries: a ResNet has 4 stages')
+    if image.hidden_size % 64:
+        raise ConfigError(f'image_encoder.hidden_size: {image.hidden_size} is not a multiple of 64 (32 times the even width of the '
+                          'stem of a ResNet)')
+    if image.image_size % 32:
+        raise ConfigError(f'image_encoder.image_size: {image.image_size} is not a multiple of 32 (a ResNet halves it 5 times)')
 
 
 def _validate_run(config):

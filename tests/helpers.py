@@ -24,11 +24,17 @@ def make_tiny_config():
         alignment=AlignmentConfig(num_layers=2, width=64, head_dim=16))
 
 
+def make_tiny_resnet():
+    """An ImageEncoderConfig of CLIP's ResNet with all its kinds of bottlenecks and a feature map of 2 x 2."""
+    return ImageEncoderConfig(architecture='resnet', resnet_layers=[2, 1, 1, 2], image_size=64, hidden_size=256, num_attention_heads=4,
+                              projection_dim=48)
+
+
 def randomize(cell, seed):
     """Give every parameter non-trivial values, zero-initialised layers and norms included, and return the cell.
 
-    Matrices keep the size of their input (variance 1 / fan_in); norm gammas lie around one, biases around zero. A value
-    depends on the seed and the name alone: parameters that two networks share are equal.
+    Matrices keep the size of their input (variance 1 / fan_in); norm gammas and running variances lie around one, biases and
+    running means around zero. A value depends on the seed and the name alone: parameters that two networks share are equal.
     """
     for name, param in cell.parameters_and_names():
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
@@ -36,9 +42,11 @@ def randomize(cell, seed):
         leaf = name.rsplit('.', 1)[-1]
         if leaf == 'gamma':
             value = 1 + 0.1 * value
-        elif leaf in ('beta', 'bias'):
+        elif leaf == 'moving_variance':
+            value = np.exp(0.1 * value)
+        elif leaf in ('beta', 'bias', 'moving_mean'):
             value *= 0.1
-        elif leaf not in ('embedding_table', 'class_embedding'):
+        elif leaf not in ('embedding_table', 'class_embedding', 'positional_embedding'):
             value *= np.prod(param.shape[1:]) ** -0.5
         param.set_data(Tensor(value.astype(np.float32)))
     return cell

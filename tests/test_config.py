@@ -130,6 +130,11 @@ MODEL_ERRORS = [
     (['text_encoder.num_attention_heads=11'], 'text_encoder.num_attention_heads: 11 does not divide 768'),
     (['image_encoder.num_attention_heads=11'], 'image_encoder.num_attention_heads: 11 does not divide 1024'),
     (['image_encoder.patch_size=15'], 'image_encoder.patch_size: 15 does not divide 224'),
+    (['image_encoder.architecture=resnet', 'image_encoder.resnet_layers=[3,4,6]'], 'image_encoder.resnet_layers has 3 entries'),
+    (['image_encoder.architecture=resnet', 'image_encoder.hidden_size=2080', 'image_encoder.num_attention_heads=32'],
+     'image_encoder.hidden_size: 2080 is not a multiple of 64'),
+    (['image_encoder.architecture=resnet', 'image_encoder.image_size=240'], 'image_encoder.image_size: 240 is not a multiple of 32'),
+    (['image_encoder.architecture=resnet', 'image_encoder.num_attention_heads=11'], 'image_encoder.num_attention_heads: 11 does not divide 1024'),
     (['alignment.head_dim=100'], 'alignment.head_dim: 100 does not divide 768'),
     (['image_size=100'], 'image_size: 100 is not a multiple of 64'),
     (['unet.in_channels=5'], 'unet.in_channels = 5 and unet.out_channels = 4 must equal vae.latent_channels = 4'),
@@ -153,6 +158,13 @@ MODEL_ERRORS = [
 def test_model_validation(overrides, expected):
     assert expected in message(*overrides, schema=ModelConfig)
     assert expected in message(*[f'model.{item}' for item in overrides])
+
+
+def test_rn50_is_valid_whatever_the_patch_size():
+    overrides = [f'image_encoder.{item}' for item in ('architecture=resnet', 'hidden_size=2048', 'num_attention_heads=32', 'projection_dim=1024',
+                                                      'patch_size=15')]
+    c = load(None, [*overrides, 'text_encoder.projection_dim=1024'], ModelConfig)
+    assert c.image_encoder.resnet_layers == [3, 4, 6, 3]
 
 
 @pytest.mark.parametrize('timestep', [0, 999, 1000])

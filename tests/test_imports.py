@@ -35,7 +35,7 @@ def test_packages_import_only_what_they_may(package):
 
 
 def test_torch_stays_in_the_parity_tests():
-    torch_side = {'torch', 'diffusers', 'torchvision'}
+    torch_side = {'torch', 'diffusers', 'torchvision', 'open_clip', 'torch_fidelity'}
     for path in ROOT.glob('**/*.py'):
         parts = path.relative_to(ROOT).parts
         if parts[0] in ('diffdis_ms', 'ckpt_convert', 'tools', 'tests') and parts[:2] != ('tests', 'parity'):

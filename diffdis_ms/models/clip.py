@@ -1,9 +1,10 @@
-"""CLIP's text tower T and vision transformer, with transformers' module names."""
+"""CLIP's text tower T and vision transformer, with transformers' module names; its image encoder of either kind."""
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 import mindspore.common.dtype as mstype
 
 from diffdis_ms.models.layers import attention, conv2d, linear, merge_heads, split_heads
+from diffdis_ms.models.resnet import ModifiedResNet
 
 
 class SelfAttention(nn.Cell):
@@ -153,10 +154,16 @@ class CLIPImageEncoder(nn.Cell):
 
     def __init__(self, config):
         super().__init__()
-        self.vision_model = VisionTransformer(config)
-        self.visual_projection = linear(config.hidden_size, config.projection_dim, bias=False)
+        self.visual = None
+        if config.architecture == 'resnet':
+            self.visual = ModifiedResNet(config)
+        else:
+            self.vision_model = VisionTransformer(config)
+            self.visual_projection = linear(config.hidden_size, config.projection_dim, bias=False)
 
     def construct(self, pixels):
+        if self.visual is not None:
+            return l2_normalize(self.visual(pixels))
         return l2_normalize(self.visual_projection(self.vision_model(pixels)))
 
 

@@ -16,7 +16,7 @@ def initialize(cell, seed, only=None):
 
     Linear layers and convolutions: uniform in +-1/sqrt(fan_in), biases zero, but zero where latent diffusion has its
     zero modules (last layer of the UNet and of each of its residual branches); embeddings: normal, 0.02 (positions 0.01);
-    norms: one and zero. The query's feed-forwards start as copies of the image's.
+    norms: one and zero, their running statistics too. The query's feed-forwards start as copies of the image's.
 
     Args:
         cell: a network of this package.
@@ -38,12 +38,12 @@ def fresh(name, shape, seed):
     leaf = name.rsplit('.', 1)[-1]
     if name == 'quant_conv.bias':                # a narrow posterior: noise of size one would drown the first latents
         return np.repeat([0, START_LOGVAR], shape[0] // 2).astype(np.float32)
-    if leaf == 'gamma':
+    if leaf in ('gamma', 'moving_variance'):
         return np.ones(shape, np.float32)
-    if leaf in ('beta', 'bias') or ZERO.fullmatch(name):
+    if leaf in ('beta', 'bias', 'moving_mean') or ZERO.fullmatch(name):
         return np.zeros(shape, np.float32)
     rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
-    if leaf in ('embedding_table', 'class_embedding'):
+    if leaf in ('embedding_table', 'class_embedding', 'positional_embedding'):
         std = 0.01 if 'position' in name else 0.02
         return std * rng.standard_normal(shape, dtype=np.float32)
     if '.dual_stream.proj_out.' in name:

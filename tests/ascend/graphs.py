@@ -6,9 +6,10 @@ from mindspore import Tensor
 from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEncoder
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.models.inception import InceptionV3
 from diffdis_ms.train.optim import build_optimizer
 from diffdis_ms.train.step import TrainStep
-from tests.helpers import make_objective, make_tiny_config, tiny_run
+from tests.helpers import make_objective, make_tiny_config, make_tiny_resnet, tiny_run
 
 
 def zeros(*shape, dtype=np.float32):
@@ -52,6 +53,12 @@ def clip():
         yield f'image encoder, {hidden_act}', CLIPImageEncoder(config.image_encoder), (zeros(2, 3, 32, 32),)
 
 
+def convolutional():
+    """CLIP's ModifiedResNet and FID's Inception."""
+    yield 'image encoder, resnet', CLIPImageEncoder(make_tiny_resnet()), (zeros(2, 3, 64, 64),)
+    yield 'inception', InceptionV3(), (zeros(2, 3, 299, 299),)
+
+
 def training():
     """The joint training step of Eq. 9: both losses, gradients, clipping, AdamW, EMA; and the other objectives' steps."""
     for objective in ('diffdis', 'clip', 'autoencoder'):
@@ -62,7 +69,8 @@ def training():
 
 
 def half_precision():
-    """Everything in the two 16-bit types, as users run it on Ascend (bfloat16 does not run on the CPU, but it compiles)."""
+    """DiffDis and CLIP's transformers in the two 16-bit types, as users run them on Ascend (bfloat16 does not run on the CPU, but it
+    compiles). Not the convolutional ones: MindSpore's BatchNorm takes no bfloat16, and FID is float32."""
     for dtype in (ms.float16, ms.bfloat16):
         for graphs in (generation, alignment, autoencoder, clip):
             title, cell, inputs = next(graphs())
@@ -71,5 +79,5 @@ def half_precision():
 
 def models():
     """All of the above."""
-    for graphs in (generation, alignment, autoencoder, clip, training, half_precision):
+    for graphs in (generation, alignment, autoencoder, clip, convolutional, training, half_precision):
         yield from graphs()
