@@ -6,7 +6,7 @@ from mindspore import Tensor
 
 from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEncoder
 from tests.helpers import normal, randomize
-from tests.parity.torch_models import make_autoencoder
+from ckpt_convert.forward import make_autoencoder
 from tests.parity.weights import check, copy_to_torch, to_torch
 
 

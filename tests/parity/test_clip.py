@@ -6,7 +6,7 @@ from mindspore import Tensor
 
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from tests.helpers import normal, randomize
-from tests.parity.torch_models import make_clip
+from ckpt_convert.forward import make_clip
 from tests.parity.weights import check, copy_to_torch, to_torch
 
 

@@ -7,7 +7,7 @@ from mindspore import Tensor
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.unet import UNet2DConditionModel
 from tests.helpers import normal, randomize
-from tests.parity.torch_models import make_unet
+from ckpt_convert.forward import make_unet
 from tests.parity.weights import check, copy_to_torch, to_torch
 
 CONFIGS = {

@@ -1,0 +1,155 @@
+"""`verify --forward`: outputs of a converted model beside those of diffusers and transformers on the source.
+
+The one module of this package that imports torch, and only when asked to. The names are not mapped by our tables here: diffusers'
+own converter reads CompVis' layout, diffusers and transformers their own directories.
+"""
+from pathlib import Path
+
+import numpy as np
+
+from ckpt_convert.source import open_source
+from ckpt_convert.tensors import CheckpointError
+
+try:
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+    from transformers import CLIPConfig, CLIPModel
+except ImportError as e:
+    raise CheckpointError(f'--forward needs torch and diffusers (pip install \'.[parity]\'): {e}') from None
+
+
+def compare(src, dst, seed=0):
+    """Run the networks of a source and of its model directory on the same random inputs.
+
+    Args:
+        src: Stable Diffusion (either layout) or a CLIP of transformers. dst: the model directory made of it. seed: of the inputs.
+
+    Returns:
+        list of (what, |ours - theirs| / |theirs|).
+
+    Raises:
+        CheckpointError: a layout that diffusers and transformers do not read.
+    """
+    source = open_source(src)
+    if source.layout not in ('ldm', 'diffusers', 'transformers'):
+        raise CheckpointError(f'{src} is in {source.layout} layout: --forward compares Stable Diffusion and transformers\' CLIP')
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        return _compare_sd(source, dst, rng) if source.kind == 'sd' else _compare_clip(source, dst, rng)
+
+
+def difference(ours, theirs):
+    """|ours - theirs| / |theirs| in float64."""
+    ours, theirs = (np.asarray(x, np.float64) for x in (ours, theirs))
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def _compare_sd(source, dst, rng):
+    from diffdis_ms import DiffDisPipeline
+    pipe = DiffDisPipeline.from_pretrained(dst, batch_size=1)
+    config, side = pipe.config, pipe.config.image_size // 2 ** (len(pipe.config.vae.block_out_channels) - 1)
+    ids = _token_ids(config.text_encoder, rng)
+    z, context = rng.standard_normal((1, config.unet.in_channels, side, side), np.float32), pipe.text_encoder(_tensor(ids))[0].asnumpy()
+    pixels = rng.uniform(-1, 1, (1, 3, config.image_size, config.image_size)).astype(np.float32)
+    latents = pipe.encode_images(pixels)
+    results = [('text encoder', difference(context, _text_model(source, config)(torch.from_numpy(ids).long()).last_hidden_state))]
+    unet = _unet(source, config)
+    results.append(('UNet', difference(pipe.unet.predict_noise(z, np.array([500]), context).asnumpy(),
+                                       unet(torch.from_numpy(z), 500, torch.from_numpy(context)).sample)))
+    del unet
+    vae, scale = _vae(source, config), config.vae.scaling_factor
+    results.append(('autoencoder, encoder', difference(latents, vae.encode(torch.from_numpy(pixels)).latent_dist.mean * scale)))
+    results.append(('autoencoder, decoder', difference(pipe.vae.decode(_tensor(latents)).asnumpy(), vae.decode(torch.from_numpy(latents) / scale).sample)))
+    return results
+
+
+def _compare_clip(source, dst, rng):
+    from diffdis_ms import runtime
+    from diffdis_ms.model_dir import load_weights, read_config
+    from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
+    runtime.setup_once()
+    config = read_config(dst)
+    text, image = CLIPTextEncoder(config.text_encoder), CLIPImageEncoder(config.image_encoder)
+    for stem, cell in (('text_encoder', text), ('image_encoder', image)):
+        load_weights(cell, Path(dst) / f'{stem}.safetensors')
+    model = CLIPModel.from_pretrained(source.path if source.path.is_dir() else source.path.parent, torch_dtype=torch.float32).eval()
+    ids = _token_ids(config.text_encoder, rng)
+    pixels = rng.standard_normal((1, 3, config.image_encoder.image_size, config.image_encoder.image_size)).astype(np.float32)
+    out = model(input_ids=torch.from_numpy(ids).long(), pixel_values=torch.from_numpy(pixels))
+    return [('text query', difference(text(_tensor(ids))[1].asnumpy()[:, 0], out.text_embeds)),
+            ('image embedding', difference(image(_tensor(pixels)).asnumpy(), out.image_embeds))]
+
+
+def _tensor(array):
+    from diffdis_ms.models.diffdis import as_tensor
+    return as_tensor(array)
+
+
+def _token_ids(text, rng):
+    ids = np.full((1, text.max_position_embeddings), text.vocab_size - 1, np.int32)
+    ids[0, 0], ids[0, 1:6] = text.vocab_size - 2, rng.integers(0, text.vocab_size - 2, 5)
+    return ids
+
+
+def _torch_tensors(part):
+    return {name: torch.tensor(t.numpy()).float() for name, t in part.tensors.items()}
+
+
+def _unet(source, config):
+    if source.layout == 'diffusers':
+        return UNet2DConditionModel.from_pretrained(source.path / 'unet', torch_dtype=torch.float32).eval()
+    unet, part = make_unet(config), source.parts['unet']
+    unet.load_state_dict(convert_ldm_unet_checkpoint({part.where + n: t for n, t in _torch_tensors(part).items()}, config=dict(unet.config)))
+    return unet.eval()
+
+
+def _vae(source, config):
+    if source.layout == 'diffusers':
+        return AutoencoderKL.from_pretrained(source.path / 'vae', torch_dtype=torch.float32).eval()
+    vae, part = make_autoencoder(config.vae), source.parts['vae']
+    state = convert_ldm_vae_checkpoint({part.where + n: t for n, t in _torch_tensors(part).items()}, config=dict(vae.config))
+    vae.load_state_dict({n: state[n].reshape(p.shape) if n in state and state[n].numel() == p.numel() else state.get(n) for n, p in vae.state_dict().items()})
+    return vae.eval()
+
+
+def _text_model(source, config):
+    model = make_clip(config.text_encoder, config.image_encoder).text_model
+    model.load_state_dict({n[len('text_model.'):]: t for n, t in _torch_tensors(source.parts['text_encoder']).items() if n.startswith('text_model.')})
+    return model.eval()
+
+
+def make_unet(config):
+    """diffusers' UNet as Stable Diffusion v1 sets it up, of a ModelConfig; its `attention_head_dim` is the number of heads."""
+    unet = config.unet
+    return UNet2DConditionModel(
+        in_channels=unet.in_channels, out_channels=unet.out_channels, block_out_channels=tuple(unet.block_out_channels),
+        layers_per_block=unet.layers_per_block, transformer_layers_per_block=unet.transformer_layers_per_block,
+        down_block_types=tuple('CrossAttnDownBlock2D' if a else 'DownBlock2D' for a in unet.attention_levels),
+        up_block_types=tuple('CrossAttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(unet.attention_levels)),
+        attention_head_dim=unet.num_attention_heads, cross_attention_dim=config.text_encoder.hidden_size,
+        norm_num_groups=unet.norm_num_groups, flip_sin_to_cos=True, freq_shift=0, use_linear_projection=False)
+
+
+def make_autoencoder(vae):
+    """diffusers' autoencoder of an AutoencoderConfig."""
+    levels = len(vae.block_out_channels)
+    return AutoencoderKL(
+        in_channels=vae.in_channels, out_channels=vae.in_channels, latent_channels=vae.latent_channels,
+        block_out_channels=tuple(vae.block_out_channels), layers_per_block=vae.layers_per_block, norm_num_groups=vae.norm_num_groups,
+        down_block_types=('DownEncoderBlock2D',) * levels, up_block_types=('UpDecoderBlock2D',) * levels,
+        scaling_factor=vae.scaling_factor)
+
+
+def make_clip(text, image):
+    """transformers' CLIPModel, both towers. OpenAI's configs name 2 as the end of text: the pooled token is then the largest id."""
+    return CLIPModel(CLIPConfig(
+        text_config={'vocab_size': text.vocab_size, 'max_position_embeddings': text.max_position_embeddings,
+                     'hidden_size': text.hidden_size, 'intermediate_size': text.intermediate_size,
+                     'num_hidden_layers': text.num_hidden_layers, 'num_attention_heads': text.num_attention_heads,
+                     'hidden_act': text.hidden_act, 'eos_token_id': 2, 'projection_dim': text.projection_dim},
+        vision_config={'image_size': image.image_size, 'patch_size': image.patch_size, 'hidden_size': image.hidden_size,
+                       'intermediate_size': image.intermediate_size, 'num_hidden_layers': image.num_hidden_layers,
+                       'num_attention_heads': image.num_attention_heads, 'hidden_act': image.hidden_act,
+                       'projection_dim': image.projection_dim},
+        projection_dim=text.projection_dim))

@@ -1,0 +1,157 @@
+"""Sizes of the networks in a checkpoint, read off the shapes of its tensors.
+
+What shapes do not tell (numbers of attention heads, activation) comes from the config.json beside the file where there is one,
+and otherwise is what the field's models have; `--set key=value` overrides it.
+"""
+from diffdis_ms.config import AutoencoderConfig, ImageEncoderConfig, TextEncoderConfig, UNetConfig
+
+from ckpt_convert.tensors import CheckpointError
+
+CLIP_HEAD = 64                                   # width of a head in all of OpenAI's CLIP models
+MAX_TOKENS = 4096                                # longest text or grid that is believed
+SD1_ONLY = {'use_linear_projection': (False,), 'class_embed_type': (None,), 'addition_embed_type': (None,), 'only_cross_attention': (False,),
+            'dual_cross_attention': (False,), 'num_class_embeds': (None,), 'encoder_hid_dim': (None,), 'act_fn': ('silu', 'swish'),
+            'flip_sin_to_cos': (True,), 'freq_shift': (0,), 'resnet_time_scale_shift': ('default',), 'conv_in_kernel': (3,),
+            'conv_out_kernel': (3,), 'time_embedding_type': ('positional',), 'center_input_sample': (False,)}
+
+
+def unet_config(shapes, json=None):
+    """UNetConfig of {name: shape} in CompVis' or diffusers' names."""
+    json = json or {}
+    for key, allowed in SD1_ONLY.items():
+        if json.get(key, allowed[0]) not in allowed:
+            raise CheckpointError(f'unet/config.json: {key} = {json[key]!r}: this is not a UNet of Stable Diffusion v1')
+    if 'input_blocks.0.0.weight' in shapes:
+        levels, conv_in, conv_out = _levels_ldm(shapes), 'input_blocks.0.0.weight', 'out.2.weight'
+    else:
+        levels, conv_in, conv_out = _levels_diffusers(shapes), 'conv_in.weight', 'conv_out.weight'
+    layers = {len(level) for level in levels}
+    depths = {depth for level in levels for _, depth in level if depth}
+    if len(layers) != 1 or len(depths) > 1:
+        raise CheckpointError('the UNet has another number of blocks on each level: this is not a UNet of Stable Diffusion v1')
+    heads = json.get('num_attention_heads') or json.get('attention_head_dim', 8)      # diffusers' attention_head_dim is their number
+    if not isinstance(heads, int):
+        raise CheckpointError(f'unet/config.json: attention_head_dim = {heads!r}: this is not a UNet of Stable Diffusion v1')
+    return UNetConfig(in_channels=_shape(shapes, conv_in, 4)[1], out_channels=_shape(shapes, conv_out, 4)[0],
+                      block_out_channels=[level[0][0] for level in levels], attention_levels=[bool(level[0][1]) for level in levels],
+                      layers_per_block=layers.pop(), transformer_layers_per_block=depths.pop() if depths else 1,
+                      num_attention_heads=heads, norm_num_groups=_number(json, 'norm_num_groups', 32))
+
+
+def _levels_ldm(shapes):
+    """[[(width, transformer blocks), ...] a level] of the encoder half."""
+    levels, n = [[]], 1
+    while True:
+        block = f'input_blocks.{n}'
+        if f'{block}.0.op.weight' in shapes:
+            levels.append([])
+        elif f'{block}.0.in_layers.2.weight' in shapes:
+            levels[-1].append((_shape(shapes, f'{block}.0.in_layers.2.weight', 4)[0],
+                               _count(shapes, block + '.1.transformer_blocks.{}.norm1.weight')))
+        else:
+            return _checked(levels)
+        n += 1
+
+
+def _levels_diffusers(shapes):
+    levels = []
+    for level in range(_count(shapes, 'down_blocks.{}.resnets.0.conv1.weight')):
+        block = f'down_blocks.{level}'
+        levels.append([(_shape(shapes, f'{block}.resnets.{i}.conv1.weight', 4)[0],
+                        _count(shapes, f'{block}.attentions.{i}.transformer_blocks.' + '{}.norm1.weight'))
+                       for i in range(_count(shapes, block + '.resnets.{}.conv1.weight'))])
+    return _checked(levels)
+
+
+def _checked(levels):
+    if not levels or not all(levels):
+        raise CheckpointError('the file holds no UNet of Stable Diffusion (no blocks found in its encoder half)')
+    return levels
+
+
+def vae_config(shapes, json=None):
+    """AutoencoderConfig of {name: shape} in CompVis' or diffusers' names."""
+    json = json or {}
+    block = 'encoder.down.{}.block.{}.conv1.weight' if 'encoder.down.0.block.0.conv1.weight' in shapes else 'encoder.down_blocks.{}.resnets.{}.conv1.weight'
+    levels = _count(shapes, block.format('{}', 0))
+    if not levels:
+        raise CheckpointError('the file holds no autoencoder (no encoder.down... tensors)')
+    return AutoencoderConfig(
+        in_channels=_shape(shapes, 'encoder.conv_in.weight', 4)[1], latent_channels=_shape(shapes, 'post_quant_conv.weight', 4)[0],
+        block_out_channels=[_shape(shapes, block.format(i, 0), 4)[0] for i in range(levels)],
+        layers_per_block=_count(shapes, block.format(0, '{}')), norm_num_groups=_number(json, 'norm_num_groups', 32),
+        scaling_factor=float(_number(json, 'scaling_factor', 0.18215)))
+
+
+def text_config(shapes, json=None):
+    """TextEncoderConfig of {name: shape} in transformers' or OpenAI's names; without a text projection its width is hidden_size."""
+    json = json or {}
+    openai = 'token_embedding.weight' in shapes
+    words = _shape(shapes, 'token_embedding.weight' if openai else 'text_model.embeddings.token_embedding.weight', 2)
+    positions = _shape(shapes, 'positional_embedding' if openai else 'text_model.embeddings.position_embedding.weight', 2)
+    if positions[0] > MAX_TOKENS:
+        raise CheckpointError(f'the text encoder would read {positions[0]} tokens; more than {MAX_TOKENS} are not believed')
+    layer = 'transformer.resblocks.{}.mlp.c_fc.weight' if openai else 'text_model.encoder.layers.{}.mlp.fc1.weight'
+    projection = shapes.get('text_projection', (0, words[1]))[1] if openai else shapes.get('text_projection.weight', (words[1],))[0]
+    return TextEncoderConfig(
+        vocab_size=words[0], max_position_embeddings=positions[0], hidden_size=words[1], intermediate_size=_shape(shapes, layer.format(0), 2)[0],
+        num_hidden_layers=_count(shapes, layer), num_attention_heads=_number(json, 'num_attention_heads', max(words[1] // CLIP_HEAD, 1)),
+        projection_dim=projection, hidden_act=_activation(json))
+
+
+def image_config(shapes, json=None):
+    """ImageEncoderConfig of {name: shape} in transformers' or OpenAI's names: vision transformer or residual network."""
+    json = json or {}
+    if 'visual.layer1.0.conv1.weight' in shapes:
+        width, grid = 32 * _shape(shapes, 'visual.conv3.weight', 4)[0], _side(shapes, 'visual.attnpool.positional_embedding')
+        return ImageEncoderConfig(
+            architecture='resnet', image_size=32 * grid, hidden_size=width,
+            num_attention_heads=_number(json, 'num_attention_heads', max(width // CLIP_HEAD, 1)),
+            resnet_layers=[_count(shapes, f'visual.layer{i}.' + '{}.conv1.weight') for i in range(1, 5)],
+            projection_dim=_shape(shapes, 'visual.attnpool.c_proj.weight', 2)[0])
+    openai = 'visual.conv1.weight' in shapes
+    patches = _shape(shapes, 'visual.conv1.weight' if openai else 'vision_model.embeddings.patch_embedding.weight', 4)
+    grid = _side(shapes, 'visual.positional_embedding' if openai else 'vision_model.embeddings.position_embedding.weight')
+    layer = 'visual.transformer.resblocks.{}.mlp.c_fc.weight' if openai else 'vision_model.encoder.layers.{}.mlp.fc1.weight'
+    return ImageEncoderConfig(
+        image_size=grid * patches[2], patch_size=patches[2], hidden_size=patches[0], intermediate_size=_shape(shapes, layer.format(0), 2)[0],
+        num_hidden_layers=_count(shapes, layer), num_attention_heads=_number(json, 'num_attention_heads', max(patches[0] // CLIP_HEAD, 1)),
+        projection_dim=_shape(shapes, 'visual.proj', 2)[1] if openai else _shape(shapes, 'visual_projection.weight', 2)[0],
+        hidden_act=_activation(json))
+
+
+def _count(shapes, template):
+    """How many of template.format(0), template.format(1), ... there are."""
+    n = 0
+    while template.format(n) in shapes:
+        n += 1
+    return n
+
+
+def _side(shapes, name):
+    """Side of the square of patches whose positions (and the class token's, or the mean's) a table holds."""
+    rows = _shape(shapes, name, 2)[0]
+    side = int((rows - 1) ** 0.5) if 1 < rows <= MAX_TOKENS ** 2 else 0
+    if side * side + 1 != rows:
+        raise CheckpointError(f'{name} has {rows} rows: not a square and one')
+    return side
+
+
+def _shape(shapes, name, axes):
+    if len(shapes.get(name, ())) != axes:
+        raise CheckpointError(f'{name} is missing' if name not in shapes else f'{name} has shape {shapes[name]}, expected {axes} axes')
+    return shapes[name]
+
+
+def _number(json, key, default):
+    value = json.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise CheckpointError(f'config.json: {key} = {value!r} is no number')
+    return value
+
+
+def _activation(json):
+    act = json.get('hidden_act', 'quick_gelu')
+    if act not in ('quick_gelu', 'gelu'):
+        raise CheckpointError(f'config.json: hidden_act = {act!r}; quick_gelu and gelu are understood')
+    return act

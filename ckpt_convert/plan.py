@@ -1,0 +1,277 @@
+"""What a conversion does, tensor by tensor: names and shapes come from the MindSpore networks, built without memory."""
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional
+
+import numpy as np
+from mindspore.nn.utils import no_init_parameters
+
+from diffdis_ms.config import ConfigError, ModelConfig, load
+from diffdis_ms.diffusion.schedule import alphas_cumprod
+from diffdis_ms.models.autoencoder import AutoencoderKL
+from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
+from diffdis_ms.models.diffdis import DiffDisUNet, is_new_parameter
+from diffdis_ms.models.inception import InceptionV3
+from diffdis_ms.models.init import copied_from, fresh
+
+from ckpt_convert import infer, name_map
+from ckpt_convert.source import constant
+from ckpt_convert.tensors import CheckpointError, LazyTensor, short
+
+PROJECTION = 'text_projection.weight'
+NETWORKS = {'sd': ('unet', 'vae', 'text_encoder'), 'clip': ('text_encoder', 'image_encoder'), 'inception': ('inception',)}
+# largest difference, relative to the largest value, between two copies of a tower of which one may have been rounded
+ROUNDING = {'F64': 1e-6, 'F32': 1e-6, 'F16': 1e-3, 'BF16': 1e-2}
+FLOATS = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': np.float32}
+
+
+@dataclass
+class Converted:
+    """A parameter of ours and where its value comes from; NumPy reads it when it is asked for.
+
+    Attributes:
+        name, shape, dtype: of our parameter. tensor: of the file, None where it is initialised. place: where it lies in it.
+        label: the tensor's full name in its file. seed: of the initialisation.
+    """
+    name: str
+    shape: tuple
+    dtype: np.dtype
+    tensor: Optional[LazyTensor] = None
+    place: Optional[name_map.Place] = None
+    label: str = ''
+    seed: int = 0
+
+    def __array__(self, dtype=None, copy=None):
+        value = fresh(self.name, self.shape, self.seed) if self.tensor is None else self.place.extract(self.tensor.numpy(), self.shape)
+        if value.dtype.itemsize <= self.dtype.itemsize:
+            return np.ascontiguousarray(value, self.dtype)
+        with np.errstate(over='ignore'):
+            result = np.ascontiguousarray(value, self.dtype)
+        if np.isinf(result).any() and not np.isinf(value).any():
+            raise CheckpointError(f'{self.label or self.name} does not fit into {self.dtype}: convert with --dtype float32')
+        return result
+
+    def release(self):
+        if self.tensor is not None:
+            self.tensor.release()
+
+    @property
+    def nbytes(self):
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+@dataclass
+class Plan:
+    """What will be written and what becomes of each tensor of the source.
+
+    Attributes:
+        networks: {file stem: {our parameter's name: Converted}}. initialized: parameters that no source has.
+        unused: {tensor: why it is not converted}. unmapped: tensors that have no place. problems: what is missing or of another shape.
+    """
+    config: Optional[ModelConfig]
+    networks: Dict[str, Dict[str, Converted]]
+    unused: Dict[str, str]
+    unmapped: List[str]
+    initialized: List[str] = field(default_factory=list)
+    problems: List[str] = field(default_factory=list)
+
+
+def make_plan(source, text_source=None, overrides=(), dtype=None, seed=0):
+    """Match a source with our networks.
+
+    Args:
+        source: Source. text_source: Source of kind clip, for the text projection that Stable Diffusion's files lack, or None.
+        overrides: strings 'key=value' of ModelConfig. dtype: 'float32', 'float16', 'source', or None (float32; source for our own exports).
+        seed: of the parts that are initialised.
+
+    Returns:
+        Plan.
+
+    Raises:
+        CheckpointError: what no plan can be made for. ConfigError: sizes that do not fit together.
+    """
+    dtype = dtype or ('source' if source.config else 'float32')
+    config = model_config(source, text_source, overrides) if source.kind != 'inception' else None
+    plan = Plan(config, {}, dict(source.unused), list(source.unknown))
+    if source.kind == 'sd':
+        _check_schedule(source, config)
+    for stem in NETWORKS[source.kind]:
+        part = source.parts.get(stem)
+        if part is None:
+            raise CheckpointError(f'{source.path} holds no {stem.replace("_", " ")}')
+        shapes = parameter_shapes(stem, config)
+        plan.networks[stem] = _match(stem, part, _table(stem, part, config), shapes, source, plan, dtype, seed)
+    if source.kind == 'sd':
+        _project(plan, source, text_source, dtype)
+    return plan
+
+
+def model_config(source, text_source=None, overrides=()):
+    """ModelConfig of a source: that of an export of ours, or sizes read off the shapes; overrides come last."""
+    base = load(source.config, schema=ModelConfig) if source.config else ModelConfig()
+    if not source.config:
+        shapes = {stem: {name: t.shape for name, t in part.tensors.items()} for stem, part in source.parts.items()}
+        json = {stem: part.json for stem, part in source.parts.items()}
+        for stem, infer_config in (('unet', infer.unet_config), ('vae', infer.vae_config), ('text_encoder', infer.text_config),
+                                   ('image_encoder', infer.image_config)):
+            if stem in shapes:
+                setattr(base, stem, infer_config(shapes[stem], json[stem]))
+        if source.kind == 'sd' and text_source is not None and 'text_encoder' in text_source.parts:
+            part = text_source.parts['text_encoder']
+            base.text_encoder.projection_dim = infer.text_config({name: t.shape for name, t in part.tensors.items()}, part.json).projection_dim
+        if 'image_encoder' not in shapes:
+            base.image_encoder.projection_dim = base.text_encoder.projection_dim
+        base.vae.scaling_factor = constant(source, 'scale_factor') or base.vae.scaling_factor
+        if source.kind == 'clip' and constant(source, 'logit_scale') is not None:
+            base.logit_scale = float(min(np.exp(constant(source, 'logit_scale')), base.max_logit_scale))
+    return load(None, [*flat(base), *overrides], ModelConfig)
+
+
+def flat(node, prefix=''):
+    """A dataclass tree as 'key=value' strings, so that overrides go the way of every config."""
+    items = []
+    for key, value in vars(node).items():
+        items += flat(value, f'{prefix}{key}.') if hasattr(value, '__dataclass_fields__') else [f'{prefix}{key}={value}']
+    return items
+
+
+def parameter_shapes(stem, config):
+    """{our parameter's name: shape}; no memory is taken for the values."""
+    with no_init_parameters():
+        cell = {'unet': lambda: DiffDisUNet(config), 'vae': lambda: AutoencoderKL(config.vae),
+                'text_encoder': lambda: CLIPTextEncoder(config.text_encoder),
+                'image_encoder': lambda: CLIPImageEncoder(config.image_encoder), 'inception': InceptionV3}[stem]()
+    return {p.name: tuple(p.shape) for p in cell.get_parameters()}
+
+
+def _table(stem, part, config):
+    """The table of a part's layout; None where the names are the field's."""
+    if stem == 'vae' and part.layout == 'diffusers' and 'encoder.mid_block.attentions.0.query.weight' in part.tensors:
+        return name_map.vae_old(config.vae)
+    makers = {('unet', 'ldm'): name_map.unet_ldm, ('vae', 'ldm'): name_map.vae_ldm, ('text_encoder', 'openai'): name_map.clip_text_openai,
+              ('image_encoder', 'openai'): name_map.clip_image_openai}
+    maker = makers.get((stem, part.layout))
+    return maker(getattr(config, stem)) if maker else None
+
+
+def _match(stem, part, table, shapes, source, plan, dtype, seed):
+    """{our name: Converted} of one network; what does not fit goes into plan.problems."""
+    result, used = {}, set()
+    ours_only = source.parts.get('diffdis')
+    for name, shape in shapes.items():
+        if name == PROJECTION and stem == 'text_encoder' and source.kind == 'sd':
+            result[name] = None                  # keeps its row; filled in by _project
+            continue
+        if stem == 'unet' and is_new_parameter(name):
+            result[name] = _new_part(name, shape, shapes, ours_only, part, table, plan, dtype, seed)
+            continue
+        there = name_map.place(name, shape, table)
+        used.add(there.name)
+        tensor, label = part.tensors.get(there.name), part.where + there.name
+        if tensor is None:
+            plan.problems.append(f'{label} is missing')
+        elif tensor.shape != there.shape:
+            plan.problems.append(f'{label} has shape {short(str(tensor.shape))}, expected {there.shape}')
+        else:
+            result[name] = _converted(name, shape, tensor, there, label, dtype)
+    if ours_only and stem == 'unet':
+        plan.unmapped += [ours_only.where + n for n in ours_only.tensors if n != f'text_encoder.{PROJECTION}' and n.partition('.')[2] not in shapes]
+    plan.unmapped += [part.where + n for n in part.tensors if n not in used and not (n == PROJECTION and source.kind == 'sd')]
+    return result
+
+
+def _converted(name, shape, tensor, place, label, dtype):
+    if tensor.kind not in FLOATS:
+        raise CheckpointError(f'{label} holds numbers of type {tensor.kind}, expected floating point')
+    return Converted(name, shape, np.dtype(FLOATS[tensor.kind] if dtype == 'source' else dtype), tensor, place, label)
+
+
+def _new_part(name, shape, shapes, sidecar, part, table, plan, dtype, seed):
+    """A parameter that Stable Diffusion lacks: from our own export, or initialised as `init.initialize` does."""
+    if sidecar:
+        tensor, label = sidecar.tensors.get(f'unet.{name}'), f'{sidecar.where}unet.{name}'
+        if tensor is None or tensor.shape != shape:
+            plan.problems.append(f'{label} {"is missing" if tensor is None else "has shape " + str(tensor.shape) + ", expected " + str(shape)}')
+            return None
+        return _converted(name, shape, tensor, name_map.Place(label, shape), label, dtype)
+    plan.initialized.append(name)
+    original = copied_from(name)
+    if original in shapes:
+        there = name_map.place(original, shape, table)
+        tensor = part.tensors.get(there.name)
+        if tensor is not None and tensor.shape == there.shape:
+            return _converted(name, shape, tensor, there, part.where + there.name, dtype)
+    return Converted(name, shape, np.dtype('float32' if dtype == 'source' else dtype), seed=seed)
+
+
+def _project(plan, source, text_source, dtype):
+    """Fill in the text projection: Stable Diffusion's files lack it, and the text query e needs it."""
+    towers = [(source.parts['text_encoder'], PROJECTION)]
+    if source.parts.get('diffdis'):
+        towers.insert(0, (source.parts['diffdis'], f'text_encoder.{PROJECTION}'))
+    text, rows = plan.config.text_encoder, plan.networks['text_encoder']
+    shape = (text.projection_dim, text.hidden_size)
+    for part, name in towers:
+        if name in part.tensors and text_source is None:
+            if part.tensors[name].shape != shape:
+                raise CheckpointError(f'{part.where}{name} has shape {part.tensors[name].shape}, expected {shape}')
+            rows[PROJECTION] = _converted(PROJECTION, shape, part.tensors[name], name_map.Place(name, shape), part.where + name, dtype)
+            return
+    if text_source is None:
+        raise CheckpointError(f'{source.path} lacks CLIP\'s text_projection, as all files of Stable Diffusion do, and DiffDis\' text query needs it: '
+                              'give CLIP ViT-L/14 with --text-encoder (OpenAI\'s ViT-L-14.pt, or the Hugging Face directory clip-vit-large-patch14)')
+    rows[PROJECTION] = _from_clip(plan, rows, text_source, dtype)
+
+
+def _from_clip(plan, rows, text_source, dtype):
+    """The projection out of a CLIP, whose token-wise tower must be the one in the source."""
+    part = text_source.parts.get('text_encoder')
+    if part is None:
+        raise CheckpointError(f'{text_source.path} holds no text encoder')
+    table, found = _table('text_encoder', part, plan.config), {}
+    for name, shape in parameter_shapes('text_encoder', plan.config).items():
+        there = name_map.place(name, shape, table)
+        tensor, label = part.tensors.get(there.name), f'{text_source.path}: {there.name}'
+        if tensor is None and name == PROJECTION:
+            raise CheckpointError(f'{text_source.path} lacks text_projection, too: give a whole CLIP (or CLIPTextModelWithProjection), not a text model alone')
+        if tensor is None or tensor.shape != there.shape:
+            raise CheckpointError(f'{label} is missing or of another shape: not the text encoder that belongs to this Stable Diffusion')
+        found[name] = _converted(name, shape, tensor, there, label, dtype)
+    for name, converted in found.items():
+        if rows.get(name) is not None and name != PROJECTION and not _same(rows[name], converted):
+            raise CheckpointError(f'{converted.label} differs from {rows[name].label}: this CLIP is not the text encoder of the Stable Diffusion file')
+    return found[PROJECTION]
+
+
+def _same(a, b):
+    x, y = (c.place.extract(c.tensor.numpy(), c.shape) for c in (a, b))
+    same = np.array_equal(x, y)
+    if not same:
+        tolerance = max(ROUNDING[c.tensor.kind] for c in (a, b)) * np.abs(x).max()
+        same = bool(np.abs(x.astype(np.float32) - y).max() <= tolerance)
+    del x, y
+    a.release(), b.release()
+    return same
+
+
+def _check_schedule(source, config):
+    tensor = source.constants.get('alphas_cumprod')
+    expected = alphas_cumprod(config.image_diffusion)
+    if tensor is not None and (tensor.shape != expected.shape or np.abs(tensor.numpy() - expected).max() > 1e-4):
+        raise CheckpointError(f'{source.path}: alphas_cumprod is not the noise schedule of image_diffusion (Stable Diffusion v1\'s); '
+                              'describe its own with --set image_diffusion.beta_start=... image_diffusion.beta_end=...')
+
+
+def complaints(plan):
+    """One line of what does not fit, the first few by name; '' where all does."""
+    lines = plan.problems + [f'{short(name)} has no place' for name in plan.unmapped]
+    return '; '.join(lines[:5]) + (f' (and {len(lines) - 5} more; `inspect` lists all)' if len(lines) > 5 else '')
+
+
+def inspect_plan(source):
+    """Lines that say what an import of this source alone would lack."""
+    try:
+        plan = make_plan(source)
+    except ConfigError as e:
+        return [f'  to be mended   {e}']
+    lines = [f'  to be mended   {line}' for line in plan.problems] + [f'  no place       {short(name, 200)}' for name in plan.unmapped]
+    return lines or [f'  would convert  {sum(c.tensor is not None for n in plan.networks.values() for c in n.values())} parameters, nothing left over']

@@ -1,0 +1,247 @@
+"""What a path holds: which networks, in which layout, and which tensors belong to none."""
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from ckpt_convert.reader import open_checkpoint
+from ckpt_convert.tensors import CheckpointError, LazyTensor, short
+
+MAX_JSON = 1 << 20                               # bytes of a config.json
+SIDECAR = 'diffdis'                              # folder of an export with what other tools have no place for
+BPE = 'bpe_simple_vocab_16e6.txt.gz'             # OpenAI's vocabulary
+TOKENIZER_FILES = ('vocab.json', 'merges.txt', 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
+WEIGHTS = ('{}.safetensors', '{}.safetensors.index.json', '{}.bin', '{}.bin.index.json', '{}.fp16.safetensors', '{}.fp16.bin')
+STEMS = ('diffusion_pytorch_model', 'model', 'pytorch_model', 'open_clip_model', 'open_clip_pytorch_model')
+
+SCHEDULE = 'noise schedule, computed from the config'
+CONSTANT = 'a constant of the network'
+COUNTER = 'counter of batch normalisation'
+# layout -> (pattern of the tensor's name, network it belongs to or None, what is cut off the name, why it is not converted)
+RULES = {
+    'ldm': [(r'model\.diffusion_model\.', 'unet', 'model.diffusion_model.', ''),
+            (r'first_stage_model\.loss\.', None, '', 'training loss of the autoencoder'),
+            (r'first_stage_model\.', 'vae', 'first_stage_model.', ''),
+            (r'cond_stage_model\.transformer\.text_model\.embeddings\.position_ids$', None, '', CONSTANT),
+            (r'cond_stage_model\.transformer\.', 'text_encoder', 'cond_stage_model.transformer.', ''),
+            (r'model_ema\.', None, '', 'EMA of the UNet; --ema converts it'),
+            (r'(sqrt_.*|log_one_minus_.*|posterior_.*)?(alphas?|betas|alphas_cumprod.*|variance.*|mean_coef.)$', None, '', SCHEDULE),
+            (r'(lvlb_weights|logvar|log_one_minus_alphas_cumprod|posterior_\w+)$', None, '', SCHEDULE),
+            (r'scale_factor$', None, '', 'scaling factor of the latents, kept in the config')],
+    'openai': [(r'visual\..*num_batches_tracked$', None, '', COUNTER),
+               (r'visual\.', 'image_encoder', '', ''),
+               (r'(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection$)', 'text_encoder', '', ''),
+               (r'logit_scale$', None, '', 'logit scale, kept in the config'),
+               (r'(input_resolution|context_length|vocab_size|attn_mask)$', None, '', CONSTANT)],
+    'transformers': [(r'(text|vision)_model\.embeddings\.position_ids$', None, '', CONSTANT),
+                     (r'(text_model\.|text_projection\.)', 'text_encoder', '', ''),
+                     (r'(vision_model\.|visual_projection\.)', 'image_encoder', '', ''),
+                     (r'logit_scale$', None, '', 'logit scale, kept in the config')],
+    'inception': [(r'.*num_batches_tracked$', None, '', COUNTER),
+                  (r'AuxLogits\.', None, '', 'auxiliary classifier, used in training only'),
+                  (r'(Conv2d_|Mixed_|fc\.)', 'inception', '', '')],
+}
+KINDS = {'ldm': 'sd', 'openai': 'clip', 'transformers': 'clip', 'inception': 'inception'}
+
+
+@dataclass
+class Part:
+    """One network's tensors, by their names in `layout`; `json` is its config.json, `where` what its names begin with in the file."""
+    tensors: Dict[str, LazyTensor]
+    layout: str
+    where: str = ''
+    json: dict = field(default_factory=dict)
+
+
+@dataclass
+class Source:
+    """A checkpoint, sorted.
+
+    Attributes:
+        path: what was given. kind: 'sd', 'clip' or 'inception'. layout, format: for people.
+        parts: {'unet' | 'vae' | 'text_encoder' | 'image_encoder' | 'inception' | 'diffdis': Part}.
+        unused: {name: why it is not converted}. unknown: names that no rule covers.
+        paths: all files read. tokenizer: directory or vocabulary that came along, or None. config: of an export of ours, or None.
+        constants: tensors that go into the config (logit_scale, scale_factor, alphas_cumprod).
+    """
+    path: Path
+    kind: str
+    layout: str
+    format: str
+    parts: Dict[str, Part]
+    unused: Dict[str, str]
+    unknown: List[str]
+    paths: List[Path]
+    tokenizer: Optional[Path] = None
+    config: Optional[Path] = None
+    constants: Dict[str, LazyTensor] = field(default_factory=dict)
+
+
+def open_source(path, kind='auto', ema=False):
+    """Open a file or directory and sort its tensors.
+
+    Args:
+        path: checkpoint file, diffusers or transformers directory, or an export of this package.
+        kind: 'auto', or what it must be: 'sd', 'diffusers', 'clip', 'inception'.
+        ema: of a CompVis file, take the EMA of the UNet (`model_ema.*`) instead of its last weights.
+
+    Returns:
+        Source.
+
+    Raises:
+        CheckpointError: missing, unreadable, of unknown layout, or of another kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f'{path} does not exist')
+    if path.is_dir() and (path / 'unet').is_dir():
+        source = _open_diffusers(path)
+    else:
+        source = _open_file(path, ema)
+    if ema and source.layout != 'ldm':
+        raise CheckpointError(f'{path} is in {source.layout} layout: --ema is for CompVis checkpoints, which hold both kinds of weights')
+    if kind != 'auto' and source.kind != {'diffusers': 'sd'}.get(kind, kind) or kind == 'diffusers' and source.layout != 'diffusers':
+        raise CheckpointError(f'{path} holds {source.kind} weights in {source.layout} layout, not what --kind {kind} says')
+    folder = path if path.is_dir() else path.parent
+    source.tokenizer = next((p for p in (folder / 'tokenizer', folder) if _holds_tokenizer(p)), None)
+    if source.tokenizer is None and (folder / BPE).is_file():
+        source.tokenizer = folder / BPE
+    if (folder / SIDECAR / 'config.yaml').is_file() and source.kind == 'sd':
+        source.config = folder / SIDECAR / 'config.yaml'
+        extra = open_checkpoint(folder / SIDECAR / f'{SIDECAR}.safetensors')
+        source.parts['diffdis'] = Part(extra.tensors, 'diffdis', f'{SIDECAR}/')
+        source.paths += [*extra.paths, source.config]
+    return source
+
+
+def _holds_tokenizer(folder):
+    return (folder / 'tokenizer.json').is_file() or (folder / 'vocab.json').is_file() and (folder / 'merges.txt').is_file()
+
+
+def _open_diffusers(path):
+    source = Source(path, 'sd', 'diffusers', '', {}, {}, [], [])
+    for name in ('unet', 'vae', 'text_encoder'):
+        folder = path / name
+        if not folder.is_dir():
+            raise CheckpointError(f'{path} lacks {name}/: expected a diffusers directory of Stable Diffusion v1 with unet/, vae/ and text_encoder/')
+        checkpoint = open_checkpoint(_weights_file(folder))
+        source.format, source.paths = checkpoint.format, source.paths + checkpoint.paths
+        if name == 'text_encoder':
+            _sort(checkpoint.tensors, 'transformers', source, f'{name}/', {name: _tower(_json(folder / 'config.json'), 8)})
+        else:
+            source.parts[name] = Part(checkpoint.tensors, 'diffusers', f'{name}/', _json(folder / 'config.json'))
+    return source
+
+
+def _open_file(path, ema):
+    folder = path if path.is_dir() else path.parent
+    file = _weights_file(path) if path.is_dir() else path
+    checkpoint = open_checkpoint(file)
+    tensors = checkpoint.tensors
+    if tensors and all(name.startswith('module.') for name in tensors):          # of a data-parallel training
+        tensors = {name[len('module.'):]: t for name, t in tensors.items()}
+    layout = _layout(tensors)
+    if layout is None:
+        some = ', '.join(short(n) for n in list(tensors)[:3]) or 'none'
+        raise CheckpointError(f'{file}: the layout is not known (first tensors: {some}); expected Stable Diffusion v1 (CompVis or a diffusers '
+                              'directory), CLIP (OpenAI, Hugging Face, open_clip) or FID\'s Inception')
+    source = Source(path, KINDS[layout], layout, checkpoint.format, {}, {}, [], checkpoint.paths)
+    _sort(tensors, layout, source, '', _clip_configs(folder) if KINDS[layout] == 'clip' else {})
+    if ema:
+        _take_ema(tensors, source)
+    return source
+
+
+def _layout(tensors):
+    names = set(tensors)
+    if any(n.startswith('model.diffusion_model.') for n in names):
+        return 'ldm'
+    if 'Conv2d_1a_3x3.conv.weight' in names:
+        return 'inception'
+    if {'token_embedding.weight', 'positional_embedding'} <= names:
+        return 'openai'
+    return 'transformers' if 'text_model.embeddings.token_embedding.weight' in names else None
+
+
+def _sort(tensors, layout, source, where, configs):
+    """Hand each tensor to its network by RULES; `configs` are the networks' config.json."""
+    for name, tensor in tensors.items():
+        rule = next((rule for rule in RULES[layout] if re.match(rule[0], name)), None)
+        if rule is None:
+            source.unknown.append(where + name)
+        elif rule[1] is None:
+            source.unused[where + name] = rule[3]
+            if name in ('logit_scale', 'scale_factor', 'alphas_cumprod'):
+                source.constants[name] = tensor
+        else:
+            part = source.parts.setdefault(rule[1], Part({}, 'transformers' if layout == 'ldm' and rule[1] == 'text_encoder' else layout,
+                                                         where + rule[2], configs.get(rule[1], {})))
+            part.tensors[name[len(rule[2]):]] = tensor
+
+
+def _take_ema(tensors, source):
+    """LitEma's names are those of the UNet without their dots."""
+    unet, where = source.parts['unet'], source.parts['unet'].where
+    for name in list(unet.tensors):
+        average = 'model_ema.diffusion_model' + name.replace('.', '')
+        if average not in tensors:
+            raise CheckpointError(f'{source.path} holds no EMA of {name} ({average}); convert it without --ema')
+        unet.tensors[name] = tensors[average]
+        source.unused.pop(average, None)
+        source.unused[where + name] = 'last weights of the UNet: its EMA was asked for'
+    for name in source.unused:
+        if name.startswith('model_ema.'):
+            source.unused[name] = 'state of the EMA'
+
+
+def _weights_file(folder):
+    for stem in STEMS:
+        for pattern in WEIGHTS:
+            if (folder / pattern.format(stem)).is_file():
+                return folder / pattern.format(stem)
+    raise CheckpointError(f'{folder} holds no weights under a known name (such as {WEIGHTS[0].format(STEMS[0])}, {WEIGHTS[2].format(STEMS[2])})')
+
+
+def _json(path):
+    """A config.json as dict; {} where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError('too large')
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as e:
+        raise CheckpointError(f'{path} cannot be read ({short(str(e))})') from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f'{path} is no mapping of keys to values')
+    return content
+
+
+def _clip_configs(folder):
+    """What the configs of transformers and open_clip say of the two towers."""
+    config, open_clip = _json(folder / 'config.json'), _json(folder / 'open_clip_config.json').get('model_cfg')
+    if isinstance(open_clip, dict):
+        act = 'quick_gelu' if open_clip.get('quick_gelu') else 'gelu'
+        towers = {'text_encoder': open_clip.get('text_cfg'), 'image_encoder': open_clip.get('vision_cfg')}
+        return {name: {'hidden_act': act, **({'num_attention_heads': tower['heads']} if isinstance(tower, dict) and 'heads' in tower else {})}
+                for name, tower in towers.items()}
+    text = config if config.get('model_type') == 'clip_text_model' else config.get('text_config')
+    return {'text_encoder': _tower(text, 8), 'image_encoder': _tower(config.get('vision_config'), 12)}
+
+
+def _tower(config, heads):
+    """transformers leaves out what is its default: that number of heads."""
+    return {'num_attention_heads': heads, **config} if isinstance(config, dict) and config else {}
+
+
+def constant(source, name):
+    """A number that stands beside the weights, or None; CheckpointError where it is not finite."""
+    tensor = source.constants.get(name)
+    if tensor is None or tensor.size != 1:
+        return None
+    value = float(tensor.numpy().reshape(-1)[0])
+    if not math.isfinite(value):
+        raise CheckpointError(f'{source.path}: {name} = {value}')
+    return value

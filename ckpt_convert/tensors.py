@@ -1,0 +1,131 @@
+"""Tensors that stay in their file until they are asked for."""
+import math
+import mmap
+import os
+import stat
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from diffdis_ms.config import ConfigError
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint that cannot be read or does not fit; the message names the file, what is wrong and what to do."""
+
+
+# safetensors' name -> NumPy type as stored; bfloat16 has none and is stored as its 16 bits
+DTYPES = {'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype('<u2'), 'I64': np.dtype('<i8'),
+          'I32': np.dtype('<i4'), 'I16': np.dtype('<i2'), 'I8': np.dtype('i1'), 'U8': np.dtype('u1'), 'BOOL': np.dtype('?')}
+
+
+class MappedFile:
+    """A file in memory, read-only and page by page; raises CheckpointError where it cannot be opened."""
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):          # to open a pipe would wait for ever
+                raise CheckpointError(f'{path} is {"a directory" if os.path.isdir(path) else "no regular file"}, expected a file')
+            with open(path, 'rb') as f:
+                self.size = os.fstat(f.fileno()).st_size
+                if not self.size:
+                    raise CheckpointError(f'{path} is empty')
+                self.memory = mmap.mmap(f.fileno(), self.size, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise CheckpointError(f'{path} does not exist') from None
+        except (OSError, ValueError) as e:
+            if isinstance(e, CheckpointError):
+                raise
+            raise CheckpointError(f'{path} cannot be read: {getattr(e, "strerror", None) or e}') from None
+
+    def read(self, start, size):
+        """Bytes [start, start + size), which must lie in the file."""
+        if start < 0 or size < 0 or start + size > self.size:
+            raise CheckpointError(f'{self.path} is cut short: bytes {start}..{start + size} of {self.size} are asked for')
+        return self.memory[start:start + size]
+
+    def release(self, start, size):
+        """Tell the system that these bytes are done with: a large file must not pile up in memory."""
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        if size and hasattr(mmap, 'MADV_DONTNEED'):
+            self.memory.madvise(mmap.MADV_DONTNEED, first, start + size - first)
+
+
+@dataclass(frozen=True, eq=False)
+class LazyTensor:
+    """A tensor of a checkpoint; bounds were checked when it was made.
+
+    Attributes:
+        file: MappedFile. start: byte at which element 0 lies. kind: a key of DTYPES.
+        shape: of the tensor. strides: elements from one entry to the next, along each axis.
+    """
+    file: MappedFile
+    start: int
+    kind: str
+    shape: Tuple[int, ...]
+    strides: Tuple[int, ...]
+
+    @property
+    def dtype(self):
+        """NumPy type of `numpy()`: float32 for bfloat16, which NumPy does not have."""
+        return np.dtype(np.float32) if self.kind == 'BF16' else DTYPES[self.kind]
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self):
+        return self.size * DTYPES[self.kind].itemsize
+
+    def numpy(self):
+        """The values: where they lie in one piece, a read-only view of the file's memory, otherwise a contiguous array.
+
+        Call `release` when done: the pages of a large file must not pile up.
+        """
+        stored = DTYPES[self.kind]
+        if not self.size:
+            return np.zeros(self.shape, self.dtype)
+        flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)
+        if self.strides == contiguous_strides(self.shape):
+            array = flat.reshape(self.shape)
+        else:
+            steps = [stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides)]      # unused ones may be huge
+            array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
+        if self.kind == 'BF16':
+            array = array.astype(np.uint32)
+            array <<= 16                         # in place: saves memory, and a scalar stays an array
+            array = array.view(np.float32)
+        return array
+
+    def release(self):
+        """Give the file's pages back to the system; arrays that view them read the file again when they are used."""
+        if self.size:
+            self.file.release(self.start, self._span() * DTYPES[self.kind].itemsize)
+
+    def _span(self):
+        return 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides))
+
+
+def is_shape(sizes):
+    """Whether these are sizes that NumPy can hold: at most 32 of them, whole and not negative, product and bytes below 2^63."""
+    return len(sizes) <= 32 and all(type(n) is int and 0 <= n < 1 << 59 for n in sizes) and math.prod(max(n, 1) for n in sizes) < 1 << 59
+
+
+def contiguous_strides(shape):
+    """Strides in elements of a C-contiguous tensor."""
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+def short(value, limit=80):
+    """repr for a message: names from hostile files are escaped and cut."""
+    if isinstance(value, int):                   # Python refuses to print what is longer than 4300 digits
+        return str(value) if value.bit_length() <= 128 else f'a number of {value.bit_length()} bits'
+    text = repr(value[:limit]) if isinstance(value, (str, bytes)) else type(value).__name__
+    return text if len(text) <= limit else text[:limit - 3] + '...'

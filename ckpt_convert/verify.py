@@ -1,0 +1,75 @@
+"""Is a model directory what its source says? Every tensor is read again on both sides."""
+import json
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from diffdis_ms.files import sha256
+from diffdis_ms.model_dir import MANIFEST, read_config
+
+from ckpt_convert.plan import complaints, flat, make_plan
+from ckpt_convert.reader import open_checkpoint
+from ckpt_convert.source import open_source
+from ckpt_convert.tensors import CheckpointError
+
+
+def verify(src, dst, text_encoder=None):
+    """Compare a model directory with what it was converted from.
+
+    Args:
+        src: the checkpoint. dst: the model directory. text_encoder: the CLIP that gave the text projection (None: where the manifest says).
+
+    Returns:
+        dict of counts: tensors compared, accounted for as unused, initialised, files whose sha256 was checked.
+
+    Raises:
+        CheckpointError: the first difference, by name.
+    """
+    dst = Path(dst)
+    manifest = _manifest(dst)
+    made, initialized = manifest['converted_from'], manifest['initialized']
+    for name, digest in manifest['files'].items():
+        if not (dst / name).is_file() or sha256(dst / name) != digest:
+            raise CheckpointError(f'{dst / name} is not the file that was written (its sha256 differs from {MANIFEST})')
+    source, text_source = open_source(src, ema=made['ema']), _text_source(made, text_encoder)
+    for path in source.paths + (text_source.paths if text_source else []):
+        if sha256(path) not in [s['sha256'] for s in made['sources']]:
+            raise CheckpointError(f'{path} is not the file that {dst} was converted from (sha256 differs)')
+    plan = make_plan(source, text_source, _overrides(dst, source), None, initialized['seed'])
+    plan.unmapped = [name for name in plan.unmapped if name not in manifest['unused']]
+    if complaints(plan):
+        raise CheckpointError(f'{source.path} does not fit: {complaints(plan)}')
+    compared = set()
+    for stem, network in plan.networks.items():
+        written = open_checkpoint(dst / f'{stem}.safetensors').tensors
+        odd = sorted(set(written) ^ set(network))
+        if odd:
+            raise CheckpointError(f'{dst}: {stem} {"lacks" if odd[0] in network else "has an extra"} {odd[0]}')
+        for name, converted in tqdm(network.items(), desc=f'comparing {stem}', disable=None, leave=False):
+            converted.dtype = written[name].dtype
+            if not np.array_equal(np.asarray(converted), written[name].numpy(), equal_nan=True):
+                raise CheckpointError(f'{dst}: {stem}: {name} differs from {converted.label or "its initialisation"}')
+            compared.add(converted.label)
+            written[name].release(), converted.release()
+    return {'tensors': len(compared - {''}), 'unused': len(manifest['unused']), 'initialized': len(plan.initialized), 'files': len(manifest['files'])}
+
+
+def _manifest(dst):
+    try:
+        manifest = json.loads((dst / MANIFEST).read_text(encoding='utf-8'))
+        manifest['converted_from']['sources'], manifest['initialized']['seed'], manifest['files'], manifest['unused']
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(f'{dst} was not written by `ckpt_convert import`: no {MANIFEST} that says what it was converted from') from None
+    return manifest
+
+
+def _text_source(made, text_encoder):
+    if text_encoder is None and len(made.get('text_encoder') or '') and Path(made['text_encoder']).exists():
+        text_encoder = made['text_encoder']
+    return open_source(text_encoder, 'clip') if text_encoder else None
+
+
+def _overrides(dst, source):
+    """The sizes written in the model directory, so that a conversion with --set is compared with the same ones."""
+    return flat(read_config(dst)) if source.kind != 'inception' else ()

@@ -1,0 +1,99 @@
+"""The tokenizer that goes into a model directory: Hugging Face files copied, or OpenAI's list of merges converted."""
+import gzip
+import json
+import shutil
+import zlib
+from pathlib import Path
+
+from diffdis_ms.data.tokenizer import NUM_FIXED, write_vocabulary
+
+from ckpt_convert.source import BPE, TOKENIZER_FILES
+from ckpt_convert.tensors import CheckpointError, short
+
+MAX_TEXT = 64 << 20                              # bytes of a list of merges, unpacked
+WHERE = (f'give --vocab with {BPE} (github.com/openai/CLIP, folder clip/) or a Hugging Face tokenizer directory '
+         '(vocab.json and merges.txt, for example of openai/clip-vit-large-patch14)')
+
+
+class HuggingFaceFiles:
+    """Hugging Face's files, to be copied as they are."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.vocab_size = self._count()
+
+    def save(self, directory):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        for name in TOKENIZER_FILES:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, Path(directory) / name)
+
+    def _count(self):
+        """Number of tokens; read here because transformers, which could tell it, takes seconds to import."""
+        for name in ('vocab.json', 'tokenizer.json'):
+            file = self.folder / name
+            if file.is_file():
+                try:
+                    if file.stat().st_size > MAX_TEXT:
+                        raise ValueError(f'more than {MAX_TEXT >> 20} MB')
+                    content = json.loads(file.read_text(encoding='utf-8'))
+                    return len(content if name == 'vocab.json' else content['model']['vocab'])
+                except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+                    raise CheckpointError(f'{file} is not a vocabulary ({short(str(e))}); {WHERE}') from None
+        raise CheckpointError(f'{self.folder} is not a tokenizer directory; {WHERE}')
+
+
+class Merges:
+    """OpenAI's list of merges, to be written as Hugging Face files."""
+
+    def __init__(self, path, vocab_size):
+        self.merges, self.vocab_size = read_merges(path, vocab_size), vocab_size
+
+    def save(self, directory):
+        write_vocabulary(self.merges, directory)
+
+
+def find_tokenizer(vocab, sources, vocab_size):
+    """The tokenizer of a conversion.
+
+    Args:
+        vocab: path from the command line, or None. sources: Sources whose own tokenizer will do, in this order.
+        vocab_size: of the text encoder.
+
+    Returns:
+        An object with `save(directory)`.
+
+    Raises:
+        CheckpointError: none found (the message says where to get one), unreadable, or of another size.
+    """
+    path = vocab or next((s.tokenizer for s in sources if s is not None and s.tokenizer is not None), None)
+    if path is None:
+        raise CheckpointError(f'no tokenizer came with the checkpoint: {WHERE}')
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f'{path} does not exist: {WHERE}')
+    if path.is_dir():
+        tokenizer = HuggingFaceFiles(path / 'tokenizer' if (path / 'tokenizer').is_dir() else path)
+    else:
+        tokenizer = Merges(path, vocab_size)
+    if tokenizer.vocab_size != vocab_size:
+        raise CheckpointError(f'{path} has {tokenizer.vocab_size} tokens, the text encoder {vocab_size}: they do not belong together')
+    return tokenizer
+
+
+def read_merges(path, vocab_size):
+    """The first vocab_size - 514 merges of OpenAI's list (a line of comment, then `left right` a line), packed or not."""
+    data = Path(path).read_bytes()
+    try:
+        if data[:2] == b'\x1f\x8b':
+            with gzip.open(path) as f:
+                data = f.read(MAX_TEXT + 1)
+        if len(data) > MAX_TEXT:
+            raise ValueError(f'more than {MAX_TEXT >> 20} MB')
+        lines = data.decode('utf-8').split('\n')[1:1 + vocab_size - NUM_FIXED]
+        merges = [tuple(line.split()) for line in lines]
+        if any(len(m) != 2 for m in merges) or len(merges) != vocab_size - NUM_FIXED:
+            raise ValueError(f'not {vocab_size - NUM_FIXED} lines of two words')
+    except (OSError, EOFError, ValueError, zlib.error) as e:
+        raise CheckpointError(f'{path} is not a vocabulary of CLIP ({short(str(e))}); {WHERE}') from None
+    return merges
