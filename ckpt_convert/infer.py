@@ -92,7 +92,8 @@ def text_config(shapes, json=None):
     if positions[0] > MAX_TOKENS:
         raise CheckpointError(f'the text encoder would read {positions[0]} tokens; more than {MAX_TOKENS} are not believed')
     layer = 'transformer.resblocks.{}.mlp.c_fc.weight' if openai else 'text_model.encoder.layers.{}.mlp.fc1.weight'
-    projection = shapes.get('text_projection', (0, words[1]))[1] if openai else shapes.get('text_projection.weight', (words[1],))[0]
+    name, axis = ('text_projection', 1) if openai else ('text_projection.weight', 0)
+    projection = _shape(shapes, name, 2)[axis] if name in shapes else words[1]
     return TextEncoderConfig(
         vocab_size=words[0], max_position_embeddings=positions[0], hidden_size=words[1], intermediate_size=_shape(shapes, layer.format(0), 2)[0],
         num_hidden_layers=_count(shapes, layer), num_attention_heads=_number(json, 'num_attention_heads', max(words[1] // CLIP_HEAD, 1)),
@@ -138,8 +139,10 @@ def _side(shapes, name):
 
 
 def _shape(shapes, name, axes):
-    if len(shapes.get(name, ())) != axes:
-        raise CheckpointError(f'{name} is missing' if name not in shapes else f'{name} has shape {shapes[name]}, expected {axes} axes')
+    if name not in shapes:
+        raise CheckpointError(f'{name} is missing')
+    if len(shapes[name]) != axes or 0 in shapes[name]:
+        raise CheckpointError(f'{name} has shape {shapes[name]}, expected {axes} axes and no empty one')
     return shapes[name]
 
 

@@ -256,7 +256,7 @@ def _same(a, b):
 def _check_schedule(source, config):
     tensor = source.constants.get('alphas_cumprod')
     expected = alphas_cumprod(config.image_diffusion)
-    if tensor is not None and (tensor.shape != expected.shape or np.abs(tensor.numpy() - expected).max() > 1e-4):
+    if tensor is not None and (tensor.shape != expected.shape or np.abs(tensor.numpy() - expected).max() > max(1e-4, ROUNDING.get(tensor.kind, 0))):
         raise CheckpointError(f'{source.path}: alphas_cumprod is not the noise schedule of image_diffusion (Stable Diffusion v1\'s); '
                               'describe its own with --set image_diffusion.beta_start=... image_diffusion.beta_end=...')
 

@@ -96,7 +96,7 @@ class LazyTensor:
             array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
         if self.kind == 'BF16':
             array = array.astype(np.uint32)
-            array <<= 16                         # in place: saves memory, and a scalar stays an array
+            array <<= np.uint32(16)              # in place and of this type: a scalar would become another
             array = array.view(np.float32)
         return array
 

@@ -1,10 +1,12 @@
 """Files and directories that are written whole or not at all."""
+import glob
 import hashlib
 import json
 import math
 import mmap
 import os
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +18,11 @@ KINDS = {np.dtype(np.float64): 'F64', np.dtype(np.float32): 'F32', np.dtype(np.f
 def write_directory(directory, fill):
     """Call `fill(temporary)` on a fresh directory beside `directory`, flush it, and rename it into place."""
     directory = Path(os.path.abspath(directory))
-    temporary = directory.with_name(f'.{directory.name}.{os.getpid()}.tmp')
+    own = f'.{directory.name}.{socket.gethostname()}.'
+    for left in directory.parent.glob(glob.escape(own) + '*'):                   # of a process that was killed here
+        if not _is_alive(left.name[len(own):].partition('.')[0]):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = directory.with_name(f'{own}{os.getpid()}.tmp')
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -24,7 +30,7 @@ def write_directory(directory, fill):
         for path in [*temporary.rglob('*'), temporary]:
             flush(path)
         if directory.exists():
-            old = directory.with_name(f'.{directory.name}.{os.getpid()}.old')
+            old = directory.with_name(f'{own}{os.getpid()}.old')
             os.rename(directory, old)
             os.rename(temporary, directory)
             shutil.rmtree(old, ignore_errors=True)
@@ -33,6 +39,17 @@ def write_directory(directory, fill):
         flush(directory.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_alive(pid):
+    """Whether a process of this machine has this number (text); True for what is no number."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, PermissionError):
+        pass
+    return True
 
 
 def write_flushed(path, data):

@@ -1,5 +1,7 @@
 """Who may import whom (CONTRIBUTING.md), read from the source."""
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,9 +36,17 @@ def test_packages_import_only_what_they_may(package):
         assert used <= ALLOWED[package], f'{path}: {used - ALLOWED[package]}'
 
 
-def test_torch_stays_in_the_parity_tests():
+def test_torch_stays_out_of_all_but_comparisons():
+    """What imports torch: the parity tests, `verify --forward` (when asked for) and the benchmarks' peer (a process of its own)."""
+    allowed = {('ckpt_convert', 'forward.py'), ('tools', 'benchmarks', 'torch_side.py')}
     torch_side = {'torch', 'diffusers', 'torchvision', 'open_clip', 'torch_fidelity'}
     for path in ROOT.glob('**/*.py'):
         parts = path.relative_to(ROOT).parts
-        if parts[0] in ('diffdis_ms', 'ckpt_convert', 'tools', 'tests') and parts[:2] != ('tests', 'parity'):
+        if parts[0] in ('diffdis_ms', 'ckpt_convert', 'tools', 'tests') and parts[:2] != ('tests', 'parity') and parts not in allowed:
             assert not {name.split('.')[0] for name in imports(path)} & torch_side, path
+
+
+def test_conversion_does_not_import_torch():
+    code = "import ckpt_convert.convert, ckpt_convert.plan, ckpt_convert.vocabulary, ckpt_convert.verify, ckpt_convert.export, sys; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

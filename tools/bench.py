@@ -1,0 +1,54 @@
+"""Measure this project beside its peers, in the same run on the same machine."""
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from diffdis_ms.cli import run
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+NAMES = {'convert': 'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s load-and-save'}
+
+EXAMPLES = """examples:
+  python tools/bench.py --list
+  python tools/bench.py convert --out convert.json
+"""
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('name', nargs='?', choices=NAMES, metavar='NAME', help='what to measure: ' + ', '.join(NAMES))
+    parser.add_argument('--out', metavar='FILE', help='JSON file for the figures')
+    parser.add_argument('--list', action='store_true', help='say what can be measured')
+    parser.add_argument('--repeats', type=int, default=5, help='of each measurement; medians are compared (default: %(default)s)')
+    parser.add_argument('--work', default='outputs/bench', metavar='DIR', help='for large temporary files, removed at the end (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of random weights (default: %(default)s)')
+    args = parser.parse_args()
+    if args.name is None and not args.list:
+        parser.error('NAME is missing; --list says what can be measured')
+    if args.repeats < 1:
+        parser.error('--repeats must be at least 1')
+    return args
+
+
+def main():
+    args = parse_args()
+    if args.list:
+        print('\n'.join(f'{name:10} {what}' for name, what in NAMES.items()))
+        return
+    module = importlib.import_module(f'tools.benchmarks.{args.name}')
+    result = {'name': args.name, 'machine': {'cores': os.cpu_count(), 'system': platform.platform(), 'python': platform.python_version()},
+              **module.measure(Path(args.work), args.repeats, args.seed)}
+    for line in module.lines(result):
+        print(line)
+    if args.out:
+        temporary = Path(f'{args.out}.{os.getpid()}.tmp')
+        temporary.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
+        temporary.replace(args.out)
+
+
+if __name__ == '__main__':
+    run(main)
