@@ -18,12 +18,10 @@ class Watched:
     def __init__(self, converted, bar):
         self.converted, self.bar, self.shape, self.dtype = converted, bar, converted.shape, converted.dtype
 
-    def __array__(self, dtype=None, copy=None):
-        return self.converted.__array__()
-
-    def release(self):
-        self.converted.release()
-        self.bar.update(self.converted.nbytes)
+    def pieces(self, buffers):
+        for piece in self.converted.pieces(buffers):
+            self.bar.update(piece.nbytes)
+            yield piece
 
 
 def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, ema=False, seed=0, overrides=(), allow_unmapped=False, overwrite=False):

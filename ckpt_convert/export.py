@@ -13,7 +13,7 @@ from tqdm import tqdm
 from diffdis_ms.config import to_yaml
 from diffdis_ms.files import write_directory, write_flushed, write_weights
 from diffdis_ms.model_dir import read_config
-from diffdis_ms.models.diffdis import is_new_parameter
+from diffdis_ms.models.names import is_new_parameter
 
 from ckpt_convert import name_map
 from ckpt_convert.convert import check_destination
@@ -31,12 +31,10 @@ class Renamed:
     def __init__(self, tensor, shape, bar):
         self.tensor, self.shape, self.bar, self.dtype = tensor, shape, bar, tensor.dtype
 
-    def __array__(self, dtype=None, copy=None):
-        return self.tensor.numpy().reshape(self.shape)
-
-    def release(self):
-        self.tensor.release()
-        self.bar.update(self.tensor.nbytes)
+    def pieces(self, buffers):
+        for piece in self.tensor.pieces(buffers):              # a model directory's tensors are all plain
+            self.bar.update(piece.nbytes)
+            yield piece
 
 
 def export(src, dst, layout, overwrite=False):

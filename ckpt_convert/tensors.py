@@ -21,18 +21,21 @@ DTYPES = {'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2')
 
 
 class MappedFile:
-    """A file in memory, read-only and page by page; raises CheckpointError where it cannot be opened."""
+    """A file, mapped for its headers and odd tensors and read for the large ones; raises CheckpointError where it cannot be opened.
+
+    Reading is what the system does fastest: mapped pages of gigabytes cost more to set up and to take down than to copy.
+    """
 
     def __init__(self, path):
         self.path = os.fspath(path)
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):          # to open a pipe would wait for ever
                 raise CheckpointError(f'{path} is {"a directory" if os.path.isdir(path) else "no regular file"}, expected a file')
-            with open(path, 'rb') as f:
-                self.size = os.fstat(f.fileno()).st_size
-                if not self.size:
-                    raise CheckpointError(f'{path} is empty')
-                self.memory = mmap.mmap(f.fileno(), self.size, access=mmap.ACCESS_READ)
+            self._file = open(path, 'rb', buffering=0)
+            self.size = os.fstat(self._file.fileno()).st_size
+            if not self.size:
+                raise CheckpointError(f'{path} is empty')
+            self.memory = mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise CheckpointError(f'{path} does not exist') from None
         except (OSError, ValueError) as e:
@@ -45,6 +48,14 @@ class MappedFile:
         if start < 0 or size < 0 or start + size > self.size:
             raise CheckpointError(f'{self.path} is cut short: bytes {start}..{start + size} of {self.size} are asked for')
         return self.memory[start:start + size]
+
+    def read_into(self, rest, start):
+        """Fill a memoryview of bytes from byte `start` on."""
+        while rest.nbytes:
+            count = os.preadv(self._file.fileno(), [rest], start)
+            if not count:
+                raise CheckpointError(f'{self.path} became shorter while it was read')
+            rest, start = rest[count:], start + count
 
     def release(self, start, size):
         """Tell the system that these bytes are done with: a large file must not pile up in memory."""
@@ -81,29 +92,42 @@ class LazyTensor:
         return self.size * DTYPES[self.kind].itemsize
 
     def numpy(self):
-        """The values: where they lie in one piece, a read-only view of the file's memory, otherwise a contiguous array.
-
-        Call `release` when done: the pages of a large file must not pile up.
-        """
+        """A contiguous array of the values, read now."""
         stored = DTYPES[self.kind]
         if not self.size:
             return np.zeros(self.shape, self.dtype)
-        flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)
         if self.strides == contiguous_strides(self.shape):
-            array = flat.reshape(self.shape)
+            array = np.empty(self.shape, stored)
+            self.file.read_into(memoryview(array.reshape(-1).view(np.uint8)), self.start)
         else:
-            steps = [stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides)]      # unused ones may be huge
-            array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
+            array = self._gather(stored)
         if self.kind == 'BF16':
             array = array.astype(np.uint32)
             array <<= np.uint32(16)              # in place and of this type: a scalar would become another
             array = array.view(np.float32)
         return array
 
-    def release(self):
-        """Give the file's pages back to the system; arrays that view them read the file again when they are used."""
-        if self.size:
-            self.file.release(self.start, self._span() * DTYPES[self.kind].itemsize)
+    @property
+    def is_plain(self):
+        """Whether the file holds the values of `numpy()` byte by byte."""
+        return self.kind != 'BF16' and self.strides == contiguous_strides(self.shape)
+
+    def pieces(self, buffers):
+        """The bytes of a plain tensor, read into buffers in turn (an iterator of them): see `files.write_weights`."""
+        start, left = self.start, self.nbytes
+        while left:
+            piece = memoryview(next(buffers))[:left]
+            self.file.read_into(piece, start)
+            start, left = start + piece.nbytes, left - piece.nbytes
+            yield piece
+
+    def _gather(self, stored):
+        flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)
+        steps = [stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides)]      # unused ones may be huge
+        array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
+        del flat
+        self.file.release(self.start, self._span() * stored.itemsize)
+        return array
 
     def _span(self):
         return 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides))

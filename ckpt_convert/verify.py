@@ -51,7 +51,6 @@ def verify(src, dst, text_encoder=None):
             if not np.array_equal(np.asarray(converted), written[name].numpy(), equal_nan=True):
                 raise CheckpointError(f'{dst}: {stem}: {name} differs from {converted.label or "its initialisation"}')
             compared.add(converted.label)
-            written[name].release(), converted.release()
     return {'tensors': len(compared - {''}), 'unused': len(manifest['unused']), 'initialized': len(plan.initialized), 'files': len(manifest['files'])}
 
 

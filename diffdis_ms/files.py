@@ -3,15 +3,17 @@ import glob
 import hashlib
 import json
 import math
-import mmap
 import os
 import shutil
 import socket
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
+PIECE, FLUSH_EVERY = 4 << 20, 512 << 20          # bytes
 KINDS = {np.dtype(np.float64): 'F64', np.dtype(np.float32): 'F32', np.dtype(np.float16): 'F16', np.dtype(np.int64): 'I64', np.dtype(np.int32): 'I32'}
 
 
@@ -65,8 +67,8 @@ def write_weights(path, arrays):
 
     Args:
         path: of the file. It is not flushed yet: `write_directory` does that.
-        arrays: {name: array, or what has shape and dtype and becomes one by numpy.asarray when its turn comes}; where it has a
-            method `release`, that is called when it was written.
+        arrays: {name: array}; or what has `shape`, `dtype` and `pieces(buffers)`, which yields its bytes when its turn comes, read into
+            buffers that it takes from the iterator `buffers`. Two are in use at a time.
 
     Returns:
         sha256 of the file, as hex digits.
@@ -78,35 +80,39 @@ def write_weights(path, arrays):
         header[name] = {'dtype': KINDS[dtype], 'shape': list(array.shape), 'data_offsets': [begin, end]}
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)              # numbers begin at a multiple of 8
-    digest = hashlib.sha256()
-    with open(path, 'wb') as f, ThreadPoolExecutor(1) as hashing:
-        def write(data):
-            hashed = hashing.submit(digest.update, data)       # beside the writing: neither holds Python's lock
-            f.write(data)
-            hashed.result()
-
-        write(len(text).to_bytes(8, 'little') + text)
+    digest, pending, flushes, unflushed = hashlib.sha256(), deque(), [], 0
+    buffers = cycle([bytearray(PIECE) for _ in range(3)])
+    with open(path, 'wb', buffering=0) as f, ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as flushing:
+        _write_all(f, len(text).to_bytes(8, 'little') + text)
+        digest.update(len(text).to_bytes(8, 'little') + text)
         for array in arrays.values():
-            data = np.ascontiguousarray(array)
-            if data.size:
-                write(data.reshape(-1).view(np.uint8).data)
-            del data
-            if hasattr(array, 'release'):
-                array.release()
+            for piece in array.pieces(buffers) if hasattr(array, 'pieces') else [memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))]:
+                pending.append(hashing.submit(digest.update, piece))             # beside the writing: neither holds Python's lock
+                _write_all(f, piece)
+                unflushed += piece.nbytes
+                if len(pending) > 1:             # the last piece but one lies in a buffer that is filled next
+                    pending.popleft().result()
+            if unflushed > FLUSH_EVERY:          # or the disk would sleep now and keep everybody waiting at the end
+                flushes.append(flushing.submit(os.fsync, f.fileno()))
+                unflushed = 0
+        for waiting in (*pending, *flushes):
+            waiting.result()                     # a full disk may show only here
     return digest.hexdigest()
+
+
+def _write_all(f, data):
+    """Unbuffered writes may be short (Linux stops at 2 GB)."""
+    data = memoryview(data)
+    while data.nbytes:
+        data = data[f.write(data):]
 
 
 def sha256(path):
     """Hex digest of a file; in large pieces, so that beside other Python threads it seldom waits for Python's lock."""
-    digest, piece = hashlib.sha256(), 128 << 20
-    with open(path, 'rb') as f:
-        size = os.fstat(f.fileno()).st_size
-        if size:
-            with mmap.mmap(f.fileno(), size, access=mmap.ACCESS_READ) as memory, memoryview(memory) as view:
-                for start in range(0, size, piece):
-                    with view[start:start + piece] as part:
-                        digest.update(part)
-                    memory.madvise(mmap.MADV_DONTNEED)         # or the whole file would count as this process's memory
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(8 << 20))
+    with open(path, 'rb', buffering=0) as f:
+        while size := f.readinto(buffer):
+            digest.update(buffer[:size])
     return digest.hexdigest()
 
 

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from mindspore import Tensor
 from safetensors import SafetensorError, safe_open
 
 from diffdis_ms.config import ConfigError, ModelConfig, load, to_yaml
@@ -34,12 +33,14 @@ def save_model(directory, config, networks, tokenizer=None, extra=None):
     def fill(temporary):
         if config is not None:
             (temporary / 'config.yaml').write_text(to_yaml(config), encoding='utf-8')
-        hashes = {}
+        hashes, flushes = {}, []
         with ThreadPoolExecutor(1) as flushing:  # one file goes to the disk while the next is written
             for stem, arrays in networks.items():
                 path = temporary / f'{stem}.safetensors'
                 hashes[path.name] = write_weights(path, arrays)
-                flushing.submit(flush, path)
+                flushes.append(flushing.submit(flush, path))
+            for flushed in flushes:
+                flushed.result()                 # a full disk may show only here
         if tokenizer is not None:
             tokenizer.save(temporary / 'tokenizer')
         files = sorted(str(p.relative_to(temporary)) for p in temporary.rglob('*') if p.is_file())
@@ -84,6 +85,7 @@ def load_weights(cell, path, may_be_missing=None):
     Raises:
         ConfigError: file missing or damaged, or names or shapes that do not fit; up to three are named.
     """
+    from mindspore import Tensor                 # here: writing a model directory does not need it
     arrays = read_weights(path)
     params = {p.name: p for p in cell.get_parameters()}
     wrong = [f'{n} is not in the network' for n in arrays if n not in params]

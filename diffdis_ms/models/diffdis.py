@@ -10,13 +10,6 @@ from diffdis_ms.models.alignment import AlignmentTransformer
 from diffdis_ms.models.dual_stream import DualStreamTransformer2D, TextQueryEmbedding
 from diffdis_ms.models.unet import Transformer2DModel, UNet2DConditionModel
 
-NEW_PARTS = ('text_query', 'dual_stream', 'alignment')
-
-
-def is_new_parameter(name):
-    """Whether a parameter is one that Stable Diffusion's UNet does not have (it is trained at `new_learning_rate`)."""
-    return not set(NEW_PARTS).isdisjoint(name.split('.'))
-
 
 def as_tensor(x):
     """A Tensor of a NumPy array (float64 and int64 narrowed to 32 bits), or the Tensor itself."""

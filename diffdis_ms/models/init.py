@@ -4,7 +4,8 @@ import re
 import zlib
 
 import numpy as np
-from mindspore import Tensor
+
+from diffdis_ms.models.names import copied_from
 
 PROJ_OUT_STD = 1e-3          # "the layer back to 768 starts small" (dual stream)
 START_LOGVAR = -6.0          # of the autoencoder's posterior
@@ -23,6 +24,7 @@ def initialize(cell, seed, only=None):
         seed: int.
         only: predicate on the parameter name; parameters it refuses keep their values (None: all are filled).
     """
+    from mindspore import Tensor                 # here: `fresh` alone needs NumPy, and the converter starts faster without
     params = {p.name: p for p in cell.get_parameters()}
     for name, p in params.items():
         if only is None or only(name):
@@ -31,12 +33,6 @@ def initialize(cell, seed, only=None):
         source = copied_from(name)
         if source in params and (only is None or only(name)):
             p.set_data(Tensor(params[source].asnumpy(), p.dtype))
-
-
-def copied_from(name):
-    """The image's parameter, where it exists, of which a parameter of the query starts as a copy; None for all others."""
-    source = name.replace('.dual_stream.blocks.', '.transformer_blocks.')
-    return source if source != name else None
 
 
 def fresh(name, shape, seed):

@@ -20,7 +20,8 @@ from diffdis_ms.encoders import Encoders
 from diffdis_ms.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
-from diffdis_ms.models.diffdis import DiffDisUNet, is_new_parameter
+from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.init import initialize
 from diffdis_ms.train.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from diffdis_ms.train.features import AutoencoderFeatures, CLIPFeatures, DiffDisFeatures

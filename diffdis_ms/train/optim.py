@@ -12,7 +12,7 @@ from mindformers.core.optim import AdamW
 from mindspore import Parameter, nn, ops
 import mindspore.common.dtype as mstype
 
-from diffdis_ms.models.diffdis import is_new_parameter
+from diffdis_ms.models.names import is_new_parameter
 
 SMALL = 2 ** 18              # elements
 

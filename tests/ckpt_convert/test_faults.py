@@ -14,7 +14,7 @@ from ckpt_convert.plan import parameter_shapes
 from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.files import write_weights
 from diffdis_ms.model_dir import read_config
-from diffdis_ms.models.diffdis import is_new_parameter
+from diffdis_ms.models.names import is_new_parameter
 from tests.helpers import make_tiny_config
 from tests.workspace import ROOT, assert_one_line_error
 
@@ -51,11 +51,12 @@ def start(checkpoint, dst, **options):
 def written(folder):
     """Bytes of weights below a folder, those under temporary names included."""
     total = 0
-    for path in folder.rglob('*.safetensors'):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            pass
+    for parent, _, names in os.walk(folder):     # which does not mind a directory that is renamed meanwhile
+        for name in names:
+            try:
+                total += os.stat(os.path.join(parent, name)).st_size if name.endswith('.safetensors') else 0
+            except FileNotFoundError:
+                pass
     return total
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from diffdis_ms.models.diffdis import DiffDisUNet, is_new_parameter
+from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.init import PROJ_OUT_STD, initialize
 from diffdis_ms.models.layers import linear
 from diffdis_ms.models.unet import UNet2DConditionModel

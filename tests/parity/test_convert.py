@@ -120,7 +120,8 @@ def test_ema(torch_side, converted, tmp_path):
 
 
 def test_new_parts_are_those_of_a_fresh_model(converted):
-    from diffdis_ms.models.diffdis import DiffDisUNet, is_new_parameter
+    from diffdis_ms.models.diffdis import DiffDisUNet
+    from diffdis_ms.models.names import is_new_parameter
     from diffdis_ms.models.init import initialize
     unet, ours = DiffDisUNet(read_config(converted)), weights(converted)
     load_weights(unet, converted / 'unet.safetensors')

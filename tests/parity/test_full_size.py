@@ -4,7 +4,8 @@ import gc
 import pytest
 
 from diffdis_ms.config import ModelConfig
-from diffdis_ms.models.diffdis import DiffDisUNet, is_new_parameter
+from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.unet import UNet2DConditionModel
 from tests.parity import test_autoencoder, test_clip, test_unet
 

@@ -3,7 +3,7 @@ import numpy as np
 import torch
 from mindspore import Tensor, nn
 
-from diffdis_ms.models.diffdis import is_new_parameter
+from diffdis_ms.models.names import is_new_parameter
 
 RENAMED = {'gamma': 'weight', 'beta': 'bias', 'embedding_table': 'weight', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
 TORCH_NORMS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.BatchNorm2d)

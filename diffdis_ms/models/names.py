@@ -1,0 +1,14 @@
+"""What the names of parameters tell; no MindSpore, whose import takes longer than some who ask."""
+
+NEW_PARTS = ('text_query', 'dual_stream', 'alignment')
+
+
+def is_new_parameter(name):
+    """Whether a parameter is one that Stable Diffusion's UNet does not have (it is trained at `new_learning_rate`)."""
+    return not set(NEW_PARTS).isdisjoint(name.split('.'))
+
+
+def copied_from(name):
+    """The image's parameter, where it exists, of which a parameter of the query starts as a copy; None for all others."""
+    source = name.replace('.dual_stream.blocks.', '.transformer_blocks.')
+    return source if source != name else None
