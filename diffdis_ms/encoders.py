@@ -33,6 +33,20 @@ class Encoders:
         return in_batches(lambda x: self.text_encoder(Tensor(x)), (ids,), self.batch_size, progress and 'encoding texts')
 
 
+def ensemble_labels(embed_texts, labels, templates):
+    """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised.
+
+    Args:
+        embed_texts: list of N strings -> (N, D), L2-normalised. labels: list of str. templates: list of str with one {}.
+
+    Returns:
+        (len(labels), D) float32.
+    """
+    e = embed_texts([t.format(label) for label in labels for t in templates])
+    e = e.reshape(len(labels), len(templates), -1).mean(1)
+    return e / np.linalg.norm(e, axis=-1, keepdims=True)
+
+
 def to_unit_range(pixels):
     """uint8 0..255 -> float32 in [-1, 1]; floats pass."""
     if pixels.dtype == np.uint8:

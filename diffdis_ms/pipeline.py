@@ -12,7 +12,7 @@ from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
 from diffdis_ms.diffusion.process import data_from_noise, noise_from_data
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
-from diffdis_ms.encoders import Encoders, padded_batches, to_unit_range
+from diffdis_ms.encoders import Encoders, ensemble_labels, padded_batches, to_unit_range
 from diffdis_ms.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPTextEncoder
@@ -191,9 +191,7 @@ class DiffDisPipeline:
     def embed_labels(self, labels, templates=None):
         """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised: (len(labels), D)."""
         templates = read_templates(templates) if isinstance(templates, str) else templates or ['{}']
-        e = self.embed_texts([t.format(label) for label in _texts(labels) for t in templates])
-        e = e.reshape(len(labels), len(templates), -1).mean(1)
-        return e / np.linalg.norm(e, axis=-1, keepdims=True)
+        return ensemble_labels(self.embed_texts, _texts(labels), templates)
 
     def classify(self, images, labels, templates=None, steps=8, guidance_weight=3.0, seed=0):
         """Zero-shot classification: softmax of the scaled cosines of generated e0 and label embeddings.

@@ -65,21 +65,24 @@ def train_tokenizer():
 def evaluate(args, clock):
     """Measure the trained model on the held-out emoji; returns (metrics, what the report shows)."""
     from diffdis_ms import DiffDisPipeline
+    from diffdis_ms.data.transforms import resize_center_crop
     from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate.embedding import GeneratedQueries, Sampling, embed_set
     pipe = DiffDisPipeline.from_pretrained(OUT / 'model', batch_size=50)
     images, names = tasks.open_zeroshot('emoji', OUT / 'data')
-    embeddings = clock('embedding', tasks.ImageEmbeddings, pipe, images, STEPS, GUIDANCE_WEIGHT, args.seed)
-    count = len(embeddings.e0)
-    retrieval = clock('retrieval', tasks.retrieval, pipe, embeddings)
-    zeroshot = clock('zeroshot', tasks.zeroshot, pipe, embeddings, names, ['{}'])
-    prompts, rows = choose_prompts(embeddings.samples.captions, 8 if args.fast else 48)
+    embedded = clock('embedding', embed_set, GeneratedQueries(pipe), images, [Sampling(STEPS, GUIDANCE_WEIGHT, args.seed)])
+    count = len(embedded.keys)
+    retrieval = clock('retrieval', tasks.retrieval, pipe, embedded, images)['metrics']
+    zeroshot = clock('zeroshot', tasks.zeroshot, pipe, embedded, names, ['{}'])[0]['metrics']
+    prompts, rows = choose_prompts(embedded.captions, 8 if args.fast else 48)
     generation = {'num_images': len(prompts) + len(KINDS), 'guidance_weight': 1.0, 'steps': 4 if args.fast else 50, 'sampler': 'pndm'}
     drawn = clock('generation', lambda: pipe.generate(prompts + KINDS, generation['steps'], generation['guidance_weight'],
                                                       generation['sampler'], args.seed, progress=True))
     metrics = {'retrieval': {'num_candidates': count, **retrieval, 'chance_R@1': 1 / count},
                'zeroshot': {'num_classes': len(names), 'acc1': zeroshot['acc1'], 'acc5': zeroshot['acc5'], 'chance': 1 / len(names)},
                'generation': generation}
-    return metrics, (pipe, embeddings, prompts, rows, drawn)
+    true = [resize_center_crop(images.read(i).image, pipe.config.image_size) for i in embedded.indices[rows]]
+    return metrics, (pipe, embedded, prompts, rows, drawn, true)
 
 
 def choose_prompts(captions, count):
@@ -101,10 +104,9 @@ def training_pictures(captions, size):
 
 
 def write_report(metrics, shown, fast):
-    from diffdis_ms.data.transforms import normalize, to_image
     from diffdis_ms.evaluate.report import Report
-    pipe, embeddings, prompts, rows, drawn = shown
-    samples, (retrieval, zeroshot) = embeddings.samples, (metrics['retrieval'], metrics['zeroshot'])
+    pipe, embedded, prompts, rows, drawn, true = shown
+    retrieval, zeroshot = metrics['retrieval'], metrics['zeroshot']
     report = Report('DiffDis on emoji')
     report.text('One network, trained from scratch just now on this machine, drew the pictures below from captions and found the captions '
                 f'of pictures it had never seen. {metrics["num_train"]} emoji were trained on; {metrics["num_held_out"]} were held out, '
@@ -122,15 +124,14 @@ def write_report(metrics, shown, fast):
                     [f'zero-shot top-1, {zeroshot["num_classes"]} base concepts', percent(zeroshot['acc1']), percent(zeroshot['chance'])],
                     ['zero-shot top-5', percent(zeroshot['acc5']), percent(5 * zeroshot['chance'])]])
     report.heading('Drawn from held-out captions (left), and the true emoji (right)')
-    true = [to_image(normalize(samples.pixels[i])) for i in rows]
     report.pairs(prompts, drawn[:len(prompts)], true)
     report.heading('Drawn from captions of the training set')
     report.pairs(KINDS, drawn[len(prompts):], training_pictures(KINDS, pipe.config.image_size))
     report.heading('Captions found for held-out emoji')
-    similarity = embeddings.e0 @ pipe.embed_texts(samples.captions).T
+    similarity = next(iter(embedded.e0.values())) @ pipe.embed_texts(embedded.captions).T
     best = (-similarity).argsort(1)[:, :5]
-    report.retrieval([(to_image(normalize(samples.pixels[i])), samples.captions[i], [samples.captions[j] for j in best[i]])
-                      for i in rows[::max(1, len(rows) // 12)]])
+    report.retrieval([(image, embedded.captions[i], [embedded.captions[j] for j in best[i]])
+                      for i, image in list(zip(rows, true))[::max(1, len(rows) // 12)]])
     report.heading('Training')
     report.curves({'autoencoder V, D': OUT / 'autoencoder/metrics.jsonl', 'CLIP, for T': OUT / 'clip/metrics.jsonl',
                    'DiffDis': OUT / 'diffdis/metrics.jsonl'})

@@ -1,68 +1,147 @@
-"""Measure a model: zero-shot classification and image-text retrieval."""
+"""Measure a model: zero-shot classification, image-text retrieval and generated pictures."""
 import argparse
 import time
+from pathlib import Path
 
 from diffdis_ms.cli import run
+
+BENCHMARK_SETS = ('cifar10', 'cifar100', 'caltech101', 'stanfordcars', 'flowers102', 'food101', 'sun397', 'dtd', 'aircraft', 'oxfordpets',
+                  'eurosat', 'imagenet')
 
 EXAMPLES = """examples:
   python tools/evaluate.py zeroshot --model outputs/demo/model --dataset emoji --data-root outputs/demo/data --out zeroshot.json
   python tools/evaluate.py zeroshot --model DIR --dataset folder --data-root photos/ --templates photo --out folder.json
       photos/<class name>/<images>
+  python tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root data/ --steps 8 1 4 10 20 50 --guidance-weight 3 0 1 --seeds 10 --out c10.json
+      images are read and encoded once; the first values are the result, all combinations make its sweep
+  python tools/evaluate.py retrieval --model DIR --dataset coco --data-root coco/ --out coco.json
+      coco/dataset_coco.json (Karpathy's) and coco/val2014/
   python tools/evaluate.py retrieval --model DIR --dataset captions --data-root 'flickr/*.tar' --out flickr.json
       any set of pairs: webdataset tars, or a folder with a csv of the columns dir,text
+  python tools/evaluate.py generation --real DIR --fake pictures --inception pt_inception-2015-12-05-6726825d.pth --out fid.json
+  python tools/evaluate.py generation --fake pictures --metrics clip_score --clip RN50 --out score.json
+      pictures/ as tools/sample.py writes it, prompts.json included; RN50 made by `python -m ckpt_convert import`
+  python tools/evaluate.py report *.json --out report.html
+  msrun --worker_num=8 --local_worker_num=8 --join=True tools/evaluate.py zeroshot ... --device Ascend
+      eight processes share the work; started again after a crash, any of these goes on where it was
 """
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tasks = parser.add_subparsers(dest='task', metavar='TASK', required=True, help='zeroshot or retrieval')
-    for name, text, sets in (('zeroshot', 'zero-shot classification: acc1, acc5, mean_per_class_recall', 'emoji, folder or webdataset'),
-                             ('retrieval', 'image-text retrieval: R@1, R@5, R@10 both ways', 'emoji or captions')):
+    tasks = parser.add_subparsers(dest='task', metavar='TASK', required=True, help='zeroshot, retrieval or generation')
+    for name, text, sets in (('zeroshot', 'zero-shot classification: acc1, acc5, mean_per_class_recall',
+                              'emoji, folder, webdataset, ' + ', '.join(BENCHMARK_SETS)),
+                             ('retrieval', 'image-text retrieval: R@1, R@5, R@10 both ways', 'emoji, coco, flickr30k or captions')):
         task = tasks.add_parser(name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
         task.add_argument('--model', required=True, metavar='DIR', help='model directory')
         task.add_argument('--dataset', required=True, metavar='NAME', help=sets)
         task.add_argument('--data-root', required=True, metavar='DIR', help='where the data set lies')
         task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
-        task.add_argument('--steps', type=int, default=8, help='sampling steps of the text query (default: %(default)s)')
-        task.add_argument('--guidance-weight', type=float, default=3.0,
-                          help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: %(default)s)')
+        several = {'nargs': '+'} if name == 'zeroshot' else {'nargs': 1}
+        task.add_argument('--steps', type=int, default=[8], **several, help='sampling steps of the text query (default: 8)')
+        task.add_argument('--guidance-weight', type=float, default=[3.0], **several,
+                          help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: 3)')
         task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
         task.add_argument('--limit', type=int, help='only the first so many samples')
         task.add_argument('--seed', type=int, default=0, help='of the noise the text query starts from (default: %(default)s)')
         task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
         if name == 'zeroshot':
-            task.add_argument('--templates', default='plain', help='plain, photo, openai, a file or one template with {} (default: %(default)s)')
+            task.add_argument('--templates', default='plain',
+                              help='plain, photo, openai, clip (what CLIP\'s authors wrote for the data set), a file or one template with {} '
+                                   '(default: %(default)s)')
+            task.add_argument('--seeds', type=int, default=1, help='so many seeds from --seed on; their spread is reported (default: %(default)s)')
             task.add_argument('--classnames', help='names, one a line or JSON, instead of the set\'s own')
+    add_generation(tasks)
+    text = 'one page (or Markdown) of result files, beside the paper\'s numbers'
+    task = tasks.add_parser('report', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    task.add_argument('results', nargs='+', metavar='RESULT.json', help='files written by zeroshot, retrieval and generation')
+    task.add_argument('--out', required=True, metavar='FILE', help='report.html, or a .md file for the tables alone')
     return parser.parse_args()
+
+
+def add_generation(tasks):
+    text = 'generated pictures: FID, KID and CLIP-score'
+    task = tasks.add_parser('generation', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    task.add_argument('--real', metavar='DIR', help='folder of real pictures (fid, kid); their features are cached')
+    task.add_argument('--fake', required=True, metavar='DIR', help='folder of generated pictures; with a prompts.json in it, those it lists')
+    task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
+    task.add_argument('--metrics', default='fid,kid', metavar='LIST', help='of fid, kid and clip_score (default: %(default)s)')
+    task.add_argument('--inception', metavar='FILE', help='weights of FID\'s Inception (.pth), or a directory made by ckpt_convert import')
+    task.add_argument('--clip', metavar='DIR', help='CLIP for clip_score, a directory made by ckpt_convert import')
+    task.add_argument('--captions', metavar='FILE', help='one a line for the sorted pictures, or a prompts.json (default: the one in --fake)')
+    task.add_argument('--clip-weight', type=float, default=100.0, metavar='W', help='clip_score is W * cosine; CLIPScore\'s is 2.5 (default: 100)')
+    task.add_argument('--clip-at-zero', action='store_true', help='negative cosines count as 0, as in CLIPScore')
+    task.add_argument('--kid-subsets', type=int, default=100, metavar='N', help='default: %(default)s')
+    task.add_argument('--kid-subset-size', type=int, default=1000, metavar='N', help='pictures a subset (default: %(default)s)')
+    task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
+    task.add_argument('--cache-dir', metavar='DIR', help='where features of real pictures are kept (default: ~/.cache/diffdis_ms/features)')
+    task.add_argument('--seed', type=int, default=2020, help='of KID\'s subsets (default: %(default)s, torch-fidelity\'s)')
+    task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
+
+
+def generation(args):
+    from diffdis_ms import runtime
+    from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate.generation import evaluate_generation
+    started = time.monotonic()
+    runtime.setup(args.device)
+    measured = evaluate_generation(
+        args.real, args.fake, [m.strip() for m in args.metrics.split(',') if m.strip()], args.inception, args.clip, args.captions, args.batch_size,
+        args.cache_dir, args.kid_subsets, args.kid_subset_size, args.seed, args.clip_at_zero, args.clip_weight, progress=True)
+    count = measured['protocol']['num_fake']
+    tasks.write_result(args.out, {'task': 'generation', 'dataset': args.real, 'split': 'all', 'num_samples': count, **measured}, started)
+    print(f'{count} pictures in {args.fake}: ' + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items()))
+
+
+def report(args):
+    from diffdis_ms.evaluate import summary
+    results = summary.read_results(args.results)
+    if args.out.endswith('.md'):
+        Path(args.out).write_text(summary.markdown(results), encoding='utf-8')
+    else:
+        summary.write_report(results, args.out)
+    print(args.out)
 
 
 def main():
     args = parse_args()
+    if args.task == 'generation':
+        return generation(args)
+    if args.task == 'report':
+        return report(args)
     from diffdis_ms.data.class_names import read_templates
     from diffdis_ms.evaluate import tasks
-    started = time.monotonic()
+    started, names = time.monotonic(), None
     if args.task == 'zeroshot':
-        templates = read_templates(args.templates)
+        templates = read_templates(args.templates, args.dataset)
         images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames)
     else:
         images = tasks.open_retrieval(args.dataset, args.data_root)
 
-    from diffdis_ms import DiffDisPipeline, runtime
+    from diffdis_ms import runtime
+    from diffdis_ms.evaluate.embedding import Sampling, embed_set, parts_directory
     runtime.setup(args.device)
-    pipe = DiffDisPipeline.from_pretrained(args.model, args.batch_size)
-    embeddings = tasks.ImageEmbeddings(pipe, images, args.steps, args.guidance_weight, args.seed, args.limit)
-    settings = {'steps': args.steps, 'guidance_weight': args.guidance_weight, 'seed': args.seed, 'batch_size': args.batch_size}
+    rank, size = runtime.rank_and_size()
+    model, encoder, about = tasks.open_model(args.model, args.batch_size)
+    samplings = [Sampling(steps, weight, args.seed + k) for steps in args.steps for weight in args.guidance_weight
+                 for k in range(getattr(args, 'seeds', 1))]
+    protocol = {**vars(samplings[0]), 'batch_size': args.batch_size, 'limit': args.limit, **about}
+    parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), count=len(images), samplings=[vars(s) for s in samplings], **protocol)
+    embedded = embed_set(encoder, images, samplings, args.limit, parts, rank, size)
     if args.task == 'zeroshot':
-        metrics = tasks.zeroshot(pipe, embeddings, names, templates)
-        settings.update(templates=templates, num_classes=len(names))
+        measured, matrix = tasks.zeroshot(model, embedded, names, templates)
+        protocol.update(templates=templates, num_classes=len(names))
+        if rank == 0:
+            tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
-        metrics = tasks.retrieval(pipe, embeddings)
-    result = {'task': args.task, 'dataset': args.dataset, 'split': 'held_out' if args.dataset == 'emoji' else 'all',
-              'num_samples': len(embeddings.e0), 'num_skipped': len(embeddings.samples.skipped), 'metrics': metrics,
-              'protocol': tasks.protocol(pipe, args.model, **settings)}
-    tasks.write_result(args.out, result, started)
-    print(f'{args.dataset}, {len(embeddings.e0)} samples ({len(embeddings.samples.skipped)} skipped): '
-          + ', '.join(f'{name} {100 * value:.2f} %' for name, value in metrics.items()))
+        measured = tasks.retrieval(model, embedded, images)
+    split = getattr(images, 'split', 'held_out' if args.dataset == 'emoji' else 'all')
+    result = {'task': args.task, 'dataset': args.dataset, 'split': split, 'num_samples': len(embedded.keys),
+              'num_skipped': len(embedded.skipped), **measured, 'protocol': protocol}
+    tasks.finish(args.out, parts, result, started, rank)
+    print(f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} skipped): '
+          + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items()))
 
 
 if __name__ == '__main__':

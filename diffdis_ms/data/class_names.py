@@ -3,38 +3,19 @@ import json
 from pathlib import Path
 
 from diffdis_ms.config import ConfigError
+from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES, TEMPLATES
 
-TEMPLATES = {
-    'plain': ['{}'],
-    'photo': ['a photo of a {}.'],
-    'openai': [                                  # of the 80 that CLIP's authors wrote for ImageNet
-        'a photo of a {}.', 'a bad photo of a {}.', 'a photo of many {}.', 'a sculpture of a {}.', 'a photo of the hard to see {}.',
-        'a low resolution photo of the {}.', 'a rendering of a {}.', 'graffiti of a {}.', 'a bad photo of the {}.',
-        'a cropped photo of the {}.', 'a tattoo of a {}.', 'the embroidered {}.', 'a photo of a hard to see {}.',
-        'a bright photo of a {}.', 'a photo of a clean {}.', 'a photo of a dirty {}.', 'a dark photo of the {}.', 'a drawing of a {}.',
-        'a photo of my {}.', 'the plastic {}.', 'a photo of the cool {}.', 'a close-up photo of a {}.',
-        'a black and white photo of the {}.', 'a painting of the {}.', 'a painting of a {}.', 'a pixelated photo of the {}.',
-        'a sculpture of the {}.', 'a bright photo of the {}.', 'a cropped photo of a {}.', 'a plastic {}.', 'a photo of the dirty {}.',
-        'a jpeg corrupted photo of a {}.', 'a blurry photo of the {}.', 'a photo of the {}.', 'a good photo of the {}.',
-        'a rendering of the {}.', 'a {} in a video game.', 'a photo of one {}.', 'a doodle of a {}.', 'a close-up photo of the {}.',
-        'the origami {}.', 'the {} in a video game.', 'a sketch of a {}.', 'a doodle of the {}.', 'an origami {}.',
-        'a low resolution photo of a {}.', 'the toy {}.', 'a rendition of the {}.', 'a photo of the clean {}.',
-        'a photo of a large {}.', 'a rendition of a {}.', 'a photo of a nice {}.', 'a photo of a weird {}.', 'a blurry photo of a {}.',
-        'a cartoon {}.', 'art of a {}.', 'a sketch of the {}.', 'an embroidered {}.', 'a pixelated photo of a {}.', 'itap of the {}.',
-        'a jpeg corrupted photo of the {}.', 'a good photo of a {}.', 'a plushie {}.', 'a photo of the nice {}.',
-        'a photo of the small {}.', 'a photo of the weird {}.', 'the cartoon {}.', 'art of the {}.', 'a drawing of the {}.',
-        'a photo of the large {}.', 'a black and white photo of a {}.', 'the plushie {}.', 'a dark photo of a {}.', 'itap of a {}.',
-        'graffiti of the {}.', 'a toy {}.', 'itap of my {}.', 'a photo of a cool {}.', 'a photo of a small {}.', 'a tattoo of the {}.',
-    ],
-}
+# what CLIP_benchmark's JSON files call a data set, where the name is another
+_CLIP_BENCHMARK = {'flowers102': 'flowers', 'oxfordpets': 'pets', 'stanfordcars': 'cars', 'aircraft': 'fgvc_aircraft', 'imagenet': 'imagenet1k'}
 
 
-def read_labels(text_or_path, dataset=None):
+def read_labels(text_or_path, dataset=None, unique=True):
     """Class names, in order.
 
     Args:
         text_or_path: 'cat,dog,fox'; or a file: one name a line, or JSON (a list, or an object data set -> list as CLIP_benchmark's).
-        dataset: the key, for a JSON object.
+        dataset: the key, for a JSON object; CLIP_benchmark's own name of it is found, too.
+        unique: no name may be given twice (CLIP's own list for ImageNet has 'sunglasses' twice).
 
     Returns:
         list of str.
@@ -56,7 +37,7 @@ def read_labels(text_or_path, dataset=None):
     for i, name in enumerate(names):
         if not name:
             raise ConfigError(f'labels: name {i + 1} of {len(names)} is empty')
-        if name in seen:
+        if unique and name in seen:
             raise ConfigError(f'labels: {name!r} is given twice')
         seen.add(name)
     return names
@@ -66,25 +47,30 @@ def read_templates(name_or_path, dataset=None):
     """Prompt templates, each with `{}` where the class name goes.
 
     Args:
-        name_or_path: a name of `TEMPLATES`; one template ('a drawing of a {}'); or a file as for `read_labels`
-            (CLIP_benchmark's `{c}` is understood, too).
-        dataset: the key, for a JSON object.
+        name_or_path: a name of `TEMPLATES`; 'clip' for those CLIP's authors wrote for `dataset`; one template
+            ('a drawing of a {}'); or a file as for `read_labels` (CLIP_benchmark's `{c}` is understood, too).
+        dataset: the data set: for 'clip', and the key of a JSON object.
 
     Returns:
         list of str.
 
     Raises:
-        ConfigError: unknown name, unreadable file, no template, or a template without `{}`.
+        ConfigError: unknown name, no templates of CLIP for this data set, unreadable file, no template, or a template without `{}`.
     """
     text = str(name_or_path)
     if text in TEMPLATES:
         return list(TEMPLATES[text])
+    if text == 'clip':
+        if dataset not in DATASET_TEMPLATES:
+            raise ConfigError(f'templates: CLIP has none of its own for {dataset or "this data set"}, only for {", ".join(DATASET_TEMPLATES)}; '
+                              'take another name or a file')
+        return list(DATASET_TEMPLATES[dataset])
     if _is_file(Path(text)):
         templates = _read_list(Path(text), dataset)
     elif '{' in text:
         templates = [text]
     else:
-        raise ConfigError(f'templates: {text!r} is neither a file nor one of {", ".join(TEMPLATES)} nor a text with {{}} in it')
+        raise ConfigError(f'templates: {text!r} is neither a file nor one of {", ".join(TEMPLATES)}, clip nor a text with {{}} in it')
     templates = [t.replace('{c}', '{}') for t in templates if t.strip()]
     if not templates:
         raise ConfigError(f'templates: none in {text}')
@@ -113,6 +99,8 @@ def _read_list(path, dataset):
     if isinstance(content, dict):
         if dataset is None and len(content) == 1:
             dataset = next(iter(content))
+        if dataset not in content and _CLIP_BENCHMARK.get(dataset) in content:
+            dataset = _CLIP_BENCHMARK[dataset]
         if dataset not in content:
             wrong = f'has no data set {dataset!r}; it has' if dataset else 'holds several data sets, name one'
             raise ConfigError(f'{path} {wrong}: {", ".join(sorted(content))}')

@@ -22,7 +22,7 @@ class ImageFolder:
         self.root = Path(root)
         if not self.root.is_dir():
             raise ConfigError(f'{root} is not a directory; expected {root}/<class name>/<images>')
-        folders = [(folder, _images(folder)) for folder in sorted(self.root.iterdir()) if folder.is_dir()]
+        folders = [(folder, list_images(folder)) for folder in sorted(self.root.iterdir()) if folder.is_dir()]
         folders = [(folder, images) for folder, images in folders if images]
         if not folders:
             raise ConfigError(f'{root} has no images in class folders; expected {root}/<class name>/<images>')
@@ -36,7 +36,7 @@ class ImageFolder:
         """Sample `i`; raises BadSample for an image that cannot be used."""
         path, label = self._samples[i]
         key = f'{path.parent.name}/{path.name}'
-        return Sample(key, _read_image(path, key), self.class_names[label], label)
+        return Sample(key, read_image(path, key), self.class_names[label], label)
 
 
 class CsvFolder:
@@ -78,7 +78,7 @@ class CsvFolder:
             raise BadSample(key, 'not a usable path') from None
         if not inside:
             raise BadSample(key, 'the path leaves the folder of the csv')
-        return Sample(key, _read_image(path, key), caption)
+        return Sample(key, read_image(path, key), caption)
 
 
 def open_captions(path):
@@ -100,7 +100,7 @@ def open_captions(path):
             return CaptionSet(root)
         if any(root.glob('*.csv')):
             return CsvFolder(root)
-        if any(_images(folder) for folder in root.iterdir() if folder.is_dir()):
+        if any(list_images(folder) for folder in root.iterdir() if folder.is_dir()):
             return ImageFolder(root)
         below = sorted(p.parent.name for p in root.glob('*/*.tar'))
         hint = f'; did you mean {root / below[0]}?' if below else ''
@@ -112,11 +112,13 @@ def open_captions(path):
     raise ConfigError(f'{path} ' + ('is neither a tar nor a csv' if root.exists() else 'does not exist'))
 
 
-def _images(folder):
+def list_images(folder):
+    """Paths of the images in a folder, sorted; hidden files are left out."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != '.' and p.is_file())
 
 
-def _read_image(path, key):
+def read_image(path, key):
+    """RGB image of a file; raises BadSample (named `key`) where it is missing, too large or not readable."""
     try:
         if not path.is_file():
             raise BadSample(key, 'no such image file')

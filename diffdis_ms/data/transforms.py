@@ -25,15 +25,16 @@ class BadImage(ValueError):
     """An image that cannot be used; the message is one line that says why."""
 
 
-def decode_image(source, max_pixels=MAX_PIXELS):
+def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
     """Decode an image that nobody has checked.
 
     Args:
         source: the file's bytes, or its path.
         max_pixels: refuse a picture whose header announces more, before any pixel is decoded.
+        as_stored: Pillow's `convert('RGB')` alone, as torch-fidelity and CLIP read pictures: not turned upright, transparency dropped.
 
     Returns:
-        PIL image, mode RGB: EXIF orientation applied, transparent pixels composited on white, first frame of an animation.
+        PIL image, mode RGB; unless as_stored: EXIF orientation applied, transparent pixels composited on white, first frame of an animation.
 
     Raises:
         BadImage: empty, unreadable, truncated, too large or with a side below 8 pixels.
@@ -60,7 +61,7 @@ def decode_image(source, max_pixels=MAX_PIXELS):
         raise BadImage(f'{width} x {height}: a side is below {MIN_SIDE} pixels')
     try:
         image.load()
-        return _to_rgb(_upright(image))
+        return image.convert('RGB') if as_stored else _to_rgb(_upright(image))
     except Exception as e:
         raise BadImage(f'pixels cannot be decoded: {_one_line(e)}') from None
 

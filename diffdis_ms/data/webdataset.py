@@ -43,7 +43,7 @@ class CaptionSet:
 
     Attributes:
         paths: the tars.
-        class_names: list from `classnames.txt` beside the tars, or None.
+        class_names: list from `classnames.txt` beside the tars or one folder up (CLIP_benchmark's layout), or None.
         skipped: dict key -> reason of samples already lost while indexing (no image, cut by the tar's end).
     """
 
@@ -67,7 +67,8 @@ class CaptionSet:
             self._index(tar)
         if not self._samples:
             raise ConfigError(f'{path}: no image in {len(self.paths)} tar file(s); expected members like 000001.png with 000001.txt')
-        self.class_names = read_class_names(self.paths[0].parent)
+        folder = self.paths[0].absolute().parent
+        self.class_names = read_class_names(folder) or read_class_names(folder.parent)
 
     def __len__(self):
         return len(self._samples)

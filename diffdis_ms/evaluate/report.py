@@ -55,6 +55,10 @@ class Report:
             rows += f'<tr class=row><td><img src="{data_uri(image)}" alt=""></td><td>{html.escape(right)}</td><td><ol>{items}</ol></td></tr>'
         self.parts.append(f'<table><tr><th>image</th><th>its caption</th><th>captions found, best first</th></tr>{rows}</table>')
 
+    def picture(self, image, caption):
+        """A plot or another single picture, with its caption below."""
+        self.parts.append(f'<p><img class=plot src="{data_uri(image)}" alt="{html.escape(caption)}"><br><small>{html.escape(caption)}</small></p>')
+
     def curves(self, logs):
         """Loss curves; `logs` is {title: metrics.jsonl}."""
         self.parts.append(f'<img class=plot src="{data_uri(plot_losses(logs))}" alt="loss curves">')

@@ -1,80 +1,151 @@
 """From a model and a data set to a result: what `tools/evaluate.py` and the demo call."""
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from diffdis_ms.config import ConfigError
+from diffdis_ms.data.benchmark_sets import BENCHMARKS, open_benchmark
 from diffdis_ms.data.class_names import read_labels
 from diffdis_ms.data.folders import ImageFolder, open_captions
-from diffdis_ms.data.loader import read_all
+from diffdis_ms.data.karpathy import KARPATHY_SETS, KarpathySet
 from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
 from diffdis_ms.evaluate.retrieval import retrieval_metrics
-from diffdis_ms.evaluate.zeroshot import zeroshot_metrics
+from diffdis_ms.evaluate.zeroshot import confusion, zeroshot_metrics
 from diffdis_ms.files import sha256
 from diffdis_ms.model_dir import MANIFEST
 
-ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset')
-RETRIEVAL_SETS = ('emoji', 'captions')
+ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
+RETRIEVAL_SETS = ('emoji', 'captions', *KARPATHY_SETS)
 
 
-class ImageEmbeddings:
-    """A read set with the e0 generated for each image; classification and retrieval share it."""
+def zeroshot(pipe, embedded, class_names, templates):
+    """Zero-shot classification of an embedded set; labels come with the samples.
 
-    def __init__(self, pipe, caption_set, steps, guidance_weight, seed, limit=None):
-        self.samples = read_all(_first(caption_set, limit), pipe.config.image_size)
-        self.z = pipe.encode_images(self.samples.pixels)
-        self.e0 = pipe.embed_latents(self.z, steps, guidance_weight, seed, progress=True)
+    Args:
+        pipe: DiffDisPipeline or ClipModel. embedded: Embedded. class_names: list. templates: list of strings with {}.
 
+    Returns:
+        (result, confusion matrix): `metrics` of the first sampling, one row in `sweep` each sampling, their spread over seeds,
+        and a row in `per_class` each class.
 
-def zeroshot(pipe, embeddings, class_names, templates):
-    """Metrics of `zeroshot_metrics`; labels come with the samples."""
-    labels = embeddings.samples.labels
+    Raises:
+        ConfigError: labels that are no class names' places.
+    """
+    labels = embedded.labels
     if any(label is None or not 0 <= label < len(class_names) for label in labels):
         raise ConfigError(f'a label of the data set is missing or not in 0..{len(class_names) - 1}, the {len(class_names)} class names: '
                           'is this the right list?')
-    return zeroshot_metrics(embeddings.e0, pipe.embed_labels(class_names, templates), labels)
+    e = pipe.embed_labels(class_names, templates)
+    sweep = [{**vars(sampling), **zeroshot_metrics(e0, e, labels)} for sampling, e0 in embedded.e0.items()]
+    matrix = confusion(next(iter(embedded.e0.values())), e, labels)
+    counts = matrix.sum(1)
+    per_class = [{'class': name, 'count': int(n), 'recall': float(matrix[c, c] / n) if n else None}
+                 for c, (name, n) in enumerate(zip(class_names, counts))]
+    metrics = {name: sweep[0][name] for name in ('acc1', 'acc5', 'mean_per_class_recall')}
+    return {'metrics': metrics, 'sweep': sweep, 'spread': spread(sweep), 'per_class': per_class}, matrix
 
 
-def retrieval(pipe, embeddings):
-    """Metrics of `retrieval_metrics`; each image has one caption."""
-    e = pipe.embed_texts(embeddings.samples.captions)
-    return retrieval_metrics(embeddings.e0, e, np.arange(len(e)))
+def spread(sweep):
+    """Mean and standard deviation over the seeds of each (steps, guidance_weight) that has several (Table 9)."""
+    groups = {}
+    for row in sweep:
+        groups.setdefault((row['steps'], row['guidance_weight']), []).append(row)
+    return [{'steps': steps, 'guidance_weight': weight, 'seeds': len(rows),
+             **{name: {'mean': float(np.mean([r[name] for r in rows])), 'std': float(np.std([r[name] for r in rows], ddof=1))}
+                for name in ('acc1', 'acc5', 'mean_per_class_recall')}}
+            for (steps, weight), rows in groups.items() if len(rows) > 1]
+
+
+def confusion_picture(matrix, side=640):
+    """A confusion matrix as picture: rows are true classes, columns found ones, dark is often."""
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    image = Image.fromarray((255 * (1 - share)).astype(np.uint8))
+    scale = max(1, side // len(matrix))
+    return image.resize((scale * len(matrix),) * 2, Image.Resampling.NEAREST)
+
+
+def retrieval(pipe, embedded, reader):
+    """Metrics of `retrieval_metrics` for the first sampling; each image's captions are those of the set, or its only one."""
+    if hasattr(reader, 'captions_of'):
+        captions = [reader.captions_of(i) for i in embedded.indices]
+    else:
+        captions = [[caption] for caption in embedded.captions]
+    image_of_text = np.repeat(np.arange(len(captions)), [len(c) for c in captions])
+    e = pipe.embed_texts([caption for own in captions for caption in own])
+    return {'metrics': retrieval_metrics(next(iter(embedded.e0.values())), e, image_of_text), 'num_captions': len(e)}
 
 
 def open_zeroshot(dataset, data_root, classnames=None):
     """(images, class names) of a classification set.
 
     Args:
-        dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>) or 'webdataset' (tars with .cls).
+        dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>), 'webdataset' (tars with .cls; also in
+            CLIP_benchmark's layout, root/test/*.tar) or one of `benchmark_sets.BENCHMARKS`.
         data_root: where it lies. classnames: names instead of the set's own (see `class_names.read_labels`).
 
     Raises:
-        ConfigError: unknown data set; nothing there; no class names.
+        ConfigError: unknown data set; nothing there; no class names, or not as many as the benchmark set has classes.
     """
     if dataset not in ZEROSHOT_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(ZEROSHOT_SETS)}')
-    images = ImageFolder(data_root) if dataset == 'folder' else CaptionSet(_emoji_root(data_root, dataset), require_caption=False)
+    if dataset in BENCHMARKS:
+        return _open_benchmark(dataset, data_root, classnames)
+    images = ImageFolder(data_root) if dataset == 'folder' else CaptionSet(_tars(data_root, dataset), require_caption=False)
     names = read_labels(classnames, dataset=dataset) if classnames else images.class_names
     if not names:
         raise ConfigError(f'{data_root} has no classnames.txt; give the names with --classnames FILE')
     return images, names
 
 
+def _open_benchmark(dataset, data_root, classnames):
+    images = open_benchmark(dataset, data_root)
+    names = read_labels(classnames, dataset=dataset, unique=False) if classnames else images.class_names
+    if not names:
+        raise ConfigError(f'{dataset}: the files in {data_root} hold no class names; give them with --classnames FILE')
+    if dataset == 'caltech101' and len(names) == images.num_classes + 1 and names[0].lower().startswith('background'):
+        names = names[1:]                        # CLIP's and CLIP_benchmark's lists begin with the class that is left out here
+    if len(names) != images.num_classes:
+        raise ConfigError(f'{dataset}: {classnames} has {len(names)} names for the {images.num_classes} classes of the data set')
+    return images, names
+
+
 def open_retrieval(dataset, data_root):
-    """Image-caption pairs: 'emoji' (its held-out part) or 'captions' (tars, a csv `dir,text`)."""
+    """Image-caption pairs: 'emoji' (its held-out part), 'coco' and 'flickr30k' (Karpathy's test splits) or 'captions' (tars, a csv)."""
     if dataset not in RETRIEVAL_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(RETRIEVAL_SETS)}')
+    if dataset in KARPATHY_SETS:
+        return KarpathySet(dataset, data_root)
     return open_captions(_emoji_root(data_root, dataset))
 
 
-def protocol(pipe, model_directory, **settings):
-    """What has to be known to repeat an evaluation."""
-    manifest = json.loads((Path(model_directory) / MANIFEST).read_text())
-    return {**settings, 'gamma': pipe.config.text_diffusion.gamma, 'resize': f'bicubic, centre crop, {pipe.config.image_size}',
-            'weights_sha256': manifest['files'].get('unet.safetensors') or sha256(Path(model_directory) / 'unet.safetensors')}
+def open_model(directory, batch_size):
+    """The model of a directory as (model, its image encoder for `embed_set`, what protocol says of it).
+
+    DiffDis where there is a UNet, else a CLIP: its pictures are embedded directly, without sampling.
+
+    Raises:
+        ConfigError: neither, or files that do not fit.
+    """
+    from diffdis_ms import DiffDisPipeline
+    from diffdis_ms.evaluate.clip_model import ClipModel
+    directory = Path(directory)
+    if (directory / 'image_encoder.safetensors').is_file() and not (directory / 'unet.safetensors').is_file():
+        model = ClipModel(directory, batch_size)
+        encoder, about = ClipEmbeddings(model), {'model': 'CLIP'}
+        weights = 'image_encoder.safetensors'
+    else:
+        model = DiffDisPipeline.from_pretrained(directory, batch_size)
+        encoder, about = GeneratedQueries(model), {'model': 'DiffDis', 'gamma': model.config.text_diffusion.gamma}
+        weights = 'unet.safetensors'
+    manifest = json.loads((directory / MANIFEST).read_text())
+    return model, encoder, {**about, 'resize': f'bicubic, centre crop, {encoder.image_size}',
+                            'weights_sha256': manifest['files'].get(weights) or sha256(directory / weights)}
 
 
 def write_result(path, result, started):
@@ -86,25 +157,20 @@ def write_result(path, result, started):
     os.replace(temporary, path)
 
 
+def finish(path, parts, result, started, rank=0):
+    """Write the result (the first process does) and drop the finished batches it was made of."""
+    if rank == 0:
+        write_result(path, result, started)
+    if rank == 0 or Path(path).is_file() and time.time() - Path(path).stat().st_mtime < time.monotonic() - started:
+        shutil.rmtree(parts, ignore_errors=True)
+
+
 def _emoji_root(data_root, dataset):
     root = Path(data_root)
     return root / 'held_out' if dataset == 'emoji' and (root / 'held_out').is_dir() else root
 
 
-def _first(caption_set, limit):
-    if limit is None or limit >= len(caption_set):
-        return caption_set
-    if limit < 1:
-        raise ConfigError(f'limit: {limit} is below 1')
-    return _Head(caption_set, limit)
-
-
-class _Head:
-    """The first samples of a set."""
-
-    def __init__(self, caption_set, size):
-        self.read, self.size = caption_set.read, size
-        self.skipped = {}
-
-    def __len__(self):
-        return self.size
+def _tars(data_root, dataset):
+    root = _emoji_root(data_root, dataset)
+    in_test = dataset == 'webdataset' and root.is_dir() and not any(root.glob('*.tar')) and any(root.glob('test/*.tar'))
+    return root / 'test' if in_test else root

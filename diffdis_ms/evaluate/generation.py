@@ -1,0 +1,90 @@
+"""FID, KID and CLIP-score of generated pictures: what `tools/evaluate.py generation` calls."""
+from pathlib import Path
+
+from diffdis_ms.config import ConfigError
+from diffdis_ms.evaluate import clip_score as clips
+from diffdis_ms.evaluate import inception as inceptions
+from diffdis_ms.evaluate.fid import check_subsets, fid, kid
+from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, read_captions
+from diffdis_ms.files import sha256
+
+METRICS = ('fid', 'kid', 'clip_score')
+
+
+def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip=None, captions=None, batch_size=32, cache_dir=None,
+                        kid_subsets=100, kid_subset_size=1000, seed=2020, clip_at_zero=False, clip_weight=100.0, progress=False):
+    """Measure a folder of generated pictures. Whatever is missing is found before a network is built.
+
+    Args:
+        real, fake: folders of pictures (see `pictures.list_images`); `real` may be None for the CLIP-score alone.
+        metrics: of METRICS.
+        inception: weights for FID and KID, see `inception.open_inception`.
+        clip: a CLIP model directory. captions: file for the CLIP-score, see `pictures.read_captions`; None: `fake`/prompts.json.
+        batch_size: pictures at once.
+        cache_dir: where the features of the real set are kept; see `inception.cache_file`.
+        kid_subsets, kid_subset_size, seed: of `kid`. clip_at_zero, clip_weight: of `clip_score`.
+        progress: show bars.
+
+    Returns:
+        dict metrics {fid, kid_mean, kid_std, clip_score: those asked for} and protocol.
+
+    Raises:
+        ConfigError: something is missing or does not fit.
+    """
+    metrics = tuple(dict.fromkeys(metrics))
+    unknown = next((m for m in metrics if m not in METRICS), None)
+    if unknown is not None or not metrics:
+        raise ConfigError(f'metrics: {unknown!r} is none of {", ".join(METRICS)}' if metrics else f'metrics: name some of {", ".join(METRICS)}')
+    if batch_size < 1:
+        raise ConfigError(f'batch size {batch_size} is below 1')
+    with_inception = 'fid' in metrics or 'kid' in metrics
+    for needed, name, value in ((True, 'fake', fake), (with_inception, 'real', real), (with_inception, 'inception', inception),
+                                ('clip_score' in metrics, 'clip', clip)):
+        if needed and not value:
+            raise ConfigError(f'{", ".join(metrics)}: --{name} is missing')
+    fakes = list_images(fake)
+    protocol = {'num_fake': len(fakes), 'batch_size': batch_size, 'definitions': {}}
+    if with_inception:
+        reals, weights = list_images(real), inceptions.open_inception(inception)
+        if min(len(reals), len(fakes)) < 2:
+            raise ConfigError(f'FID and KID need at least 2 pictures a set: {real} has {len(reals)}, {fake} has {len(fakes)}')
+        if 'kid' in metrics:
+            check_subsets(len(reals), len(fakes), kid_subsets, kid_subset_size)
+    if 'clip_score' in metrics:
+        texts, clip = _captions(captions, fake, fakes), clips.open_clip_directory(clip)
+
+    protocol['fake_sha256'], results = content_sha256(fakes, progress), {}
+    if with_inception:
+        features, hashes = _features(reals, fakes, protocol['fake_sha256'], weights, batch_size, cache_dir, progress)
+        protocol.update(num_real=len(reals), **hashes, preprocessing=inceptions.PREPROCESSING)
+    if 'fid' in metrics:
+        results['fid'] = fid(*features)
+        protocol['definitions']['fid'] = 'torch-fidelity 0.4: 2048 features of the 2015-12-05 Inception, np.cov, eigenvalues of the product'
+    if 'kid' in metrics:
+        results['kid_mean'], results['kid_std'] = kid(*features, kid_subsets, kid_subset_size, seed=seed, progress=progress)
+        protocol['definitions']['kid'] = f'torch-fidelity: unbiased MMD^2, kernel (x.y / 2048 + 1)^3, {kid_subsets} subsets of {kid_subset_size}, seed {seed}'
+        protocol.update(kid_subsets=kid_subsets, kid_subset_size=kid_subset_size, seed=seed)
+    if 'clip_score' in metrics:
+        results['clip_score'] = clips.clip_score(*clips.clip_embeddings(clip, fakes, texts, batch_size, progress), clip_at_zero, clip_weight)
+        protocol['definitions']['clip_score'] = clips.definition(clip_at_zero, clip_weight)
+        protocol.update(clip_at_zero=clip_at_zero, clip_weight=clip_weight, clip_sha256=clip.sha256(), clip_image_size=clip.config.image_encoder.image_size)
+    return {'metrics': results, 'protocol': protocol}
+
+
+def _captions(file, fake, paths):
+    if not file and not (Path(fake) / PROMPTS).is_file():
+        raise ConfigError(f'clip_score: --captions is missing, and {fake} has no {PROMPTS}')
+    return read_captions(file or Path(fake) / PROMPTS, paths)
+
+
+def _features(reals, fakes, fake_sha256, weights, batch_size, cache_dir, progress):
+    """((real features, fake features), {what: sha256}); the real ones come from the cache where they are in it."""
+    hashes = {'real_sha256': content_sha256(reals, progress), 'inception_sha256': sha256(weights[0])}
+    file = inceptions.cache_file(cache_dir, *hashes.values())
+    network, real = inceptions.build_inception(*weights), inceptions.read_cached(file, len(reals))
+    if real is None:
+        real = inceptions.inception_features(network, reals, batch_size, progress and 'Inception: real pictures')
+        inceptions.write_cached(file, real)
+    if fake_sha256 == hashes['real_sha256']:
+        return (real, real), hashes
+    return (real, inceptions.inception_features(network, fakes, batch_size, progress and 'Inception: generated pictures')), hashes

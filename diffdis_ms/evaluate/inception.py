@@ -1,0 +1,145 @@
+"""FID's features of pictures: torch-fidelity's preprocessing, the Inception network, and a cache of what was computed."""
+import hashlib
+import os
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from ckpt_convert.name_map import field_name
+from ckpt_convert.reader import open_checkpoint
+from diffdis_ms.config import ConfigError
+from diffdis_ms.evaluate.pictures import over_images, read_rgb
+from diffdis_ms.files import flush
+from diffdis_ms.models.inception import InceptionV3
+
+SIZE, WIDTH = 299, 2048
+PREPROCESSING = 'RGB as stored, TF1 bilinear resize to 299 x 299 without antialiasing, (x - 128) / 128'
+VERSION = 1                                      # of the preprocessing and the features; an older cache is not used
+
+
+class Features(nn.Cell):
+    """The first output of Inception: pixels (B, 3, 299, 299) -> (B, 2048)."""
+
+    def __init__(self, inception):
+        super().__init__(auto_prefix=False)
+        self.inception = inception
+
+    def construct(self, x):
+        return self.inception(x)[0]
+
+
+def open_inception(path):
+    """Open the weights without building the network.
+
+    Args:
+        path: the published .pth, any file that ckpt_convert reads, or a directory made by `ckpt_convert import`.
+
+    Returns:
+        (the file's path, {name: LazyTensor}).
+
+    Raises:
+        ConfigError: missing, or not a checkpoint.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / 'inception.safetensors'
+    if not path.is_file():
+        raise ConfigError(f'Inception weights: {path} does not exist; --inception is pt_inception-2015-12-05-6726825d.pth '
+                          'or what `python -m ckpt_convert import` made of it')
+    return path, open_checkpoint(path).tensors
+
+
+def build_inception(path, tensors):
+    """The network with the weights of `open_inception`.
+
+    Raises:
+        ConfigError: parameters are missing, superfluous, of another shape or no floating point; up to three are named.
+    """
+    cell, wrong, used = InceptionV3(), [], set()
+    for p in cell.get_parameters():
+        name = field_name(p.name) if field_name(p.name) in tensors else p.name     # `ckpt_convert import` keeps our names
+        tensor = tensors.get(name)
+        used.add(name)
+        if tensor is None:
+            wrong.append(f'{field_name(p.name)} is missing')
+        elif tensor.shape != tuple(p.shape) or tensor.kind not in ('F64', 'F32', 'F16', 'BF16'):
+            wrong.append(f'{name} is {tensor.kind} {tensor.shape}, expected floating point {tuple(p.shape)}')
+        elif not wrong:
+            p.set_data(Tensor(tensor.numpy().astype(np.float32)))
+    wrong += [f'{name} has no place' for name in tensors if name not in used and not name.endswith('.num_batches_tracked')]
+    if wrong:
+        more = f' (and {len(wrong) - 3} more)' if len(wrong) > 3 else ''
+        raise ConfigError(f'{path} is not the Inception of FID: {"; ".join(wrong[:3])}{more}')
+    return Features(cell).set_train(False)
+
+
+def resize(pixels, size=SIZE):
+    """TensorFlow 1's bilinear resize, no antialiasing and no half-pixel centres: (H, W, C), any type -> float32 (size, size, C)."""
+    x = pixels.astype(np.float32)
+    x = _resize_rows(x.transpose(1, 0, 2), size).transpose(1, 0, 2)              # along a row first: the order decides the last digit
+    return _resize_rows(x, size)
+
+
+def preprocess(image):
+    """PIL RGB image -> float32 (3, 299, 299), what the network takes."""
+    return np.ascontiguousarray(((resize(np.asarray(image)) - 128) / 128).transpose(2, 0, 1))
+
+
+def inception_features(network, paths, batch_size=32, progress=''):
+    """float32 (N, 2048) features of pictures; see `pictures.over_images`. ConfigError where one cannot be decoded."""
+    return over_images(network, lambda path: preprocess(read_rgb(path)), paths, batch_size, progress)
+
+
+def cache_file(cache_dir, images_sha256, weights_sha256):
+    """Where the features of a set lie: one file for each content of the pictures, weights and version of the preprocessing.
+
+    cache_dir None: $XDG_CACHE_HOME/diffdis_ms/features, by default ~/.cache/diffdis_ms/features.
+    """
+    if cache_dir is None:
+        cache_dir = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'diffdis_ms' / 'features'
+    key = hashlib.sha256(f'{VERSION} {images_sha256} {weights_sha256}'.encode()).hexdigest()
+    return Path(cache_dir) / f'{key}.npz'
+
+
+def read_cached(path, count):
+    """float32 (count, 2048) of a cache file; None where there is none, or, with a warning, where it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            features = file['features']
+        if features.dtype == np.float32 and features.shape == (count, WIDTH) and np.isfinite(features).all():
+            return features
+        reason = f'{features.dtype} {features.shape} in it'
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
+        reason = ' '.join(str(e).split())
+    warnings.warn(f'cached features {path} are damaged ({reason}); they are computed again', stacklevel=2)
+    return None
+
+
+def write_cached(path, features):
+    """Write a cache file whole; where that is impossible there is a warning and no cache."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, 'wb') as file:
+                np.savez(file, features=features)
+            flush(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as e:
+        warnings.warn(f'features cannot be cached in {path.parent}: {e.strerror or e}', stacklevel=2)
+
+
+def _resize_rows(x, size):
+    """Bilinear along the first axis: output i lies at i * rows / size."""
+    position = np.arange(size, dtype=np.float32) * np.float32(len(x) / size)
+    low = position.astype(np.int64)
+    fraction = (position - low.astype(np.float32))[:, None, None]
+    return x[low] + (x[np.minimum(low + 1, len(x) - 1)] - x[low]) * fraction

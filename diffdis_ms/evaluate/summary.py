@@ -1,0 +1,151 @@
+"""Result files of `tools/evaluate.py`, side by side and beside the paper's numbers: one HTML page, or Markdown for a README."""
+import io
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from diffdis_ms.config import ConfigError
+from diffdis_ms.evaluate.report import Report
+
+# Table 1, top-1 in percent
+BENCHMARKS = ('cifar10', 'cifar100', 'caltech101', 'stanfordcars', 'flowers102', 'food101', 'sun397', 'dtd', 'aircraft', 'oxfordpets', 'eurosat', 'imagenet')
+PAPER_ZEROSHOT = {
+    'CLIP-ViT-B/32': (63.0, 28.5, 58.2, 1.1, 12.4, 12.8, 24.3, 7.6, 1.5, 11.5, 11.8, 16.7),
+    'CLIP-ViT-B/16': (57.2, 27.0, 54.8, 1.0, 12.9, 13.6, 28.8, 10.1, 1.1, 10.3, 10.8, 19.7),
+    'CLIP-ViT-L/14': (57.5, 28.1, 57.2, 1.8, 10.8, 14.3, 31.2, 12.1, 1.7, 11.7, 24.9, 21.1),
+    'DiffDis': (57.1, 32.3, 68.6, 3.1, 16.9, 16.2, 35.1, 26.4, 2.0, 28.5, 17.5, 25.9)}
+RECALLS = tuple(f'{way}_R@{k}' for way in ('image_to_text', 'text_to_image') for k in (1, 5, 10))
+# Table 2, recalls in percent, in the order of RECALLS
+PAPER_RETRIEVAL = {
+    'flickr30k': {'CLIP-ViT-B/32': (18.8, 42.3, 53.9, 12.5, 30.5, 39.9), 'CLIP-ViT-B/16': (30.1, 56.4, 68.9, 19.4, 42.1, 52.7),
+                  'CLIP-ViT-L/14': (29.9, 58.3, 70.4, 20.3, 46.1, 57.6), 'DiffDis': (49.8, 77.5, 85.6, 38.8, 67.9, 77.6)},
+    'coco': {'CLIP-ViT-B/32': (10.1, 25.3, 35.3, 7.0, 18.9, 27.1), 'CLIP-ViT-B/16': (14.4, 34.6, 46.1, 10.3, 26.5, 36.6),
+             'CLIP-ViT-L/14': (14.7, 35.0, 47.1, 11.3, 28.4, 38.9), 'DiffDis': (26.3, 50.9, 62.8, 19.5, 42.2, 54.2)}}
+# Table 3: FID, KID, CLIP-score
+PAPER_GENERATION = {'Stable Diffusion': (10.8, 2.9e-3, 24.6), 'DiffDis': (9.8, 2.3e-3, 24.4)}
+MAX_BYTES = 64 << 20
+
+
+def read_results(paths):
+    """Results of evaluate.py, checked.
+
+    Raises:
+        ConfigError: a file is missing or is not such a result.
+    """
+    results = []
+    for path in map(Path, paths):
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError('too large')
+            result = json.loads(path.read_text(encoding='utf-8'))
+            if result['task'] not in ('zeroshot', 'retrieval', 'generation') or not isinstance(result['metrics'], dict):
+                raise ValueError('unknown task')
+            result['dataset'], result['split'], result['num_samples'], result['protocol']
+        except FileNotFoundError:
+            raise ConfigError(f'{path} does not exist') from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+            raise ConfigError(f'{path} is no result of tools/evaluate.py ({type(e).__name__}: {" ".join(str(e).split())[:80]})') from None
+        results.append({**result, 'path': path})
+    return results
+
+
+def tables(results):
+    """[(title, header, rows)], strings."""
+    made = []
+    zeroshot = [r for r in results if r['task'] == 'zeroshot']
+    if zeroshot:
+        paper = {name: dict(zip(BENCHMARKS, values)) for name, values in PAPER_ZEROSHOT.items()}
+        rows = [[r['dataset'], r['split'], str(r['num_samples']), *(_percent(r['metrics'][m]) for m in ('acc1', 'acc5', 'mean_per_class_recall')),
+                 *(_known(paper[name].get(r['dataset'])) for name in paper)] for r in zeroshot]
+        covered = {r['dataset']: r['metrics']['acc1'] for r in zeroshot}
+        if set(BENCHMARKS) <= set(covered):
+            rows.append(['mean of the 12', '', '', _percent(sum(covered[b] for b in BENCHMARKS) / 12), '', '',
+                         *(f'{sum(values) / 12:.1f}' for values in PAPER_ZEROSHOT.values())])
+        made.append(('Zero-shot classification (Table 1), %', ['set', 'split', 'images', 'acc1', 'acc5', 'per class',
+                                                               *(f'{name} (paper)' for name in paper)], rows))
+    for r in (r for r in results if r['task'] == 'retrieval'):
+        rows = [['measured', *(_percent(r['metrics'][m]) for m in RECALLS), _percent(r['metrics']['mean_R@1'])]]
+        rows += [[f'{name} (paper)', *(f'{v:.1f}' for v in values), f'{(values[0] + values[3]) / 2:.1f}']
+                 for name, values in PAPER_RETRIEVAL.get(r['dataset'], {}).items()]
+        made.append((f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} images (Table 2), %',
+                     ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'], rows))
+    generation = [r for r in results if r['task'] == 'generation']
+    if generation:
+        rows = [[str(r['dataset']), str(r['num_samples']), *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score'))]
+                for r in generation]
+        rows += [[f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}'] for name, (fid, kid, score) in PAPER_GENERATION.items()]
+        made.append(('Generation (Table 3)', ['', 'images', 'FID', 'KID', 'its deviation', 'CLIP-score'], rows))
+    return made
+
+
+def write_report(results, path):
+    """One self-contained page: tables, accuracy over steps and over w, spread over seeds, classes, confusion matrices, protocols."""
+    report = Report('Evaluation')
+    for title, header, rows in tables(results):
+        report.heading(title)
+        report.table(header, rows)
+    for r in (r for r in results if r['task'] == 'zeroshot'):
+        report.heading(f'{r["dataset"]}: {r["split"]}')
+        for axis, other in (('steps', 'guidance_weight'), ('guidance_weight', 'steps')):
+            if len({row[axis] for row in r.get('sweep', ())}) > 1:
+                report.picture(plot_sweep(r['sweep'], axis, other), f'acc1 over {axis}')
+        if r.get('spread'):
+            report.table(['steps', 'w', 'seeds', 'acc1, mean', 'its standard deviation'],
+                         [[str(s['steps']), f'{s["guidance_weight"]:g}', str(s['seeds']), _percent(s['acc1']['mean']), f'{100 * s["acc1"]["std"]:.3f}']
+                          for s in r['spread']])
+        matrix = r['path'].with_name(r['path'].name + '.confusion.png')
+        if matrix.is_file():
+            with Image.open(matrix) as image:
+                report.picture(image.convert('L'), 'confusion matrix: true class down, class found across')
+        if r.get('per_class'):
+            report.table(['class', 'images', 'recall, %'], [[row['class'], str(row['count']), '' if row['recall'] is None else _percent(row['recall'])]
+                                                            for row in r['per_class']])
+    report.heading('Protocols')
+    for r in results:
+        report.text(f'{r["path"].name}: ' + ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key != 'templates'))
+    report.write(path)
+
+
+def markdown(results):
+    """The tables as Markdown."""
+    lines = []
+    for title, header, rows in tables(results):
+        lines += [f'**{title}**', '', '| ' + ' | '.join(header) + ' |', '| ' + ' | '.join('---' for _ in header) + ' |']
+        lines += ['| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows] + ['']
+    return '\n'.join(lines)
+
+
+def plot_sweep(sweep, axis, other):
+    """acc1 over one axis of a sweep, a line each value of the other, averaged over seeds. Returns a PIL image."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    figure, panel = pyplot.subplots(figsize=(5, 3))
+    for value in sorted({row[other] for row in sweep}):
+        points = {}
+        for row in sweep:
+            if row[other] == value:
+                points.setdefault(row[axis], []).append(100 * row['acc1'])
+        xs = sorted(points)
+        panel.plot(xs, [sum(points[x]) / len(points[x]) for x in xs], marker='o', label=f'{other} {value:g}')
+    panel.set(xlabel=axis, ylabel='acc1, %')
+    panel.legend(fontsize=7)
+    panel.grid(alpha=0.3)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=110)
+    pyplot.close(figure)
+    return Image.open(buffer)
+
+
+def _percent(value):
+    return f'{100 * value:.2f}'
+
+
+def _known(value):
+    return '' if value is None else f'{value:.1f}'
+
+
+def _plain(value):
+    return '' if value is None else f'{value:.4g}'

@@ -1,0 +1,64 @@
+"""An evaluation shared by processes, or killed and started again, writes the file that one undisturbed process writes."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.workspace import ROOT, command
+
+ARGS = ('--dataset', 'webdataset', '--batch-size', '2', '--steps', '3', '2', '--guidance-weight', '3', '0', '--seeds', '2')
+
+
+def arguments(trained, out):
+    return ['tools/evaluate.py', 'zeroshot', '--model', trained[0] / 'run/model', '--data-root', trained[0] / 'data', *ARGS, '--out', out]
+
+
+def result(out):
+    """The file without its time, and a check that nothing else lies beside it."""
+    assert sorted(p.name for p in out.parent.iterdir()) == [out.name, f'{out.name}.confusion.png']
+    found = json.loads(out.read_text())
+    return {key: value for key, value in found.items() if key != 'seconds'}
+
+
+@pytest.fixture(scope='module')
+def expected(trained, tmp_path_factory):
+    out = tmp_path_factory.mktemp('alone') / 'result.json'
+    done = command(*arguments(trained, out))
+    assert done.returncode == 0, done.stderr
+    found = result(out)
+    assert len(found['sweep']) == 8 and len(found['spread']) == 4 and found['metrics']['acc1'] == found['sweep'][0]['acc1']
+    assert sum(row['count'] for row in found['per_class']) == found['num_samples'] == 15
+    return found
+
+
+def test_two_ranks(trained, expected, tmp_path):
+    (tmp_path / 'shared').mkdir()
+    out, env = tmp_path / 'shared' / 'result.json', {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([Path(sys.executable).parent / 'msrun', '--worker_num=2', '--local_worker_num=2', '--master_port=8217', '--join=True',
+                           f'--log_dir={tmp_path / "logs"}', *map(str, arguments(trained, out))],
+                          cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert all('15 samples' in (tmp_path / 'logs' / f'worker_{rank}.log').read_text() for rank in (0, 1))
+    assert result(out) == expected
+
+
+def test_killed_and_started_again(trained, expected, tmp_path):
+    (tmp_path / 'killed').mkdir()
+    out = tmp_path / 'killed' / 'result.json'
+    process = subprocess.Popen([sys.executable, *map(str, arguments(trained, out))], cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(out.parent.rglob('*.npz'))) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in out.parent.rglob('*.npz')}
+    assert 3 <= len(finished) < 8 and not out.exists()
+    next(iter(finished)).write_bytes(b'damaged')
+    done = command(*arguments(trained, out))
+    assert done.returncode == 0, done.stderr
+    assert result(out) == expected
