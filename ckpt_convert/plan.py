@@ -118,7 +118,10 @@ def model_config(source, text_source=None, overrides=()):
                 setattr(base, stem, infer_config(shapes[stem], json[stem]))
         if source.kind == 'sd' and text_source is not None and 'text_encoder' in text_source.parts:
             part = text_source.parts['text_encoder']
-            base.text_encoder.projection_dim = infer.text_config({name: t.shape for name, t in part.tensors.items()}, part.json).projection_dim
+            theirs = infer.text_config({name: t.shape for name, t in part.tensors.items()}, part.json)
+            base.text_encoder.projection_dim = theirs.projection_dim
+            if not json['text_encoder']:         # a CompVis file has no config.json; the same tower there has
+                base.text_encoder.num_attention_heads, base.text_encoder.hidden_act = theirs.num_attention_heads, theirs.hidden_act
         if 'image_encoder' not in shapes:
             base.image_encoder.projection_dim = base.text_encoder.projection_dim
         base.vae.scaling_factor = constant(source, 'scale_factor') or base.vae.scaling_factor

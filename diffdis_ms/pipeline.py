@@ -9,7 +9,7 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.class_names import read_templates
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
-from diffdis_ms.diffusion.process import data_from_noise, noise_from_data
+from diffdis_ms.diffusion.process import data_from_noise, noise_from_data, starting_noise
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
 from diffdis_ms.encoders import Encoders, ensemble_labels, padded_batches, to_unit_range
@@ -130,7 +130,7 @@ class DiffDisPipeline:
         if sampler not in SAMPLERS:
             raise ConfigError(f'sampler: {sampler!r} is none of {", ".join(SAMPLERS)}')
         timesteps = sampling_timesteps(steps, len(self._abar_z))
-        latents = self._noise(latents, len(prompts), self._latent_shape(), seed, 'latents')
+        latents = self._noise(latents, len(prompts), self.latent_shape, seed, 'latents')
         context, empty = self._encoders.encode_texts(prompts)[0], Tensor(self._encoders.encode_texts([''])[0])
         images = []
         bar = tqdm(total=-(-len(prompts) // self.batch_size) * (steps + (sampler == 'pndm' and steps > 1)), desc='drawing',
@@ -235,7 +235,9 @@ class DiffDisPipeline:
             raise ConfigError('images: the list is empty')
         return np.stack([to_pixels(resize_center_crop(image.convert('RGB'), self.config.image_size)) for image in images])
 
-    def _latent_shape(self):
+    @property
+    def latent_shape(self):
+        """Of one z: (4, H/8, W/8)."""
         side = self.config.image_size // 2 ** (len(self.config.vae.block_out_channels) - 1)
         return self.config.vae.latent_channels, side, side
 
@@ -243,7 +245,7 @@ class DiffDisPipeline:
     def _noise(given, n, shape, seed, name):
         """Given noise, checked, or fresh noise whose row i depends on (seed, i) alone."""
         if given is None:
-            return np.stack([np.random.Generator(np.random.Philox(key=[seed, i])).standard_normal(shape, dtype=np.float32) for i in range(n)])
+            return starting_noise(range(n), seed, shape)
         given = (given.asnumpy() if isinstance(given, Tensor) else np.asarray(given)).astype(np.float32)
         if given.size != n * int(np.prod(shape)) or len(given) != n:
             raise ConfigError(f'{name}: shape {given.shape}, expected {(n, *shape)}')

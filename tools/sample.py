@@ -1,14 +1,21 @@
 """Draw pictures from texts."""
 import argparse
 import json
+import os
 from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
 
 from diffdis_ms.cli import run
 from diffdis_ms.config import ConfigError
+from diffdis_ms.diffusion.process import starting_noise
 
 EXAMPLES = """examples:
   python tools/sample.py --model outputs/demo/model --prompt 'woman cook dark skin tone' 'flag of France' --out pictures --grid
   python tools/sample.py --model DIR --prompts captions.txt --sampler dpm++ --steps 20 --out pictures
+  msrun --worker_num=8 --local_worker_num=8 --join=True tools/sample.py --model DIR --prompts coco30k.txt --batch-size 16 --device Ascend --out pictures
+      eight processes share the texts; started again after a crash, it draws what is missing
 """
 
 
@@ -38,25 +45,60 @@ def read_prompts(args):
     return prompts
 
 
+def settle(out, names, prompts, settings, rank):
+    """Write prompts.json, or check that the one that is there asks for the same pictures.
+
+    Raises:
+        ConfigError: the directory holds pictures of other texts or settings.
+    """
+    wanted = {**settings, 'prompts': dict(zip(names, prompts))}
+    file = out / 'prompts.json'
+    out.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        try:
+            same = json.loads(file.read_text(encoding='utf-8')) == wanted
+        except ValueError:
+            same = False
+        if not same:
+            raise ConfigError(f'{file} belongs to other texts or settings: choose another --out, or remove it with its pictures')
+    elif rank == 0:
+        temporary = out / f'.prompts.{os.getpid()}.tmp'
+        temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+        temporary.replace(file)
+
+
+def draw(pipe, args, out, names, prompts, rank, size):
+    """Draw what is not there yet: every size-th batch, always of the same texts, so that each picture is the same for any number of processes."""
+    rows = [list(range(start, min(start + args.batch_size, len(names)))) for start in range(0, len(names), args.batch_size)]
+    missing = [batch for batch in rows[rank::size] if not all((out / names[i]).is_file() for i in batch)]
+    for batch in tqdm(missing, desc='batches', disable=None if len(missing) > 1 else True):
+        filled = batch + batch[-1:] * (min(args.batch_size, len(names)) - len(batch))            # one graph draws every batch
+        images = pipe.generate([prompts[i] for i in filled], args.steps, args.guidance_weight, args.sampler,
+                               latents=starting_noise(filled, args.seed, pipe.latent_shape), progress=len(missing) == 1)
+        for i, image in zip(batch, images):
+            temporary = out / f'.{names[i]}.{os.getpid()}.tmp'
+            image.save(temporary, 'PNG')
+            temporary.replace(out / names[i])
+    return len(missing)
+
+
 def main():
     args = parse_args()
     prompts = read_prompts(args)
+    if args.batch_size < 1:
+        raise ConfigError(f'--batch-size: {args.batch_size} is below 1')
     from diffdis_ms import DiffDisPipeline, runtime
     from diffdis_ms.data.transforms import image_grid
     runtime.setup(args.device)
+    rank, size = runtime.rank_and_size()
     pipe = DiffDisPipeline.from_pretrained(args.model, min(args.batch_size, len(prompts)))
-    images = pipe.generate(prompts, args.steps, args.guidance_weight, args.sampler, args.seed, progress=True)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    names = [f'{i:05d}.png' for i in range(len(images))]
-    for name, image in zip(names, images):
-        image.save(out / name)
-    if args.grid:
-        image_grid(images).save(out / 'grid.png')
-    settings = {'model': args.model, 'steps': args.steps, 'sampler': args.sampler, 'guidance_weight': args.guidance_weight, 'seed': args.seed}
-    (out / 'prompts.json').write_text(json.dumps({**settings, 'prompts': dict(zip(names, prompts))}, indent=1, ensure_ascii=False) + '\n',
-                                      encoding='utf-8')
-    print(f'{len(images)} pictures in {out}')
+    out, names = Path(args.out), [f'{i:05d}.png' for i in range(len(prompts))]
+    settle(out, names, prompts, {'model': args.model, 'steps': args.steps, 'sampler': args.sampler, 'guidance_weight': args.guidance_weight,
+                                 'seed': args.seed}, rank)
+    draw(pipe, args, out, names, prompts, rank, size)
+    if args.grid and all((out / name).is_file() for name in names):              # the last process to end finds all
+        image_grid([Image.open(out / name) for name in names]).save(out / 'grid.png')
+    print(f'{sum((out / name).is_file() for name in names)} of {len(names)} pictures in {out}')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,19 @@
 
 `abar` is alphas_cumprod at the sample's timestep, shaped to broadcast.
 """
+import numpy as np
+
+
+def starting_noise(indices, seed, shape):
+    """Pure noise of samples by their places in a set, so that it is the same whatever the batch or the process.
+
+    Args:
+        indices: N ints. seed: int. shape: of one sample.
+
+    Returns:
+        (N, *shape) float32; row k depends on (seed, indices[k]) alone.
+    """
+    return np.stack([np.random.Generator(np.random.Philox(key=[seed, int(i)])).standard_normal(shape, dtype=np.float32) for i in indices])
 
 
 def q_sample(x0, noise, abar, gamma=1.0):

@@ -1,25 +1,56 @@
 """A CLIP model directory, evaluated by the same commands as DiffDis: the baseline beside it."""
+from dataclasses import dataclass
+from pathlib import Path
+
 from mindspore import Tensor
 
+from diffdis_ms.config import ConfigError, ModelConfig
+from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.data.transforms import clip_normalize, normalize
 from diffdis_ms.encoders import ensemble_labels, in_batches
-from diffdis_ms.evaluate.clip_score import open_clip_directory
-from diffdis_ms.model_dir import load_weights
+from diffdis_ms.files import sha256
+from diffdis_ms.model_dir import load_weights, read_config
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
+
+TOWERS = ('image_encoder', 'text_encoder')
+
+
+@dataclass
+class ClipDirectory:
+    """A CLIP whose networks are not built yet."""
+    path: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+
+    def sha256(self):
+        """{tower: sha256 of its file}."""
+        return {stem: sha256(self.path / f'{stem}.safetensors') for stem in TOWERS}
+
+
+def open_clip_directory(path):
+    """Read config and tokenizer of a model directory with a CLIP; ConfigError where something is missing."""
+    path = Path(path)
+    config = read_config(path)
+    for stem in TOWERS:
+        if not (path / f'{stem}.safetensors').is_file():
+            raise ConfigError(f'{path} is not a CLIP: it lacks {stem}.safetensors; make it with `python -m ckpt_convert import --kind clip`')
+    tokenizer = Tokenizer.load(path / 'tokenizer')
+    if tokenizer.vocab_size != config.text_encoder.vocab_size:
+        raise ConfigError(f'{path}: the tokenizer has {tokenizer.vocab_size} ids, the text encoder {config.text_encoder.vocab_size}')
+    return ClipDirectory(path, config, tokenizer)
 
 
 class ClipModel:
     """Both towers of a CLIP and its tokenizer.
 
     Args:
-        directory: made by `ckpt_convert import` or by training with objective=clip. batch_size: of every graph call.
+        found: ClipDirectory. batch_size: of every graph call.
 
     Raises:
-        ConfigError: no CLIP there, or weights that do not fit.
+        ConfigError: weights that do not fit.
     """
 
-    def __init__(self, directory, batch_size=32):
-        found = open_clip_directory(directory)
+    def __init__(self, found, batch_size=32):
         self.config, self.tokenizer, self.batch_size = found.config, found.tokenizer, batch_size
         self.text, self.image = CLIPTextEncoder(found.config.text_encoder), CLIPImageEncoder(found.config.image_encoder)
         for stem, cell in (('text_encoder', self.text), ('image_encoder', self.image)):
@@ -30,10 +61,10 @@ class ClipModel:
         """(N, 3, S, S) uint8, resized already -> (N, D) float32, L2-normalised."""
         return in_batches(lambda x: (self.image(Tensor(clip_normalize(normalize(x)))),), (pixels,), self.batch_size)[0]
 
-    def embed_texts(self, texts):
-        """list of N strings -> (N, D) float32, L2-normalised."""
+    def embed_texts(self, texts, progress=''):
+        """list of N strings -> (N, D) float32, L2-normalised; the end of a long one is cut off."""
         ids = self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings)
-        return in_batches(lambda x: self.text(Tensor(x))[1:], (ids,), self.batch_size)[0][:, 0]
+        return in_batches(lambda x: self.text(Tensor(x))[1:], (ids,), self.batch_size, progress)[0][:, 0]
 
     def embed_labels(self, labels, templates):
         """As `DiffDisPipeline.embed_labels`: (len(labels), D)."""

@@ -1,45 +1,9 @@
 """CLIP-score: how well pictures fit their captions, after a CLIP of any architecture (the paper's: ResNet-50)."""
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
-from mindspore import Tensor
 
-from diffdis_ms.config import ConfigError, ModelConfig
-from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.data.transforms import clip_normalize, normalize, resize_center_crop, to_pixels
-from diffdis_ms.encoders import in_batches
+from diffdis_ms.evaluate.clip_model import ClipModel
 from diffdis_ms.evaluate.pictures import over_images, read_rgb
-from diffdis_ms.files import sha256
-from diffdis_ms.model_dir import load_weights, read_config
-from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
-
-TOWERS = ('image_encoder', 'text_encoder')
-
-
-@dataclass
-class ClipDirectory:
-    """A CLIP whose networks are not built yet."""
-    path: Path
-    config: ModelConfig
-    tokenizer: Tokenizer
-
-    def sha256(self):
-        """{tower: sha256 of its file}."""
-        return {stem: sha256(self.path / f'{stem}.safetensors') for stem in TOWERS}
-
-
-def open_clip_directory(path):
-    """Read config and tokenizer of a model directory with a CLIP; ConfigError where something is missing."""
-    path = Path(path)
-    config = read_config(path)
-    for stem in TOWERS:
-        if not (path / f'{stem}.safetensors').is_file():
-            raise ConfigError(f'{path} is not a CLIP: it lacks {stem}.safetensors; make it with `python -m ckpt_convert import --kind clip`')
-    tokenizer = Tokenizer.load(path / 'tokenizer')
-    if tokenizer.vocab_size != config.text_encoder.vocab_size:
-        raise ConfigError(f'{path}: the tokenizer has {tokenizer.vocab_size} ids, the text encoder {config.text_encoder.vocab_size}')
-    return ClipDirectory(path, config, tokenizer)
 
 
 def clip_embeddings(clip, paths, captions, batch_size=32, progress=False):
@@ -54,14 +18,10 @@ def clip_embeddings(clip, paths, captions, batch_size=32, progress=False):
     Raises:
         ConfigError: weights that do not fit, or a picture that cannot be decoded.
     """
-    text, image = CLIPTextEncoder(clip.config.text_encoder), CLIPImageEncoder(clip.config.image_encoder)
-    load_weights(text, clip.path / 'text_encoder.safetensors')
-    load_weights(image, clip.path / 'image_encoder.safetensors')
-    text.set_train(False), image.set_train(False)
-    ids = clip.tokenizer.encode(list(captions), clip.config.text_encoder.max_position_embeddings)
-    texts = in_batches(lambda x: text(Tensor(x))[1:], (ids,), batch_size, progress and 'CLIP: captions')[0][:, 0]
+    model = ClipModel(clip, batch_size)
+    texts = model.embed_texts(captions, progress and 'CLIP: captions')
     size = clip.config.image_encoder.image_size
-    images = over_images(image, lambda path: preprocess(read_rgb(path), size), paths, batch_size, progress and 'CLIP: pictures')
+    images = over_images(model.image, lambda path: preprocess(read_rgb(path), size), paths, batch_size, progress and 'CLIP: pictures')
     return images, texts
 
 

@@ -20,6 +20,7 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.loader import ordered_map
 from diffdis_ms.data.transforms import resize_center_crop, to_pixels
 from diffdis_ms.data.webdataset import BadSample
+from diffdis_ms.diffusion.process import starting_noise
 
 READERS = 2                                      # threads that decode images
 
@@ -57,7 +58,7 @@ class GeneratedQueries:
     def __call__(self, pixels, indices, samplings):
         """pixels (B, 3, H, W) uint8 and the images' places in the set -> [(B, D) float32, one a Sampling]."""
         z, size = self.pipe.encode_images(pixels), self.pipe.config.text_encoder.projection_dim
-        return [self.pipe.embed_latents(z, s.steps, s.guidance_weight, noise=noise_of(indices, s.seed, size)) for s in samplings]
+        return [self.pipe.embed_latents(z, s.steps, s.guidance_weight, noise=starting_noise(indices, s.seed, (1, size))) for s in samplings]
 
 
 class ClipEmbeddings:
@@ -68,11 +69,6 @@ class ClipEmbeddings:
 
     def __call__(self, pixels, indices, samplings):
         return [self.clip.embed_images(pixels)] * len(samplings)
-
-
-def noise_of(indices, seed, size):
-    """e_T (B, 1, size) of images by their places in the set: the same whatever the batch or the process."""
-    return np.stack([np.random.Generator(np.random.Philox(key=[seed, int(i)])).standard_normal((1, size), dtype=np.float32) for i in indices])
 
 
 def embed_set(encoder, reader, samplings, limit=None, parts=None, rank=0, size=1, progress=True):

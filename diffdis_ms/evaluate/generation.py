@@ -3,6 +3,7 @@ from pathlib import Path
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.evaluate import clip_score as clips
+from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate import inception as inceptions
 from diffdis_ms.evaluate.fid import check_subsets, fid, kid
 from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, read_captions
@@ -51,7 +52,7 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
         if 'kid' in metrics:
             check_subsets(len(reals), len(fakes), kid_subsets, kid_subset_size)
     if 'clip_score' in metrics:
-        texts, clip = _captions(captions, fake, fakes), clips.open_clip_directory(clip)
+        texts, clip = _captions(captions, fake, fakes), open_clip_directory(clip)
 
     protocol['fake_sha256'], results = content_sha256(fakes, progress), {}
     if with_inception:

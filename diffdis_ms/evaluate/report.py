@@ -92,8 +92,14 @@ def plot_losses(logs):
             panel.legend(fontsize=7)
         panel.set(title=title, xlabel='step', ylim=(0, None))
         panel.grid(alpha=0.3)
-    figure.tight_layout()
+    return figure_image(figure)
+
+
+def figure_image(figure):
+    """A matplotlib figure as a PIL image; the figure is closed."""
+    from matplotlib import pyplot
     buffer = io.BytesIO()
+    figure.tight_layout()
     figure.savefig(buffer, format='png', dpi=110)
     pyplot.close(figure)
     return Image.open(buffer)

@@ -1,12 +1,11 @@
 """Result files of `tools/evaluate.py`, side by side and beside the paper's numbers: one HTML page, or Markdown for a README."""
-import io
 import json
 from pathlib import Path
 
 from PIL import Image
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.evaluate.report import Report
+from diffdis_ms.evaluate.report import Report, figure_image
 
 # Table 1, top-1 in percent
 BENCHMARKS = ('cifar10', 'cifar100', 'caltech101', 'stanfordcars', 'flowers102', 'food101', 'sun397', 'dtd', 'aircraft', 'oxfordpets', 'eurosat', 'imagenet')
@@ -132,11 +131,7 @@ def plot_sweep(sweep, axis, other):
     panel.set(xlabel=axis, ylabel='acc1, %')
     panel.legend(fontsize=7)
     panel.grid(alpha=0.3)
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=110)
-    pyplot.close(figure)
-    return Image.open(buffer)
+    return figure_image(figure)
 
 
 def _percent(value):

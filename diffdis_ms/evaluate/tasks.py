@@ -133,10 +133,10 @@ def open_model(directory, batch_size):
         ConfigError: neither, or files that do not fit.
     """
     from diffdis_ms import DiffDisPipeline
-    from diffdis_ms.evaluate.clip_model import ClipModel
+    from diffdis_ms.evaluate.clip_model import ClipModel, open_clip_directory
     directory = Path(directory)
     if (directory / 'image_encoder.safetensors').is_file() and not (directory / 'unet.safetensors').is_file():
-        model = ClipModel(directory, batch_size)
+        model = ClipModel(open_clip_directory(directory), batch_size)
         encoder, about = ClipEmbeddings(model), {'model': 'CLIP'}
         weights = 'image_encoder.safetensors'
     else:

@@ -12,7 +12,8 @@ from ckpt_convert.name_map import field_name
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.tokenizer import train_tokenizer
 from diffdis_ms.evaluate import generation, inception
-from diffdis_ms.evaluate.clip_score import clip_score, open_clip_directory
+from diffdis_ms.evaluate.clip_model import open_clip_directory
+from diffdis_ms.evaluate.clip_score import clip_score
 from diffdis_ms.evaluate.fid import fid, kid
 from diffdis_ms.evaluate.inception import build_inception, cache_file, open_inception, read_cached, resize, write_cached
 from diffdis_ms.evaluate.pictures import content_sha256, list_images, over_images, read_captions, read_rgb

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import ROOT, command
+from tests.workspace import ROOT, assert_one_line_error, command
 
 ARGS = ('--dataset', 'webdataset', '--batch-size', '2', '--steps', '3', '2', '--guidance-weight', '3', '0', '--seeds', '2')
 
@@ -62,3 +62,39 @@ def test_killed_and_started_again(trained, expected, tmp_path):
     done = command(*arguments(trained, out))
     assert done.returncode == 0, done.stderr
     assert result(out) == expected
+
+
+PROMPTS = ['red square', 'blue bar', 'green frame', 'black bar', 'yellow square']
+
+
+def sample(trained, out, *more):
+    return ['tools/sample.py', '--model', trained[0] / 'run/model', '--prompts', out.parent / 'prompts.txt', '--steps', '3', '--batch-size', '2',
+            '--out', out, *more]
+
+
+def test_pictures_of_two_ranks_are_those_of_one(trained, tmp_path):
+    (tmp_path / 'prompts.txt').write_text('\n'.join(PROMPTS))
+    done = command(*sample(trained, tmp_path / 'one', '--grid'))
+    assert done.returncode == 0 and '5 of 5' in done.stdout, done.stderr
+    one = {p.name: p.read_bytes() for p in (tmp_path / 'one').glob('0*.png')}
+    assert len(set(one.values())) == 5 and sorted(p.name for p in (tmp_path / 'one').iterdir()) == [*sorted(one), 'grid.png', 'prompts.json']
+    done = subprocess.run([Path(sys.executable).parent / 'msrun', '--worker_num=2', '--local_worker_num=2', '--master_port=8219', '--join=True',
+                           f'--log_dir={tmp_path / "logs"}', *map(str, sample(trained, tmp_path / 'two'))],
+                          cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert {p.name: p.read_bytes() for p in (tmp_path / 'two').glob('0*.png')} == one
+
+    (tmp_path / 'one' / '00003.png').unlink()    # as if it had been killed before this one
+    before = (tmp_path / 'one' / '00000.png').stat().st_mtime_ns
+    assert command(*sample(trained, tmp_path / 'one')).returncode == 0
+    assert (tmp_path / 'one' / '00003.png').read_bytes() == one['00003.png'] and (tmp_path / 'one' / '00000.png').stat().st_mtime_ns == before
+    assert_one_line_error(command(*sample(trained, tmp_path / 'one', '--seed', '5')), 'prompts.json', '--out')
+
+
+def test_pictures_do_not_depend_on_the_batch_size(trained):
+    from PIL import ImageChops
+
+    from diffdis_ms import DiffDisPipeline
+    pictures = [DiffDisPipeline.from_pretrained(trained[0] / 'run/model', batch_size=b).generate(PROMPTS[:3], steps=3) for b in (1, 3)]
+    for a, b in zip(*pictures):                  # but for rounding
+        assert max(high for _, high in ImageChops.difference(a, b).getextrema()) <= 1

@@ -14,7 +14,8 @@ from ckpt_convert.convert import convert
 from diffdis_ms.data.emoji import draw_all
 from diffdis_ms.data.transforms import CLIP_MEAN, CLIP_STD
 from diffdis_ms.evaluate import generation
-from diffdis_ms.evaluate.clip_score import clip_embeddings, open_clip_directory, preprocess
+from diffdis_ms.evaluate.clip_model import open_clip_directory
+from diffdis_ms.evaluate.clip_score import clip_embeddings, preprocess
 from diffdis_ms.evaluate.inception import resize
 from diffdis_ms.evaluate.pictures import read_rgb
 from diffdis_ms.models.inception import InceptionV3

@@ -3,16 +3,10 @@ import numpy as np
 import torch
 from mindspore import Tensor, nn
 
+from ckpt_convert.name_map import field_name as torch_name
 from diffdis_ms.models.names import is_new_parameter
 
-RENAMED = {'gamma': 'weight', 'beta': 'bias', 'embedding_table': 'weight', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
 TORCH_NORMS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.BatchNorm2d)
-
-
-def torch_name(name):
-    """The name the torch side gives to one of our parameters."""
-    prefix, dot, leaf = name.rpartition('.')
-    return prefix + dot + RENAMED.get(leaf, leaf)
 
 
 def copy_to_torch(module, *cells, torch_only=()):
