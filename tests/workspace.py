@@ -57,6 +57,14 @@ def command(*args, **options):
     return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, **options)
 
 
+def msrun(processes, port, logs, *args):
+    """Run one of the tools in several processes; returns the finished msrun. Its workers are the `python` of the PATH."""
+    folder = Path(sys.executable).parent
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}'}
+    return subprocess.run([folder / 'msrun', f'--worker_num={processes}', f'--local_worker_num={processes}', f'--master_port={port}', '--join=True',
+                           f'--log_dir={logs}', *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
 def assert_one_line_error(done, *words):
     """A user's mistake: one clear line, non-zero exit, no stack trace."""
     assert done.returncode != 0, done.stdout

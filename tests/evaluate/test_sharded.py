@@ -5,11 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.workspace import ROOT, assert_one_line_error, command
+from tests.workspace import ROOT, assert_one_line_error, command, msrun
 
 ARGS = ('--dataset', 'webdataset', '--batch-size', '2', '--steps', '3', '2', '--guidance-weight', '3', '0', '--seeds', '2')
 
@@ -38,10 +37,8 @@ def expected(trained, tmp_path_factory):
 
 def test_two_ranks(trained, expected, tmp_path):
     (tmp_path / 'shared').mkdir()
-    out, env = tmp_path / 'shared' / 'result.json', {**os.environ, 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run([Path(sys.executable).parent / 'msrun', '--worker_num=2', '--local_worker_num=2', '--master_port=8217', '--join=True',
-                           f'--log_dir={tmp_path / "logs"}', *map(str, arguments(trained, out))],
-                          cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    out = tmp_path / 'shared' / 'result.json'
+    done = msrun(2, 8217, tmp_path / 'logs', *arguments(trained, out))
     assert done.returncode == 0, done.stderr
     assert all('15 samples' in (tmp_path / 'logs' / f'worker_{rank}.log').read_text() for rank in (0, 1))
     assert result(out) == expected
@@ -78,9 +75,7 @@ def test_pictures_of_two_ranks_are_those_of_one(trained, tmp_path):
     assert done.returncode == 0 and '5 of 5' in done.stdout, done.stderr
     one = {p.name: p.read_bytes() for p in (tmp_path / 'one').glob('0*.png')}
     assert len(set(one.values())) == 5 and sorted(p.name for p in (tmp_path / 'one').iterdir()) == [*sorted(one), 'grid.png', 'prompts.json']
-    done = subprocess.run([Path(sys.executable).parent / 'msrun', '--worker_num=2', '--local_worker_num=2', '--master_port=8219', '--join=True',
-                           f'--log_dir={tmp_path / "logs"}', *map(str, sample(trained, tmp_path / 'two'))],
-                          cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=300)
+    done = msrun(2, 8219, tmp_path / 'logs', *sample(trained, tmp_path / 'two'))
     assert done.returncode == 0, done.stderr
     assert {p.name: p.read_bytes() for p in (tmp_path / 'two').glob('0*.png')} == one
 
