@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from ckpt_convert.convert import convert
-from ckpt_convert.forward import compare
+from ckpt_convert.forward import compare, make_clip
 from ckpt_convert.verify import verify
 from diffdis_ms.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from diffdis_ms.model_dir import read_config
-from tests.parity.checkpoints import TorchModels, make_open_clip, write_bpe, write_tokenizer
+from tests.parity.checkpoints import OpenAIArchive, TorchModels, fill, make_open_clip, write_bpe, write_tokenizer
 from tests.parity.test_convert import compare_clip, half
 
 pytestmark = pytest.mark.slow
@@ -83,18 +83,33 @@ CLIPS = {
 }
 
 
-@pytest.mark.parametrize('name', CLIPS)
-def test_clip(tmp_path, name):
+@pytest.mark.parametrize('name, layout', [*((name, 'state dict') for name in CLIPS), ('RN50', 'TorchScript'), ('ViT-L/14', 'TorchScript half'),
+                                          ('ViT-L/14', 'Hugging Face')])
+def test_clip(tmp_path, name, layout):
     """Sizes, heads included, are found without a word."""
     text, image = CLIPS[name]
-    write_bpe(tmp_path / 'bpe.txt', 49408)
-    model = make_open_clip(text, image)
-    torch.save(model.state_dict(), tmp_path / 'clip.pt')
-    convert(tmp_path / 'clip.pt', tmp_path / 'out', vocab=tmp_path / 'bpe.txt')
-    verify(tmp_path / 'clip.pt', tmp_path / 'out')
+    src, vocab = tmp_path / 'clip.pt', write_bpe(tmp_path / 'bpe.txt', 49408)
+    if layout == 'Hugging Face':
+        model, src = make_clip(text, image).eval(), tmp_path / 'clip'
+        fill(model)
+        model.save_pretrained(src)
+        outputs = model.get_text_features, model.get_image_features
+    else:
+        model = make_open_clip(text, image)
+        outputs = model.encode_text, model.encode_image
+    if layout.startswith('TorchScript'):
+        archive = OpenAIArchive(model, image.image_size, 77, 49408).eval()
+        archive = archive.half() if layout.endswith('half') else archive
+        pixels = torch.randn(1, 3, image.image_size, image.image_size).to(next(archive.parameters()).dtype)
+        torch.jit.trace(archive, pixels, check_trace=False).save(src)
+        model.float()                            # its weights stay those that were rounded
+    elif layout == 'state dict':
+        torch.save(model.state_dict(), src)
+    convert(src, tmp_path / 'out', vocab=vocab)
+    verify(src, tmp_path / 'out')
     config = read_config(tmp_path / 'out')
     assert config.text_encoder == text and {k: v for k, v in vars(config.image_encoder).items() if v != vars(image)[k]}.keys() <= UNUSED[image.architecture]
-    compare_clip(tmp_path / 'out', model.encode_text, model.encode_image)
+    compare_clip(tmp_path / 'out', *outputs)
     shutil.rmtree(tmp_path)
 
 
