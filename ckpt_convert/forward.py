@@ -1,10 +1,8 @@
 """`verify --forward`: outputs of a converted model beside those of diffusers and transformers on the source.
 
 The one module of this package that imports torch, and only when asked to. The names are not mapped by our tables here: diffusers'
-own converter reads CompVis' layout, diffusers and transformers their own directories.
+own converter reads CompVis' layout, and the others are diffusers' and transformers' own. All tensors come through the safe reader.
 """
-from pathlib import Path
-
 import numpy as np
 
 from ckpt_convert.source import open_source
@@ -14,9 +12,11 @@ try:
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 except ImportError as e:
     raise CheckpointError(f'--forward needs torch and diffusers (pip install \'.[parity]\'): {e}') from None
+
+OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}        # of the autoencoder before diffusers 0.18
 
 
 def compare(src, dst, seed=0):
@@ -66,14 +66,16 @@ def _compare_sd(source, dst, rng):
 
 def _compare_clip(source, dst, rng):
     from diffdis_ms import runtime
-    from diffdis_ms.model_dir import load_weights, read_config
-    from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
+    from diffdis_ms.evaluate.clip_model import ClipModel, open_clip_directory
     runtime.setup_once()
-    config = read_config(dst)
-    text, image = CLIPTextEncoder(config.text_encoder), CLIPImageEncoder(config.image_encoder)
-    for stem, cell in (('text_encoder', text), ('image_encoder', image)):
-        load_weights(cell, Path(dst) / f'{stem}.safetensors')
-    model = CLIPModel.from_pretrained(source.path if source.path.is_dir() else source.path.parent, torch_dtype=torch.float32).eval()
+    clip = ClipModel(open_clip_directory(dst))
+    config, text, image = clip.config, clip.text, clip.image
+    towers = [source.parts[stem] for stem in ('text_encoder', 'image_encoder')]
+    if not all(part.json for part in towers):
+        raise CheckpointError(f'{source.path} has no config.json beside it, by which transformers would build its CLIP')
+    model = CLIPModel(CLIPConfig(text_config=towers[0].json, vision_config=towers[1].json, projection_dim=config.text_encoder.projection_dim)).eval()
+    state = {name: tensor for part in towers for name, tensor in _torch_tensors(part).items()}
+    model.load_state_dict({'logit_scale': model.logit_scale, **state})
     ids = _token_ids(config.text_encoder, rng)
     pixels = rng.standard_normal((1, 3, config.image_encoder.image_size, config.image_encoder.image_size)).astype(np.float32)
     out = model(input_ids=torch.from_numpy(ids).long(), pixel_values=torch.from_numpy(pixels))
@@ -97,25 +99,34 @@ def _torch_tensors(part):
 
 
 def _unet(source, config):
+    part = source.parts['unet']
+    state = _torch_tensors(part)
     if source.layout == 'diffusers':
-        return UNet2DConditionModel.from_pretrained(source.path / 'unet', torch_dtype=torch.float32).eval()
-    unet, part = make_unet(config), source.parts['unet']
-    unet.load_state_dict(convert_ldm_unet_checkpoint({part.where + n: t for n, t in _torch_tensors(part).items()}, config=dict(unet.config)))
+        unet = UNet2DConditionModel.from_config(part.json)
+    else:
+        unet = make_unet(config)
+        state = convert_ldm_unet_checkpoint({part.where + n: t for n, t in state.items()}, config=dict(unet.config))
+    unet.load_state_dict(state)
     return unet.eval()
 
 
 def _vae(source, config):
+    part = source.parts['vae']
+    state = _torch_tensors(part)
     if source.layout == 'diffusers':
-        return AutoencoderKL.from_pretrained(source.path / 'vae', torch_dtype=torch.float32).eval()
-    vae, part = make_autoencoder(config.vae), source.parts['vae']
-    state = convert_ldm_vae_checkpoint({part.where + n: t for n, t in _torch_tensors(part).items()}, config=dict(vae.config))
-    vae.load_state_dict({n: state[n].reshape(p.shape) if n in state and state[n].numel() == p.numel() else state.get(n) for n, p in vae.state_dict().items()})
+        vae = AutoencoderKL.from_config(part.json)
+        for old, new in OLD_ATTENTION.items():
+            state = {n.replace(f'.attentions.0.{old}.', f'.attentions.0.{new}.'): t for n, t in state.items()}
+    else:
+        vae = make_autoencoder(config.vae)
+        state = convert_ldm_vae_checkpoint({part.where + n: t for n, t in state.items()}, config=dict(vae.config))
+    vae.load_state_dict({n: state[n].reshape(p.shape) for n, p in vae.state_dict().items()})
     return vae.eval()
 
 
 def _text_model(source, config):
-    model = make_clip(config.text_encoder, config.image_encoder).text_model
-    model.load_state_dict({n[len('text_model.'):]: t for n, t in _torch_tensors(source.parts['text_encoder']).items() if n.startswith('text_model.')})
+    model = CLIPTextModel(CLIPTextConfig(**_clip_text(config.text_encoder)))
+    model.load_state_dict({n: t for n, t in _torch_tensors(source.parts['text_encoder']).items() if n.startswith('text_model.')})
     return model.eval()
 
 
@@ -142,14 +153,18 @@ def make_autoencoder(vae):
 
 
 def make_clip(text, image):
-    """transformers' CLIPModel, both towers. OpenAI's configs name 2 as the end of text: the pooled token is then the largest id."""
+    """transformers' CLIPModel, both towers."""
     return CLIPModel(CLIPConfig(
-        text_config={'vocab_size': text.vocab_size, 'max_position_embeddings': text.max_position_embeddings,
-                     'hidden_size': text.hidden_size, 'intermediate_size': text.intermediate_size,
-                     'num_hidden_layers': text.num_hidden_layers, 'num_attention_heads': text.num_attention_heads,
-                     'hidden_act': text.hidden_act, 'eos_token_id': 2, 'projection_dim': text.projection_dim},
+        text_config=_clip_text(text),
         vision_config={'image_size': image.image_size, 'patch_size': image.patch_size, 'hidden_size': image.hidden_size,
                        'intermediate_size': image.intermediate_size, 'num_hidden_layers': image.num_hidden_layers,
                        'num_attention_heads': image.num_attention_heads, 'hidden_act': image.hidden_act,
                        'projection_dim': image.projection_dim},
         projection_dim=text.projection_dim))
+
+
+def _clip_text(text):
+    """OpenAI's configs name 2 as the end of text: the pooled token is then the largest id."""
+    return {'vocab_size': text.vocab_size, 'max_position_embeddings': text.max_position_embeddings, 'hidden_size': text.hidden_size,
+            'intermediate_size': text.intermediate_size, 'num_hidden_layers': text.num_hidden_layers,
+            'num_attention_heads': text.num_attention_heads, 'hidden_act': text.hidden_act, 'eos_token_id': 2, 'projection_dim': text.projection_dim}

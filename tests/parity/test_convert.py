@@ -110,6 +110,13 @@ def test_outputs_are_those_of_the_torch_side(torch_side, converted):
         assert error < 1e-4, (what, error)
 
 
+def test_outputs_of_a_diffusers_directory(torch_side, converted, tmp_path):
+    """The names of long ago, read by diffusers' network; `converted` has the same bytes as what this directory gives."""
+    src = write(torch_side[1], tmp_path, 'diffusers, old names', torch_side[0] / 'tokenizer')
+    for what, error in compare(src, converted):
+        assert error < 1e-4, (what, error)
+
+
 def test_ema(torch_side, converted, tmp_path):
     folder, models = torch_side
     src = write(models, tmp_path, 'ema', None)
