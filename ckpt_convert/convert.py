@@ -7,9 +7,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from diffdis_ms.files import sha256
+from diffdis_ms.model_dir import save_model
 
+from ckpt_convert.plan import complaints, make_plan
 from ckpt_convert.source import open_source
 from ckpt_convert.tensors import CheckpointError
+from ckpt_convert.vocabulary import find_tokenizer
 
 
 class Watched:
@@ -45,7 +48,7 @@ def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, em
     text_source = open_source(text_encoder, 'clip') if text_encoder else None
     paths = source.paths + (text_source.paths if text_source else [])
     with ThreadPoolExecutor(1) as hashing:
-        hashes = hashing.map(sha256, paths)      # beside all else; MindSpore's import alone takes a second
+        hashes = hashing.map(sha256, paths)      # beside all else
         try:
             plan, tokenizer = _prepare(source, text_source, vocab, dtype, seed, overrides, allow_unmapped)
             rows = [c for network in plan.networks.values() for c in network.values()]
@@ -66,8 +69,6 @@ def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, em
 
 def _prepare(source, text_source, vocab, dtype, seed, overrides, allow_unmapped):
     """(plan, tokenizer), or a CheckpointError that says what does not fit."""
-    from ckpt_convert.plan import complaints, make_plan
-    from ckpt_convert.vocabulary import find_tokenizer
     plan = make_plan(source, text_source, overrides, dtype, seed)
     if allow_unmapped:
         plan.unused.update({name: 'has no place; left out as asked' for name in plan.unmapped})
@@ -78,7 +79,6 @@ def _prepare(source, text_source, vocab, dtype, seed, overrides, allow_unmapped)
 
 
 def _write(dst, plan, tokenizer, rows, manifest):
-    from diffdis_ms.model_dir import save_model
     with tqdm(total=sum(c.nbytes for c in rows), unit='B', unit_scale=True, desc='converting', disable=None) as bar:
         networks = {stem: {name: Watched(c, bar) for name, c in network.items()} for stem, network in plan.networks.items()}
         save_model(dst, plan.config, networks, tokenizer, manifest)

@@ -96,7 +96,7 @@ class LazyTensor:
         stored = DTYPES[self.kind]
         if not self.size:
             return np.zeros(self.shape, self.dtype)
-        if self.strides == contiguous_strides(self.shape):
+        if self._is_contiguous():
             array = np.empty(self.shape, stored)
             self.file.read_into(memoryview(array.reshape(-1).view(np.uint8)), self.start)
         else:
@@ -110,7 +110,7 @@ class LazyTensor:
     @property
     def is_plain(self):
         """Whether the file holds the values of `numpy()` byte by byte."""
-        return self.kind != 'BF16' and self.strides == contiguous_strides(self.shape)
+        return self.kind != 'BF16' and self._is_contiguous()
 
     def pieces(self, buffers):
         """The bytes of a plain tensor, read into buffers in turn (an iterator of them): see `files.write_weights`."""
@@ -120,6 +120,9 @@ class LazyTensor:
             self.file.read_into(piece, start)
             start, left = start + piece.nbytes, left - piece.nbytes
             yield piece
+
+    def _is_contiguous(self):
+        return self.strides == contiguous_strides(self.shape)
 
     def _gather(self, stored):
         flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)

@@ -64,8 +64,9 @@ def _manifest(dst):
 
 
 def _text_source(made, text_encoder):
-    if text_encoder is None and len(made.get('text_encoder') or '') and Path(made['text_encoder']).exists():
-        text_encoder = made['text_encoder']
+    remembered = made.get('text_encoder')
+    if text_encoder is None and remembered and Path(remembered).exists():
+        text_encoder = remembered
     return open_source(text_encoder, 'clip') if text_encoder else None
 
 

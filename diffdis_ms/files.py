@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
@@ -52,6 +53,21 @@ def _is_alive(pid):
     except (ValueError, OverflowError, PermissionError):
         pass
     return True
+
+
+@contextmanager
+def whole_file(path):
+    """A binary file to write to, which takes the place of `path` once all of it is on the disk; an error leaves `path` as it was."""
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with open(temporary, 'wb') as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_flushed(path, data):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from diffdis_ms.cli import run
+from diffdis_ms.files import whole_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 NAMES = {'convert': 'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s load-and-save'}
@@ -45,9 +46,8 @@ def main():
     for line in module.lines(result):
         print(line)
     if args.out:
-        temporary = Path(f'{args.out}.{os.getpid()}.tmp')
-        temporary.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
-        temporary.replace(args.out)
+        with whole_file(args.out) as f:
+            f.write((json.dumps(result, indent=1) + '\n').encode())
 
 
 if __name__ == '__main__':

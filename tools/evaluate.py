@@ -4,9 +4,7 @@ import time
 from pathlib import Path
 
 from diffdis_ms.cli import run
-
-BENCHMARK_SETS = ('cifar10', 'cifar100', 'caltech101', 'stanfordcars', 'flowers102', 'food101', 'sun397', 'dtd', 'aircraft', 'oxfordpets',
-                  'eurosat', 'imagenet')
+from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
 
 EXAMPLES = """examples:
   python tools/evaluate.py zeroshot --model outputs/demo/model --dataset emoji --data-root outputs/demo/data --out zeroshot.json
@@ -31,7 +29,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(dest='task', metavar='TASK', required=True, help='zeroshot, retrieval or generation')
     for name, text, sets in (('zeroshot', 'zero-shot classification: acc1, acc5, mean_per_class_recall',
-                              'emoji, folder, webdataset, ' + ', '.join(BENCHMARK_SETS)),
+                              'emoji, folder, webdataset, ' + ', '.join(DATASET_TEMPLATES)),
                              ('retrieval', 'image-text retrieval: R@1, R@5, R@10 both ways', 'emoji, coco, flickr30k or captions')):
         task = tasks.add_parser(name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
         task.add_argument('--model', required=True, metavar='DIR', help='model directory')

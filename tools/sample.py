@@ -1,7 +1,6 @@
 """Draw pictures from texts."""
 import argparse
 import json
-import os
 from pathlib import Path
 
 from PIL import Image
@@ -10,6 +9,7 @@ from tqdm import tqdm
 from diffdis_ms.cli import run
 from diffdis_ms.config import ConfigError
 from diffdis_ms.diffusion.process import starting_noise
+from diffdis_ms.files import whole_file
 
 EXAMPLES = """examples:
   python tools/sample.py --model outputs/demo/model --prompt 'woman cook dark skin tone' 'flag of France' --out pictures --grid
@@ -62,9 +62,8 @@ def settle(out, names, prompts, settings, rank):
         if not same:
             raise ConfigError(f'{file} belongs to other texts or settings: choose another --out, or remove it with its pictures')
     elif rank == 0:
-        temporary = out / f'.prompts.{os.getpid()}.tmp'
-        temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-        temporary.replace(file)
+        with whole_file(file) as f:
+            f.write((json.dumps(wanted, indent=1, ensure_ascii=False) + '\n').encode())
 
 
 def draw(pipe, args, out, names, prompts, rank, size):
@@ -76,9 +75,8 @@ def draw(pipe, args, out, names, prompts, rank, size):
         images = pipe.generate([prompts[i] for i in filled], args.steps, args.guidance_weight, args.sampler,
                                latents=starting_noise(filled, args.seed, pipe.latent_shape), progress=len(missing) == 1)
         for i, image in zip(batch, images):
-            temporary = out / f'.{names[i]}.{os.getpid()}.tmp'
-            image.save(temporary, 'PNG')
-            temporary.replace(out / names[i])
+            with whole_file(out / names[i]) as f:
+                image.save(f, 'PNG')
     return len(missing)
 
 

@@ -192,16 +192,9 @@ def read_all(caption_set, image_size, num_workers=2, progress=True):
     Raises:
         ConfigError: no sample is good.
     """
-    def load(i):
-        try:
-            sample = caption_set.read(i)
-        except BadSample as e:
-            return e
-        return to_pixels(resize_center_crop(sample.image, image_size)), sample.caption, sample.label, sample.key
-
     rows, skipped = [], dict(getattr(caption_set, 'skipped', {}))
     with ThreadPoolExecutor(num_workers) as pool:
-        stream = ordered_map(pool, load, range(len(caption_set)), 64 * num_workers)
+        stream = ordered_map(pool, lambda i: read_pixels(caption_set, i, image_size), range(len(caption_set)), 64 * num_workers)
         for i, row in tqdm(stream, total=len(caption_set), desc='reading', disable=None if progress else True, leave=False):
             if isinstance(row, BadSample):
                 skipped[row.key] = row.reason
@@ -211,6 +204,15 @@ def read_all(caption_set, image_size, num_workers=2, progress=True):
         raise ConfigError(f'none of {len(caption_set)} samples can be used; the first: {next(iter(skipped.items()))}')
     pixels, captions, labels, keys, indices = zip(*rows)
     return Samples(np.stack(pixels), list(captions), list(labels), list(keys), np.array(indices), skipped)
+
+
+def read_pixels(caption_set, i, image_size):
+    """(pixels (3, S, S) uint8, caption, label, key) of sample `i`, or its BadSample: a thread hands on what it met."""
+    try:
+        sample = caption_set.read(i)
+    except BadSample as e:
+        return e
+    return to_pixels(resize_center_crop(sample.image, image_size)), sample.caption, sample.label, sample.key
 
 
 def ordered_map(pool, function, items, window):

@@ -6,7 +6,6 @@ a killed run goes on where it was and the result is the same to the last bit for
 import hashlib
 import io
 import json
-import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.loader import ordered_map
-from diffdis_ms.data.transforms import resize_center_crop, to_pixels
+from diffdis_ms.data.loader import ordered_map, read_pixels
 from diffdis_ms.data.webdataset import BadSample
 from diffdis_ms.diffusion.process import starting_noise
+from diffdis_ms.files import whole_file
 
 READERS = 2                                      # threads that decode images
 
@@ -114,15 +113,8 @@ def parts_directory(out, **identity):
 
 def _embed(encoder, reader, rows, samplings, pool):
     """One batch: arrays for an .npz file."""
-    def load(i):
-        try:
-            sample = reader.read(i)
-        except BadSample as e:
-            return e
-        return to_pixels(resize_center_crop(sample.image, encoder.image_size)), sample.caption, sample.label, sample.key
-
     pixels, indices, labels, about = [], [], [], {'captions': [], 'keys': [], 'skipped': {}}
-    for i, row in ordered_map(pool, load, rows, 4 * READERS):
+    for i, row in ordered_map(pool, lambda i: read_pixels(reader, i, encoder.image_size), rows, 4 * READERS):
         if isinstance(row, BadSample):
             about['skipped'][row.key] = row.reason
             continue
@@ -143,12 +135,8 @@ def _embed(encoder, reader, rows, samplings, pool):
 def _save(parts, i, arrays):
     if parts is None or not parts.is_dir():      # gone: another process had all of it, and the result is written
         return
-    temporary = parts / f'.{i:06d}.{os.getpid()}.tmp'
-    with open(temporary, 'wb') as f:
+    with whole_file(parts / f'{i:06d}.npz') as f:
         np.savez(f, **arrays)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, parts / f'{i:06d}.npz')
 
 
 def _load(parts, i):

@@ -13,7 +13,7 @@ from ckpt_convert.name_map import field_name
 from ckpt_convert.reader import open_checkpoint
 from diffdis_ms.config import ConfigError
 from diffdis_ms.evaluate.pictures import over_images, read_rgb
-from diffdis_ms.files import flush
+from diffdis_ms.files import whole_file
 from diffdis_ms.models.inception import InceptionV3
 
 SIZE, WIDTH = 299, 2048
@@ -123,16 +123,10 @@ def read_cached(path, count):
 
 def write_cached(path, features):
     """Write a cache file whole; where that is impossible there is a warning and no cache."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, 'wb') as file:
-                np.savez(file, features=features)
-            flush(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            np.savez(file, features=features)
     except OSError as e:
         warnings.warn(f'features cannot be cached in {path.parent}: {e.strerror or e}', stacklevel=2)
 

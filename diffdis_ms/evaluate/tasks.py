@@ -1,6 +1,5 @@
 """From a model and a data set to a result: what `tools/evaluate.py` and the demo call."""
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from diffdis_ms.data.webdataset import CaptionSet
 from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
 from diffdis_ms.evaluate.retrieval import retrieval_metrics
 from diffdis_ms.evaluate.zeroshot import confusion, zeroshot_metrics
-from diffdis_ms.files import sha256
+from diffdis_ms.files import sha256, whole_file
 from diffdis_ms.model_dir import MANIFEST
 
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
@@ -152,9 +151,8 @@ def write_result(path, result, started):
     """One result file, whole or not at all; `seconds` is the time since `started` (time.monotonic)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(json.dumps({**result, 'seconds': time.monotonic() - started}, indent=1) + '\n')
-    os.replace(temporary, path)
+    with whole_file(path) as f:
+        f.write((json.dumps({**result, 'seconds': time.monotonic() - started}, indent=1) + '\n').encode())
 
 
 def finish(path, parts, result, started, rank=0):
