@@ -139,10 +139,11 @@ class InitConfig:
 
 @dataclass
 class DataConfig:
-    """Training pairs: a directory written by tools/prepare_data.py, or webdataset tars."""
-    path: str = ''                               # directory or glob of *.tar
+    """Training pairs: a directory written by tools/prepare_data.py, or anything else, which is checked once before the first step."""
+    path: str = ''                               # what open_captions reads: tars, MindRecord, csv, tsv, class folders
     num_workers: int = 2                         # threads that read and decode
     cache_in_memory: bool = False                # decode once; latents and text features are computed once, too
+    min_side: int = 16                           # pictures with a shorter side are skipped; at least 8
     random_flip: bool = False                    # mirrored images: wrong where the caption says left or right
     random_shift: int = 0                        # training images moved by up to this many pixels, padded white
 
@@ -294,6 +295,7 @@ def _validate_run(config):
     for key, value, low in (('train.batch_size', train.batch_size, 1), ('train.max_steps', train.max_steps, 1),
                             ('train.log_every', train.log_every, 1), ('train.checkpoint_every', train.checkpoint_every, 1),
                             ('train.keep_checkpoints', train.keep_checkpoints, 1), ('data.num_workers', config.data.num_workers, 1),
+                            ('data.min_side', config.data.min_side, 8),
                             ('optimizer.warmup_steps', optimizer.warmup_steps, 0), ('optimizer.learning_rate', optimizer.learning_rate, 0),
                             ('optimizer.new_learning_rate', optimizer.new_learning_rate, 0),
                             ('optimizer.max_grad_norm', optimizer.max_grad_norm, 0)):

@@ -59,7 +59,7 @@ def _is_alive(pid):
 def whole_file(path):
     """A binary file to write to, which takes the place of `path` once all of it is on the disk; an error leaves `path` as it was."""
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')      # machines may share the directory
     try:
         with open(temporary, 'wb') as f:
             yield f

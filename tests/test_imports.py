@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ALLOWED = {                                      # package below diffdis_ms -> what of diffdis_ms it may import
     'diffusion': {'config', 'diffusion'},
-    'data': {'config', 'data'},
+    'data': {'config', 'data', 'files'},
     'models': {'config', 'models'},
     'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'train'},
     'evaluate': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'evaluate'},

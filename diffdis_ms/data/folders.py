@@ -14,7 +14,7 @@ class ImageFolder:
     """`root/<class name>/<image>`, both sorted; the class name is the caption, its place the label.
 
     Attributes:
-        class_names: list of the class folders' names.
+        class_names: list of the class folders' names. files, folder: the images, and the root.
     """
 
     def __init__(self, root):
@@ -28,6 +28,7 @@ class ImageFolder:
             raise ConfigError(f'{root} has no images in class folders; expected {root}/<class name>/<images>')
         self.class_names = [folder.name for folder, _ in folders]
         self._samples = [(path, label) for label, (_, images) in enumerate(folders) for path in images]
+        self.files, self.folder = [path for path, _ in self._samples], self.root
 
     def __len__(self):
         return len(self._samples)
@@ -43,7 +44,7 @@ class CsvFolder:
     """The MindSpore Stable Diffusion examples' format: csv files with the header `dir,text`, image paths relative to the csv.
 
     Attributes:
-        class_names: None.
+        class_names: None. files, folder: the csv files and the images that they name, and where the first lies.
     """
     class_names = None
 
@@ -61,6 +62,7 @@ class CsvFolder:
         self._rows = [(file.parent, *row) for file in files for row in _read_csv(file)]
         if not self._rows:
             raise ConfigError(f'{path}: no row below the header')
+        self.files, self.folder = files + [folder / name for folder, name, _ in self._rows], files[0].absolute().parent
 
     def __len__(self):
         return len(self._rows)

@@ -1,15 +1,18 @@
 """Endless, exactly resumable batches of a caption set; and one pass over it for evaluation."""
+import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Dict, List, Optional
 
 import numpy as np
 from tqdm import tqdm
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.transforms import resize_center_crop, to_pixels
+from diffdis_ms.data.check import good_samples, one_line
+from diffdis_ms.data.order import GlobalOrder, generator
+from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop, to_pixels
 from diffdis_ms.data.webdataset import BadSample
 
 _BATCHES_AHEAD = 3
@@ -18,7 +21,7 @@ _BATCHES_AHEAD = 3
 @dataclass
 class Batch:
     """What a training step gets."""
-    pixels: np.ndarray                           # uint8 (B, 3, S, S)
+    pixels: np.ndarray                           # uint8 (B, 3, S, S), B = batch_size / size
     captions: List[str]
     indices: np.ndarray                          # int64 (B,): positions in the caption set
 
@@ -35,19 +38,22 @@ class Samples:
 
 
 class Loader:
-    """Batches without end. Each epoch is a permutation drawn from (seed, epoch) alone; its last incomplete batch is dropped.
+    """Batches without end, the same stream for one process and for many.
 
-    A sample that cannot be used is left out and recorded, and the next one of the permutation takes its place.
+    Epoch e is a permutation of the good samples drawn from (seed, e) alone, batch k the samples [k * batch_size, (k + 1) * batch_size) of
+    all epochs in a row (`GlobalOrder`), and of it this process gets every size-th one from `rank` on. So all processes make the same
+    number of steps whatever the number of samples, each good sample is seen exactly once an epoch, and a position counts for any
+    number of processes.
 
     Attributes:
-        skipped: dict key -> reason of all samples found bad so far.
+        good: int64, indices of the samples that can be used. skipped: dict key -> reason of all others.
     """
 
     def __init__(self, caption_set, batch_size, image_size, seed, num_workers=2, cache=False, random_flip=False,
-                 random_shift=0, shuffle=True):
+                 random_shift=0, shuffle=True, rank=0, size=1, min_side=MIN_SIDE, check_directory=None):
         """Args:
-            caption_set: has `len()` and `read(i) -> Sample`; `read` is called from several threads.
-            batch_size: samples a batch.
+            caption_set: has `len()` and `read(i) -> Sample`; `read` is called from several threads. See `check.good_samples`.
+            batch_size: samples a batch, over all processes (and accumulation steps); `size` must divide it.
             image_size: pixels; images are resized and cropped to it.
             seed: integer >= 0; decides order and augmentation.
             num_workers: threads that read and decode.
@@ -55,89 +61,87 @@ class Loader:
             random_flip: mirror half of the images.
             random_shift: move images by up to so many pixels each way, padded white.
             shuffle: off: every epoch in the set's own order.
+            rank, size: number of this process and of all.
+            min_side: pictures with a shorter side are skipped (not where the set is good by construction).
+            check_directory: where the verdict on the samples is kept if the data's own directory cannot be written.
 
         Raises:
-            ConfigError: the set has fewer samples than a batch, or a number is out of range.
+            ConfigError: the set has fewer good samples than a batch, or a number is out of range.
         """
         for name, value, low in (('batch_size', batch_size, 1), ('image_size', image_size, 1), ('seed', seed, 0),
-                                 ('num_workers', num_workers, 1), ('random_shift', random_shift, 0)):
+                                 ('num_workers', num_workers, 1), ('random_shift', random_shift, 0), ('size', size, 1)):
             if value < low:
                 raise ConfigError(f'{name}: {value} is below {low}')
+        if not 0 <= rank < size:
+            raise ConfigError(f'rank: {rank} is not in 0..{size - 1}')
+        if batch_size % size:
+            raise ConfigError(f'train.batch_size: {batch_size} samples cannot be shared equally by {size} processes; make it a multiple of {size}')
+        if len(caption_set) < batch_size:        # before all of them are read
+            raise ConfigError(_too_few(len(caption_set), batch_size, getattr(caption_set, 'skipped', {})))
         self.caption_set, self.batch_size, self.image_size, self.seed = caption_set, batch_size, image_size, seed
-        self.num_workers, self.random_flip, self.random_shift, self.shuffle = num_workers, random_flip, random_shift, shuffle
-        self.skipped = dict(getattr(caption_set, 'skipped', {}))
-        self._bad = set()                        # indices
+        self.num_workers, self.random_flip, self.random_shift = num_workers, random_flip, random_shift
+        self.rank, self.size = rank, size
+        self.good, self.skipped = good_samples(caption_set, min_side, check_directory, num_workers, rank, size)
+        if len(self.good) < batch_size:
+            raise ConfigError(_too_few(len(self.good), batch_size, self.skipped))
+        self._order = GlobalOrder(self.good, batch_size, seed, shuffle)
         self._cache = {} if cache else None
-        self._epoch = self._position = 0         # where the next batch starts
-        if len(caption_set) < batch_size:
-            raise ConfigError(self._too_few(len(caption_set)))
+        self._next = 0                           # number of the next batch
 
     def __iter__(self):
-        """Yields `Batch` for ever, from where `state()` stands.
+        """Yields `Batch` for ever, this process' part, from where `state()` stands.
 
         Raises:
-            ConfigError: a whole epoch has fewer good samples than one batch.
+            ConfigError: a sample that was good when it was checked cannot be read any more; its key is named.
         """
-        pool = ThreadPoolExecutor(self.num_workers)
+        pool, number, rows = ThreadPoolExecutor(self.num_workers), self._next, self.batch_size // self.size
         try:
-            epoch, start = self._epoch, self._position
-            rows, full = [], start > 0           # full: the epoch has given a batch
-            stream = ordered_map(pool, self._load, self._order(epoch, start), self.batch_size * _BATCHES_AHEAD)
-            for (its_epoch, position, index), row in stream:
-                if its_epoch != epoch:
-                    if not full:
-                        raise ConfigError(self._too_few(len(rows)))
-                    epoch, rows, full = its_epoch, [], False
-                if row is None:
-                    continue
-                rows.append((index, *row))
-                if len(rows) == self.batch_size:
-                    indices, pixels, captions = zip(*rows)
-                    rows, full = [], True
-                    self._epoch, self._position = epoch, position + 1
-                    yield Batch(np.stack(pixels), list(captions), np.array(indices, np.int64))
+            stream = ordered_map(pool, self._load, self._items(number), rows * _BATCHES_AHEAD)
+            while True:
+                items, loaded = zip(*islice(stream, rows))
+                number += 1
+                self._next = number
+                pixels, captions = zip(*loaded)
+                yield Batch(np.stack(pixels), list(captions), np.array([index for _, index in items], np.int64))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def state(self):
-        """Where the stream stands after the last batch that was yielded: a JSON-able dict for `restore`."""
-        return {'epoch': self._epoch, 'position': self._position, 'seed': self.seed, 'num_samples': len(self.caption_set)}
+        """Where the stream stands after the last batch that was yielded: a JSON-able dict for `restore`, equal on all processes."""
+        epoch, position = divmod(self._next * self.batch_size, len(self.good))
+        return {'epoch': epoch, 'position': position, **self._identity()}
 
     def restore(self, state):
-        """Continue after the batch that `state()` was taken at; counts for iterators made from now on.
+        """Continue after the batch that `state()` was taken at, by any number of processes; counts for iterators made from now on.
 
         Raises:
-            ConfigError: the state is of another seed or of a set with another number of samples.
+            ConfigError: the state is of another seed, batch size or set of good samples.
         """
-        for key, mine in (('seed', self.seed), ('num_samples', len(self.caption_set))):
-            if state[key] != mine:
-                raise ConfigError(f'the data position was saved with {key} = {state[key]}, this run has {mine}: it cannot be continued')
-        self._epoch, self._position = state['epoch'], state['position']
+        for key, mine in self._identity().items():
+            if state.get(key) != mine:
+                raise ConfigError(f'the data position was saved with {key} = {state.get(key)}, this run has {mine}: it cannot be continued')
+        self._next = (state['epoch'] * len(self.good) + state['position']) // self.batch_size
 
-    def _order(self, epoch, position):
-        while True:
-            size = len(self.caption_set)
-            order = self._rng(epoch).permutation(size) if self.shuffle else np.arange(size)
-            for place in range(position, size):
-                yield epoch, place, int(order[place])
-            epoch, position = epoch + 1, 0
+    def _identity(self):
+        """What decides the stream. `good_samples` is a checksum: it tells processes apart that see different data."""
+        return {'seed': self.seed, 'batch_size': self.batch_size, 'num_samples': len(self.caption_set), 'num_good': len(self.good),
+                'good_samples': zlib.crc32(self.good.tobytes())}
 
-    def _rng(self, *key):
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, *key))))
+    def _items(self, number):
+        for k in count(number):
+            epochs, samples = self._order.batch(k)
+            yield from zip(epochs[self.rank::self.size].tolist(), samples[self.rank::self.size].tolist())
 
     def _load(self, item):
-        """(epoch, position, index) -> (pixels, caption), or None for a bad sample."""
-        epoch, _, index = item
-        if index in self._bad:
-            return None
+        """(epoch, index) -> (pixels, caption)."""
+        epoch, index = item
         row = self._cache.get(index) if self._cache is not None else None
         if row is None:
             try:
                 sample = self.caption_set.read(index)
             except BadSample as e:
-                self.skipped[e.key] = e.reason
-                self._bad.add(index)
-                return None
+                raise ConfigError(f'sample {e.key} could be used when the data was checked and cannot now ({e.reason}): the data has '
+                                  'changed; restore it, or write it anew with tools/prepare_data.py') from None
             row = to_pixels(resize_center_crop(sample.image, self.image_size)), sample.caption
             if self._cache is not None:
                 self._cache[index] = row
@@ -147,17 +151,18 @@ class Loader:
     def _augment(self, pixels, epoch, index):
         if not (self.random_flip or self.random_shift):
             return pixels
-        rng = self._rng(epoch, index + 1)        # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
+        rng = generator(self.seed, epoch, index + 1)     # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
         flip = rng.integers(2)
         down, right = rng.integers(-self.random_shift, self.random_shift + 1, 2)
         if self.random_flip and flip:
             pixels = pixels[:, :, ::-1]
         return shift(pixels, int(down), int(right))
 
-    def _too_few(self, good):
-        reasons = '; '.join(f'{k}: {v}' for k, v in islice(self.skipped.items(), 3))
-        return (f'{good} good samples ({len(self.skipped)} skipped{", for example " + reasons if reasons else ""}) do not fill one batch '
-                f'of {self.batch_size}; lower train.batch_size or mend the data')
+
+def _too_few(good, batch_size, skipped):
+    reasons = '; '.join(f'{one_line(k)}: {v}' for k, v in islice(skipped.items(), 3))
+    return (f'{good} good samples ({len(skipped)} skipped{", for example " + reasons if reasons else ""}) do not fill one batch '
+            f'of {batch_size}; lower train.batch_size or mend the data')
 
 
 def shift(pixels, down, right):

@@ -10,11 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from diffdis_ms.config import ConfigError
+from diffdis_ms.data.check import write_skipped
 from diffdis_ms.data.loader import ordered_map
 from diffdis_ms.data.transforms import resize_center_crop
-from diffdis_ms.data.webdataset import BadSample, TarWriter
-
-SUMMARY = 'summary.json'
+from diffdis_ms.data.webdataset import SUMMARY, BadSample, TarWriter
 
 
 @contextlib.contextmanager
@@ -59,10 +58,9 @@ def check_out(out, overwrite=False):
 def write_summary(directory, summary):
     """Write summary.json, and skipped.txt with a line `key<TAB>reason` for each of `summary['skipped']` (dict key -> reason)."""
     directory = Path(directory)
-    lines = [f'{key}\t{reason}\n' for key, reason in summary['skipped'].items()]
-    (directory / 'skipped.txt').write_text(''.join(lines), encoding='utf-8')
+    write_skipped(directory / 'skipped.txt', summary['skipped'])
     text = json.dumps(summary, ensure_ascii=False, indent=1)
-    (directory / SUMMARY).write_text(text + '\n', encoding='utf-8')
+    (directory / SUMMARY).write_text(text + '\n', encoding='utf-8', errors='backslashreplace')     # names in a tar may hold any bytes
 
 
 def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=False, progress=True):

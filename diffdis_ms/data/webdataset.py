@@ -15,6 +15,7 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES, BadImage, decode_image
 
 MAX_MEMBER_BYTES = 64 * 2 ** 20
+SUMMARY = 'summary.json'                         # beside the tars that tools/prepare_data.py has written
 
 _NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')    # key: everything up to the first dot of the last part
 _BLOCK = tarfile.BLOCKSIZE
@@ -45,6 +46,7 @@ class CaptionSet:
         paths: the tars.
         class_names: list from `classnames.txt` beside the tars or one folder up (CLIP_benchmark's layout), or None.
         skipped: dict key -> reason of samples already lost while indexing (no image, cut by the tar's end).
+        files, folder: the tars, and where they lie. checked: tools/prepare_data.py wrote them, so that all samples are good.
     """
 
     def __init__(self, path, require_caption=True, max_member_bytes=MAX_MEMBER_BYTES):
@@ -67,8 +69,9 @@ class CaptionSet:
             self._index(tar)
         if not self._samples:
             raise ConfigError(f'{path}: no image in {len(self.paths)} tar file(s); expected members like 000001.png with 000001.txt')
-        folder = self.paths[0].absolute().parent
-        self.class_names = read_class_names(folder) or read_class_names(folder.parent)
+        self.files, self.folder = self.paths, self.paths[0].absolute().parent
+        self.class_names = read_class_names(self.folder) or read_class_names(self.folder.parent)
+        self.checked = not self.skipped and prepared_samples(self.folder) == len(self)
 
     def __len__(self):
         return len(self._samples)
@@ -87,6 +90,8 @@ class CaptionSet:
         caption = caption.strip() if isinstance(caption, str) else ''
         if self.require_caption and not caption:
             raise BadSample(key, 'no caption')
+        if any('\ud800' <= c <= '\udfff' for c in caption):      # JSON can write them
+            raise BadSample(key, 'the caption has halves of characters')
         try:
             image = decode_image(content[image_extension])
         except BadImage as e:
@@ -122,7 +127,8 @@ class CaptionSet:
         for key, extensions in samples.items():
             if key not in cut and not any(e in extensions for e in _IMAGES):
                 cut[key] = 'no image'
-        self.skipped.update(cut)
+        for key, reason in cut.items():          # shards may number their samples from 0 each
+            self.skipped[key if key not in self.skipped else f'{path.name}/{key}'] = reason
         self._samples += [(path, key, extensions) for key, extensions in samples.items() if key not in cut]
 
 
@@ -178,7 +184,7 @@ class TarWriter:
         if label is not None:
             self._add(key, 'cls', str(label).encode())
         if meta is not None:
-            self._add(key, 'json', json.dumps(meta, ensure_ascii=False, sort_keys=True).encode('utf-8'))
+            self._add(key, 'json', json.dumps(meta, ensure_ascii=False, sort_keys=True).encode('utf-8', 'backslashreplace'))
         self.num_samples += 1
         if self.num_samples % self.samples_per_shard == 0:
             self._finish()
@@ -210,6 +216,15 @@ def read_class_names(directory):
         return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise ConfigError(f'{path} is not UTF-8 text') from None
+
+
+def prepared_samples(directory):
+    """Number of samples that summary.json, written by tools/prepare_data.py, says a directory holds; None without one."""
+    try:
+        summary = json.loads((Path(directory) / SUMMARY).read_bytes())
+        return summary['num_kept']
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
 
 
 _IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)

@@ -63,7 +63,7 @@ def train(config, report=print):
     captions = open_captions(config.data.path)
     data = config.data
     loader = Loader(captions, config.train.batch_size, config.model.image_size, config.seed, data.num_workers,
-                    data.cache_in_memory, data.random_flip, data.random_shift)
+                    data.cache_in_memory, data.random_flip, data.random_shift, min_side=data.min_side, check_directory=output)
     setup = build(config, captions)
     units, optimizer, schedules = build_optimizer(config, list(setup.objective.trainable_params()))
     step_cell = TrainStep(setup.objective, units, optimizer, config)
@@ -181,10 +181,11 @@ def latent_scale(setup, networks, config):
     for p in vae.get_parameters():
         p.set_data(Tensor(networks['vae'][p.name]))
     captions = open_captions(config.data.path)
-    loader = Loader(captions, config.train.batch_size, config.model.image_size, config.seed, config.data.num_workers)
+    loader = Loader(captions, config.train.batch_size, config.model.image_size, config.seed, config.data.num_workers,
+                    min_side=config.data.min_side, check_directory=config.output_dir)
     encoders = Encoders(vae, None, None, config.model, config.train.batch_size)
     batches = iter(loader)
-    latents = [encoders.encode_images(next(batches).pixels) for _ in range(min(8, len(captions) // config.train.batch_size))]
+    latents = [encoders.encode_images(next(batches).pixels) for _ in range(min(8, len(loader.good) // config.train.batch_size))]
     batches.close()
     return float(vae.scaling_factor / np.std(latents))
 

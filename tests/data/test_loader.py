@@ -42,10 +42,26 @@ def test_batches_match_their_samples():
         assert batch.pixels[:, 0, 0, -1].tolist() == batch.indices.tolist()
 
 
-def test_each_epoch_is_another_permutation_without_its_last_incomplete_batch():
-    epochs = np.array(take(Loader(Numbers(10), 3, 8, seed=0), 9)).reshape(3, 9)
-    assert all(len(set(epoch)) == 9 for epoch in epochs)
-    assert not (epochs[0] == epochs[1]).all() and not (epochs[0] == epochs[2]).all()
+@pytest.mark.parametrize('count, size', [(10, 3), (12, 4), (7, 4), (5, 4), (4, 4), (50, 7)])
+def test_each_epoch_is_another_permutation_and_no_batch_holds_a_sample_twice(count, size):
+    batches = take(Loader(Numbers(count), size, 8, seed=0), 6 * count)
+    stream = [i for batch in batches for i in batch]
+    epochs = [stream[e * count:(e + 1) * count] for e in range(6)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 3
+    assert all(len(set(batch)) == size for batch in batches)
+
+
+@pytest.mark.parametrize('count, size', [(23, 6), (10, 6)])
+def test_processes_together_see_the_batches_of_one(count, size):
+    whole = list(islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3), 12))
+    for ranks in (2, 3):
+        parts = [islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3, rank=r, size=ranks), 12) for r in range(ranks)]
+        for expected, batches in zip(whole, zip(*parts)):
+            for rank, batch in enumerate(batches):
+                np.testing.assert_array_equal(batch.indices, expected.indices[rank::ranks])
+                np.testing.assert_array_equal(batch.pixels, expected.pixels[rank::ranks])
+                assert batch.captions == expected.captions[rank::ranks]
 
 
 def test_order_depends_on_the_seed_and_on_nothing_else():
@@ -56,24 +72,34 @@ def test_order_depends_on_the_seed_and_on_nothing_else():
 
 
 @pytest.mark.parametrize('stop', [1, 2, 3, 4, 7])
-def test_stream_continues_exactly_after_restore(stop):
-    def make():
-        return Loader(Numbers(11, bad={2, 5}), 2, 8, seed=3, random_flip=True, random_shift=2)
-    whole = list(islice(make(), 12))
-    first, second = make(), make()
-    list(islice(first, stop))
-    second.restore(json.loads(json.dumps(first.state())))
-    for resumed, expected in zip(islice(second, 12 - stop), whole[stop:]):
-        np.testing.assert_array_equal(resumed.indices, expected.indices)
-        np.testing.assert_array_equal(resumed.pixels, expected.pixels)
+@pytest.mark.parametrize('before, after', [(1, 1), (2, 1), (1, 4)])
+def test_stream_continues_exactly_after_restore_whatever_the_number_of_processes(stop, before, after):
+    def make(rank, size):
+        return Loader(Numbers(11, bad={2, 5}), 4, 8, seed=3, random_flip=True, random_shift=2, rank=rank, size=size)
+    whole = list(islice(make(0, 1), 12))
+    first = [make(rank, before) for rank in range(before)]
+    for loader in first:
+        list(islice(loader, stop))
+    states = [json.loads(json.dumps(loader.state())) for loader in first]
+    assert all(state == states[0] for state in states)
+    for rank in range(after):
+        second = make(rank, after)
+        second.restore(states[0])
+        for resumed, expected in zip(islice(second, 12 - stop), whole[stop:]):
+            np.testing.assert_array_equal(resumed.indices, expected.indices[rank::after])
+            np.testing.assert_array_equal(resumed.pixels, expected.pixels[rank::after])
 
 
 def test_state_of_another_run_is_refused():
     state = Loader(Numbers(10), 2, 8, seed=0).state()
     with pytest.raises(ConfigError, match='seed'):
         Loader(Numbers(10), 2, 8, seed=1).restore(state)
-    with pytest.raises(ConfigError, match='num_samples'):
-        Loader(Numbers(11), 2, 8, seed=0).restore(state)
+    for other in (Loader(Numbers(11), 2, 8, seed=0), Loader(Numbers(10, bad={3}), 2, 8, seed=0), Loader(Numbers(10), 5, 8, seed=0)):
+        with pytest.raises(ConfigError, match='num_samples|num_good|batch_size'):
+            other.restore(state)
+    state = Loader(Numbers(10, bad={2}), 2, 8, seed=0).state()
+    with pytest.raises(ConfigError, match='good_samples'):
+        Loader(Numbers(10, bad={3}), 2, 8, seed=0).restore(state)
 
 
 def test_bad_samples_are_left_out_and_recorded():
@@ -81,7 +107,15 @@ def test_bad_samples_are_left_out_and_recorded():
     epochs = np.array(take(loader, 4)).reshape(2, 8)
     for epoch in epochs:
         assert set(epoch) == set(range(10)) - {1, 4}
-    assert loader.skipped == {'k1': 'broken', 'k4': 'broken'}
+    assert loader.skipped == {'k1': 'broken', 'k4': 'broken'} and loader.good.tolist() == [0, 2, 3, 5, 6, 7, 8, 9]
+
+
+def test_a_sample_that_breaks_after_the_check_is_named():
+    numbers = Numbers(8)
+    loader = Loader(numbers, 4, 8, seed=0)
+    numbers.bad = {5}
+    with pytest.raises(ConfigError, match='k5.*broken.*has changed'):
+        list(islice(loader, 2))
 
 
 @pytest.mark.parametrize('bad', [range(10), range(8)])
@@ -97,13 +131,18 @@ def test_fewer_samples_than_a_batch_and_bad_numbers_are_refused_at_once():
         Loader(Numbers(9), 3, 8, seed=0, num_workers=0)
     with pytest.raises(ConfigError, match='seed'):
         Loader(Numbers(9), 3, 8, seed=-1)
+    with pytest.raises(ConfigError, match='multiple of 2'):
+        Loader(Numbers(9), 3, 8, seed=0, size=2)
+    with pytest.raises(ConfigError, match='rank'):
+        Loader(Numbers(9), 4, 8, seed=0, rank=2, size=2)
 
 
 def test_cache_reads_each_sample_once():
     numbers = Numbers(8)
     loader = Loader(numbers, 4, 8, seed=0, cache=True, num_workers=1)
+    checked = numbers.reads
     list(islice(loader, 12))
-    assert numbers.reads == 8
+    assert checked == 8 and numbers.reads == 16
 
 
 def test_flip_and_shift_vary_by_epoch_and_sample_and_leave_the_cache_alone():
