@@ -166,7 +166,9 @@ class OptimizerConfig:
 class TrainConfig:
     """The joint objective (Eq. 9) and the run around it."""
     task: Literal['hybrid', 'gen', 'dis'] = 'hybrid'       # Table 4
-    batch_size: int = 256
+    batch_size: int = 256                        # pairs a device takes at once; the global batch is batch_size * accumulation_steps * devices
+    accumulation_steps: int = 1                  # the contrastive batch stays whole: only memory changes (and the time of one more forward)
+    precision: Literal['fp32', 'fp16', 'bf16'] = 'fp32'    # of matmuls and convolutions; norms, softmax, losses, weights and EMA stay fp32
     max_steps: int = 60000
     max_minutes: Optional[float] = None          # stop (and save) after this long, counted over resumes
     generation_batch_size: Optional[int] = None  # L_IG on the first so many pairs of a batch only (None: on all)
@@ -177,9 +179,13 @@ class TrainConfig:
     kl_weight: float = 1e-6                      # autoencoder only
     chroma_weight: float = 1.0                   # autoencoder only: extra weight of colour errors
     ema_decay: float = 0.9999
+    loss_scale: float = 65536.0                  # fp16 only: where the dynamic loss scale starts
+    loss_scale_window: int = 1000                # fp16 only: it doubles after so many steps without an overflow, and halves at one
     log_every: int = 10
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
+    tensorboard: bool = True                     # output_dir/tensorboard: scalars, the config, sample images
+    sample_every: int = 0                        # draw the first captions' pictures into TensorBoard every so many steps (0: never)
 
 
 @dataclass
@@ -293,6 +299,8 @@ def _validate_resnet(image):
 def _validate_run(config):
     train, optimizer = config.train, config.optimizer
     for key, value, low in (('train.batch_size', train.batch_size, 1), ('train.max_steps', train.max_steps, 1),
+                            ('train.accumulation_steps', train.accumulation_steps, 1), ('train.loss_scale', train.loss_scale, 1),
+                            ('train.loss_scale_window', train.loss_scale_window, 1), ('train.sample_every', train.sample_every, 0),
                             ('train.log_every', train.log_every, 1), ('train.checkpoint_every', train.checkpoint_every, 1),
                             ('train.keep_checkpoints', train.keep_checkpoints, 1), ('data.num_workers', config.data.num_workers, 1),
                             ('data.min_side', config.data.min_side, 8),
@@ -307,6 +315,8 @@ def _validate_run(config):
             raise ConfigError(f'{key}: {value} is not in [0, 1)')
     if train.generation_batch_size is not None and not 1 <= train.generation_batch_size <= train.batch_size:
         raise ConfigError(f'train.generation_batch_size: {train.generation_batch_size} is not in 1..train.batch_size = {train.batch_size}')
+    if train.precision == 'bf16' and config.device == 'CPU':
+        raise ConfigError('train.precision: MindSpore has no bf16 kernels for the CPU; use fp32 or fp16 there')
     if not train.freeze_text_encoder and config.data.cache_in_memory:
         raise ConfigError('data.cache_in_memory needs train.freeze_text_encoder: cached text features do not follow a text encoder that trains')
 

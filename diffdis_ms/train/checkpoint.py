@@ -1,36 +1,43 @@
-"""Training checkpoints: checkpoints/step_N/{state.safetensors, state.json}, whole or not there at all."""
+"""Training checkpoints: checkpoints/step_N/{state.safetensors, state.json, manifest.json}, whole or not there at all."""
 import json
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.files import write_directory, write_flushed, write_weights
-from diffdis_ms.model_dir import read_weights
+from diffdis_ms.files import sha256, write_directory, write_flushed, write_weights
+from diffdis_ms.model_dir import MANIFEST, read_weights
 
 
-def save_checkpoint(directory, step_cell, state, keep):
+def save_checkpoint(directory, step, state, keep):
     """Write step_N for state['step'], then drop all but the newest `keep`.
 
     Args:
-        directory: the run's `checkpoints`. step_cell: TrainStep; parameters, moments, averages and counters are kept.
+        directory: the run's `checkpoints`. step: TrainStep or AccumulatedStep; parameters, moments, averages and counters are kept.
         state: JSON-able: step, loader position, seconds.
     """
-    arrays = {p.name: np.atleast_1d(p.asnumpy()) for p in step_cell.get_parameters()}
+    arrays = {p.name: np.atleast_1d(p.asnumpy()) for p in step.get_parameters()}
 
     def fill(temporary):
-        write_weights(temporary / 'state.safetensors', arrays)
-        write_flushed(temporary / 'state.json', json.dumps(state).encode())
+        text = json.dumps(state).encode()
+        digest = write_weights(temporary / 'state.safetensors', arrays)
+        write_flushed(temporary / 'state.json', text)
+        files = {'state.safetensors': digest, 'state.json': sha256(temporary / 'state.json')}
+        manifest = {'step': state['step'], 'files': {name: {'bytes': (temporary / name).stat().st_size, 'sha256': digest}
+                                                     for name, digest in files.items()},
+                    'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')}}
+        write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
 
     write_directory(Path(directory) / f'step_{state["step"]}', fill)
     for old in checkpoints(directory)[:-keep]:
         shutil.rmtree(old)
 
 
-def load_checkpoint(path, step_cell):
+def load_checkpoint(path, step):
     """Restore what `save_checkpoint` wrote; returns its state.
 
     Raises:
@@ -38,7 +45,7 @@ def load_checkpoint(path, step_cell):
     """
     path = Path(path)
     arrays = read_weights(path / 'state.safetensors')
-    params = {p.name: p for p in step_cell.get_parameters()}
+    params = {p.name: p for p in step.get_parameters()}
     odd = sorted(set(arrays) ^ set(params)) or [n for n in params if arrays[n].size != params[n].size]
     if odd:
         raise ConfigError(f'checkpoint {path} belongs to another config: {odd[0]} differs (resume=none starts anew)')
@@ -51,22 +58,44 @@ def load_checkpoint(path, step_cell):
 
 
 def checkpoints(directory):
-    """Complete checkpoints, oldest first (an unfinished one has a temporary name)."""
+    """Checkpoints, oldest first (an unfinished one has a temporary name)."""
     found = [p for p in Path(directory).glob('step_*') if re.fullmatch(r'step_\d+', p.name) and p.is_dir()]
     return sorted(found, key=lambda p: int(p.name[5:]))
 
 
-def find_checkpoint(resume, directory):
-    """The checkpoint that `resume` (auto, none or a path) means, or None.
+def damage(path):
+    """What is wrong with a checkpoint, or None: all files of its manifest are there, as long as they were and with their sha256."""
+    try:
+        files = json.loads((Path(path) / MANIFEST).read_text())['files']
+        for name in ('state.safetensors', 'state.json'):
+            file = Path(path) / name
+            if file.stat().st_size != files[name]['bytes'] or sha256(file) != files[name]['sha256']:
+                return f'{name} is not what {MANIFEST} says'
+    except (OSError, ValueError, KeyError, TypeError):
+        return f'{MANIFEST}, or a file it names, is missing or cannot be read'
+    return None
+
+
+def find_checkpoint(resume, directory, report=print):
+    """The checkpoint that `resume` (auto, none or a path) means, or None. Damaged ones are passed over by `auto`, with a warning.
 
     Raises:
-        ConfigError: a path that holds none.
+        ConfigError: a path that holds none, or a damaged one.
     """
     if resume == 'none':
         return None
-    if resume == 'auto':
-        found = checkpoints(directory)
-        return found[-1] if found else None
-    if not (Path(resume) / 'state.json').is_file():
-        raise ConfigError(f'resume: {resume} is not a checkpoint directory (step_N with state.json in it)')
-    return Path(resume)
+    if resume != 'auto':
+        if not (Path(resume) / 'state.json').is_file():
+            raise ConfigError(f'resume: {resume} is not a checkpoint directory (step_N with state.json in it)')
+        wrong = damage(resume)
+        if wrong:
+            raise ConfigError(f'resume: checkpoint {resume} is damaged: {wrong}')
+        return Path(resume)
+    for left in sorted(Path(directory).glob('.step_*')):
+        report(f'warning: {left} is ignored: it was not finished')
+    for path in reversed(checkpoints(directory)):
+        wrong = damage(path)
+        if not wrong:
+            return path
+        report(f'warning: checkpoint {path} is ignored: {wrong}')
+    return None

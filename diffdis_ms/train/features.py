@@ -1,10 +1,10 @@
-"""From a batch of pixels and captions to the tensors an objective takes; frozen features may be computed once."""
+"""From a batch of pixels and captions to the arrays an objective takes; frozen features may be computed once."""
 import numpy as np
-from mindspore import Tensor
 
 from diffdis_ms.data.loader import read_all
 from diffdis_ms.data.transforms import clip_normalize
 from diffdis_ms.encoders import to_unit_range
+from diffdis_ms.train.distributed import World
 from diffdis_ms.train.objective import draw_diffdis, step_generator
 
 
@@ -14,10 +14,11 @@ class DiffDisFeatures:
     Args:
         encoders: Encoders. config: Config.
         caption_set: computed for all its samples at once and kept where `data.cache_in_memory` is on.
+        world: World.
     """
 
-    def __init__(self, encoders, config, caption_set):
-        self.encoders, self.config = encoders, config
+    def __init__(self, encoders, config, caption_set, world=World()):
+        self.encoders, self.config, self.world = encoders, config, world
         self.cache = None
         size = config.model.image_size
         if config.data.cache_in_memory:
@@ -34,8 +35,7 @@ class DiffDisFeatures:
     def __call__(self, batch, step):
         """Inputs of `DiffDisObjective` for a loader's batch at a step."""
         z, c, e, ids = self._features(batch)
-        draws = draw_diffdis(self.config.seed, step, self.config, self.latent_shape)
-        return tuple(None if x is None else Tensor(x) for x in (z, c, e, ids, *draws))
+        return z, c, e, ids, *draw_diffdis(self.config.seed, step, self.config, self.latent_shape, self.world)
 
     def _features(self, batch):
         if self.cache is not None:
@@ -56,17 +56,17 @@ class CLIPFeatures:
         self.tokenizer, self.length = tokenizer, config.model.text_encoder.max_position_embeddings
 
     def __call__(self, batch, step):
-        return (Tensor(clip_normalize(to_unit_range(batch.pixels))), Tensor(self.tokenizer.encode(batch.captions, self.length)))
+        return clip_normalize(to_unit_range(batch.pixels)), self.tokenizer.encode(batch.captions, self.length)
 
 
 class AutoencoderFeatures:
     """Pixels and the posterior's noise."""
 
-    def __init__(self, config):
-        vae = config.model.vae
-        self.seed, side = config.seed, config.model.image_size // 2 ** (len(vae.block_out_channels) - 1)
-        self.shape = (config.train.batch_size, vae.latent_channels, side, side)
+    def __init__(self, config, world=World()):
+        vae, train = config.model.vae, config.train
+        self.seed, self.world, side = config.seed, world, config.model.image_size // 2 ** (len(vae.block_out_channels) - 1)
+        self.shape = (train.batch_size * train.accumulation_steps * world.size, vae.latent_channels, side, side)
 
     def __call__(self, batch, step):
         noise = step_generator(self.seed, step).standard_normal(self.shape, dtype=np.float32)
-        return Tensor(to_unit_range(batch.pixels)), Tensor(noise)
+        return to_unit_range(batch.pixels), self.world.share(noise)

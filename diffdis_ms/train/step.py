@@ -1,7 +1,9 @@
-"""One training step as one graph: gradients, clipping, AdamW, EMA."""
+"""One training step: gradients, their mean over the processes, clipping, AdamW, EMA. As one graph, or in parts that need less memory."""
 import mindspore as ms
-from mindspore import Parameter, ParameterTuple, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 import mindspore.common.dtype as mstype
+
+from diffdis_ms.train.distributed import Average, World
 
 EMA = 'ema.'
 
@@ -18,48 +20,119 @@ def _move_towards(rate, average, p):
     return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
 
 
-class TrainStep(nn.Cell):
-    """Loss, gradients, global-norm clipping, optimizer, then ema <- d * ema + (1 - d) * parameter.
+class Update(nn.Cell):
+    """What a step does with its gradients: mean over the processes, global-norm clipping, optimizer, then
+    ema <- d * ema + (1 - d) * parameter.
 
     The average starts as the parameters do; its decay at step n is min(ema_decay, (1 + n) / (10 + n)), so that a short
-    run is not dominated by its first weights.
+    run is not dominated by its first weights. In fp16 the gradients come in times the loss scale; where one of them is not finite
+    nothing is changed but the scale, which halves, and the count of skipped steps.
 
     Args:
-        objective: loss cell returning (loss, loss_ig, loss_ita).
-        units: `optim.Units` of the objective's trainable parameters. optimizer: over `units.units`.
-        config: Config.
+        objective: loss cell. units: `optim.Units` of its trainable parameters. optimizer: over `units.units`. config: Config. world: World.
 
-    Returns:
-        (loss, loss_ig, loss_ita, gradient norm before clipping), scalars.
+    Attributes:
+        loss_scale, skipped_steps: Parameters, () float32; None unless the precision is fp16.
     """
 
-    def __init__(self, objective, units, optimizer, config):
+    def __init__(self, objective, units, optimizer, config, world=World()):
         super().__init__(auto_prefix=False)
-        self.objective, self.units, self.optimizer = objective, units, optimizer
+        self.units, self.optimizer = units, optimizer
         self.trained, self.updated = ParameterTuple(units.parameters), ParameterTuple(units.units)
         self.averages = ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in units.units])
-        self.gradients = ms.value_and_grad(objective, None, self.trained, has_aux=True)
         self.decay, self.max_norm = config.train.ema_decay, config.optimizer.max_grad_norm
-        self.has_scale = hasattr(objective, 'logit_scale') and config.model.learnable_logit_scale
-        self.map = ops.HyperMap()
+        self.scale_limit = None
+        if hasattr(objective, 'logit_scale') and config.model.learnable_logit_scale:
+            self.scale_limit = objective.logit_scale.limit
+        self.map, self.mean = ops.HyperMap(), Average(world)
+        self.many = world.size > 1
+        self.scaler = self.loss_scale = self.skipped_steps = None
+        if config.train.precision == 'fp16':
+            self.scaler = amp.DynamicLossScaler(config.train.loss_scale, 2, config.train.loss_scale_window)
+            self.loss_scale, self.scale_counter = self.scaler.scale_value, self.scaler.counter
+            self.loss_scale.name, self.scale_counter.name = 'loss_scale', 'loss_scale_counter'
+            self.skipped_steps = Parameter(Tensor(0.0, mstype.float32), name='skipped_steps', requires_grad=False)
 
-    def construct(self, *inputs):
-        (loss, loss_ig, loss_ita), grads = self.gradients(*inputs)
-        grads = self.units.join(grads)
+    def construct(self, grads):
+        """Gradients of `units` -> (their norm before clipping, what depends on the update)."""
+        if self.many:
+            grads = self.map(self.mean, grads)
+        if self.scaler is not None:
+            grads = self.map(ops.partial(_scaled, 1.0 / self.loss_scale), grads)
         norm = ops.sqrt(ops.addn(self.map(_sum_of_squares, grads)))
+        if self.scaler is None:
+            return norm, self.apply(grads, norm)
+        # The norm is not finite where a gradient is not. all_finite also asks the first Ascend 910, which saturates instead.
+        finite = amp.all_finite((norm,))
+        if self.many:
+            finite = self.mean(finite.astype(mstype.float32)) == 1.0
+        done = norm
+        if finite:
+            done = self.apply(grads, norm)
+        done = ops.depend(done, ops.assign_add(self.skipped_steps, 1.0 - finite.astype(mstype.float32)))
+        return norm, ops.depend(done, self.scaler.adjust(finite))
+
+    def apply(self, grads, norm):
+        """Clip, optimize, average; returns a scalar that depends on it."""
         if self.max_norm > 0:
             grads = self.map(ops.partial(_scaled, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)), grads)
         step = self.optimizer.global_step.astype(mstype.float32).reshape(())
         # The optimizer's results are used, not its parameters: a graph may read those before they are written.
         values = self.optimizer(grads)
-        if self.has_scale:                                                       # the first unit: keep it below its limit
-            values = (ops.minimum(values[0], self.objective.logit_scale.limit),) + values[1:]
-            loss = ops.depend(loss, ops.assign(self.updated[0], values[0]))
-        loss = ops.depend(loss, self.units.hand_back(values, self.trained))
+        if self.scale_limit is not None:                                         # the first unit: keep it below its limit
+            values = (ops.minimum(values[0], self.scale_limit),) + values[1:]
+            norm = ops.depend(norm, ops.assign(self.updated[0], values[0]))
+        norm = ops.depend(norm, self.units.hand_back(values, self.trained))
         rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
-        loss = ops.depend(loss, self.map(ops.partial(_move_towards, rate), self.averages, values))
-        return loss, loss_ig, loss_ita, norm
+        return ops.depend(norm, self.map(ops.partial(_move_towards, rate), self.averages, values))
 
     def averaged(self):
         """{parameter name: array} of the EMA weights."""
         return self.units.named([p.asnumpy() for p in self.averages])
+
+
+class Scaled(nn.Cell):
+    """A loss times a scale, in front of the values it had without."""
+
+    def __init__(self, objective):
+        super().__init__(auto_prefix=False)
+        self.objective = objective
+
+    def construct(self, scale, *inputs):
+        loss, loss_ig, loss_ita = self.objective(*inputs)
+        return loss * scale, loss, loss_ig, loss_ita
+
+
+class TrainStep(nn.Cell):
+    """The whole step as one graph.
+
+    Args:
+        objective: loss cell returning (loss, loss_ig, loss_ita). update: Update.
+
+    Returns:
+        (loss, loss_ig, loss_ita, gradient norm before clipping), scalars, the same in all processes.
+    """
+
+    def __init__(self, objective, update):
+        super().__init__(auto_prefix=False)
+        self.objective, self.update = objective, update
+        self.scaled = update.scaler is not None
+        self.gradients = ms.value_and_grad(Scaled(objective) if self.scaled else objective, None, update.trained, has_aux=True)
+
+    def construct(self, *inputs):
+        if self.scaled:
+            (_, loss, loss_ig, loss_ita), grads = self.gradients(self.update.loss_scale, *inputs)
+        else:
+            (loss, loss_ig, loss_ita), grads = self.gradients(*inputs)
+        norm, done = self.update(self.update.units.join(grads))
+        mean = self.update.mean
+        return ops.depend(mean(loss), done), mean(loss_ig), mean(loss_ita), norm
+
+    def run(self, arrays):
+        """One step from NumPy arrays (or None) over this process's batch."""
+        return self(*to_tensors(arrays))
+
+
+def to_tensors(arrays):
+    """Tensors of arrays; None stays."""
+    return tuple(None if x is None else Tensor(x) for x in arrays)

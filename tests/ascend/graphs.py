@@ -8,7 +8,7 @@ from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.inception import InceptionV3
 from diffdis_ms.train.optim import build_optimizer
-from diffdis_ms.train.step import TrainStep
+from diffdis_ms.train.step import TrainStep, Update
 from tests.helpers import make_objective, make_tiny_config, make_tiny_resnet, tiny_run
 
 
@@ -65,7 +65,7 @@ def training():
         config = tiny_run(objective)
         cell, inputs = make_objective(config)
         units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
-        yield f'training step, {objective}', TrainStep(cell, units, optimizer, config).set_train(), inputs
+        yield f'training step, {objective}', TrainStep(cell, Update(cell, units, optimizer, config)).set_train(), inputs
 
 
 def half_precision():

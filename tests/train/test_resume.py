@@ -7,7 +7,6 @@ import sys
 import time
 
 import numpy as np
-import pytest
 from safetensors.numpy import load_file
 
 from diffdis_ms.data.webdataset import CaptionSet
@@ -23,7 +22,7 @@ def rows(directory):
 def test_run_writes_what_the_contract_says(trained):
     directory, stdout = trained
     run = directory / 'run'
-    assert sorted(p.name for p in run.iterdir()) == ['checkpoints', 'config.yaml', 'metrics.jsonl', 'model']
+    assert sorted(p.name for p in run.iterdir()) == ['checkpoints', 'config.yaml', 'metrics.jsonl', 'model', 'tensorboard']
     assert sorted(p.name for p in (run / 'model').iterdir()) == ['config.yaml', 'manifest.json', 'text_encoder.safetensors', 'tokenizer',
                                                                  'unet.safetensors', 'vae.safetensors']
     assert [r['step'] for r in rows(directory)] == list(range(1, 9))
@@ -63,13 +62,35 @@ def test_ema_weights_are_what_is_saved(trained):
     assert not np.array_equal(model['conv_in.weight'], state['conv_in.weight'])
 
 
-@pytest.mark.parametrize('damage, words', [('truncate', 'damaged'), ('foreign', 'another config')])
-def test_a_checkpoint_that_cannot_be_used_is_one_clear_line(trained, tmp_path, damage, words):
-    directory = make_workspace(tmp_path)
-    source, broken = trained[0] / 'run/checkpoints/step_6', tmp_path / 'run/checkpoints/step_6'
-    broken.mkdir(parents=True)
+def copy_checkpoint(source, target):
+    target.mkdir(parents=True)
     for file in source.iterdir():
-        data = file.read_bytes()
-        broken.joinpath(file.name).write_bytes(data[:len(data) // 2] if damage == 'truncate' and file.suffix == '.safetensors' else data)
-    more = ['model.alignment.num_layers=3'] if damage == 'foreign' else []
-    assert_one_line_error(command('tools/train.py', '--config', directory / 'diffdis.yaml', *more), words)
+        target.joinpath(file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def test_a_checkpoint_of_another_config_is_one_clear_line(trained, tmp_path):
+    directory = make_workspace(tmp_path)
+    copy_checkpoint(trained[0] / 'run/checkpoints/step_6', tmp_path / 'run/checkpoints/step_6')
+    assert_one_line_error(command('tools/train.py', '--config', directory / 'diffdis.yaml', 'model.alignment.num_layers=3'), 'another config')
+
+
+def test_damaged_and_unfinished_checkpoints_are_passed_over_with_a_warning(trained, tmp_path):
+    directory = make_workspace(tmp_path)
+    kept, checkpoints = trained[0] / 'run/checkpoints', tmp_path / 'run/checkpoints'
+    copy_checkpoint(kept / 'step_3', checkpoints / 'step_3')
+    cut = copy_checkpoint(kept / 'step_6', checkpoints / 'step_6') / 'state.safetensors'
+    cut.write_bytes(cut.read_bytes()[:-100])
+    flipped = copy_checkpoint(kept / 'step_8', checkpoints / 'step_8') / 'state.safetensors'
+    data = bytearray(flipped.read_bytes())
+    data[-50] ^= 1
+    flipped.write_bytes(data)
+    (checkpoints / '.step_9.elsewhere.1.tmp').mkdir()
+    assert_one_line_error(command('tools/train.py', '--config', directory / 'diffdis.yaml', f'resume={checkpoints / "step_6"}'), 'damaged')
+
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml')
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stdout.splitlines() if line.startswith('warning: ')]
+    assert len(warnings) == 3 and all(any(name in line for line in warnings) for name in ('step_6', 'step_8', '.step_9'))
+    assert f'resumed from {checkpoints / "step_3"}' in done.stdout
+    assert rows(directory)[-5:] == rows(trained[0])[-5:]

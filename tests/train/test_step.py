@@ -7,14 +7,14 @@ import pytest
 from mindformers.core.lr import ConstantWarmUpLR, CosineWithWarmUpLR
 
 from diffdis_ms.train.optim import ConstantWarmUp, CosineWithWarmUp, build_optimizer
-from diffdis_ms.train.step import TrainStep
+from diffdis_ms.train.step import TrainStep, Update
 from tests.helpers import make_objective, tiny_run
 
 
 def make_step(config):
     cell, inputs = make_objective(config)
     units, optimizer, schedules = build_optimizer(config, list(cell.trainable_params()))
-    return TrainStep(cell, units, optimizer, config).set_train(), units, inputs, schedules
+    return TrainStep(cell, Update(cell, units, optimizer, config)).set_train(), units, inputs, schedules
 
 
 def adamw(p, g, m, v, n, lr, decay, beta1=0.9, beta2=0.999, eps=1e-8):
@@ -47,7 +47,7 @@ def test_step_equals_clipped_adamw_and_ema_computed_in_numpy():
             averages[p.name] = decay * averages[p.name] + (1 - decay) * state[p.name][0]
     for p in units.parameters:
         assert np.allclose(p.asnumpy(), state[p.name][0], atol=2e-4), p.name     # Adam divides by tiny gradients' size
-    found = step.averaged()
+    found = step.update.averaged()
     assert all(np.allclose(found[name], averages[name], atol=2e-4) for name in averages)
     moved = [float(np.abs(p.asnumpy() - make.asnumpy()).max()) for p, make in zip(units.parameters, make_step(config)[1].parameters)]
     assert max(moved) > 1e-3

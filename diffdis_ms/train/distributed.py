@@ -1,0 +1,79 @@
+"""Data parallel: who this process is, and the two collectives of a training step.
+
+Every process computes the alignment loss over the global batch from the gathered queries, so all of them hold the same loss. Gradients are
+averaged over the processes. Both together decide the gradient of the gather: of the average of n equal losses, a process's own rows
+get n times what they get here, divided by n. So the gather's gradient is n times the own slice, without a collective (ReduceScatter,
+which AllGather's own gradient needs, does not exist on the CPU).
+"""
+from dataclasses import dataclass
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from diffdis_ms import runtime
+
+
+class Gather(nn.Cell):
+    """Rows of all processes, rank by rank: (B, D) -> (n B, D), with the gradient described above. Of one process: its own.
+
+    Args:
+        world: World.
+    """
+
+    def __init__(self, world):
+        super().__init__()
+        self.rank, self.size = world.rank, world.size
+        self.all_gather = ops.AllGather() if world.size > 1 else None
+
+    def construct(self, x):
+        if self.all_gather is None:
+            return x
+        return self.all_gather(x)
+
+    def bprop(self, x, out, dout):
+        """dx of dout (n B, D)."""
+        if self.all_gather is None:
+            return (dout,)
+        rows = x.shape[0]
+        return (dout[self.rank * rows:(self.rank + 1) * rows] * self.size,)
+
+
+class Average(nn.Cell):
+    """Mean over the processes, element by element; of one process: its own.
+
+    Args:
+        world: World.
+    """
+
+    def __init__(self, world):
+        super().__init__()
+        self.size = world.size
+        self.all_reduce = ops.AllReduce() if world.size > 1 else None
+
+    def construct(self, x):
+        if self.all_reduce is None:
+            return x
+        return self.all_reduce(x) / self.size
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together."""
+    rank: int = 0
+    size: int = 1
+
+    def share(self, rows):
+        """This process's rows of an array or list over the global batch.
+
+        They are strided, not a block: the first g rows of every process are then the first g * size rows of the whole, whatever the size.
+        """
+        return rows[self.rank::self.size]
+
+
+def join_world():
+    """The `World` of this process: under msrun, the communication is set up; otherwise one process alone."""
+    rank, size = runtime.rank_and_size()
+    if size > 1:
+        ms.communication.init()
+        rank, size = ms.communication.get_rank(), ms.communication.get_group_size()
+    return World(rank, size)

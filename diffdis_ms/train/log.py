@@ -1,0 +1,72 @@
+"""What a run leaves for its reader: metrics.jsonl and, beside it, TensorBoard's files."""
+import json
+import math
+import os
+import time
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+from tensorboardX import SummaryWriter
+
+from diffdis_ms.config import to_yaml
+
+
+class MetricsLog:
+    """metrics.jsonl, one object a logged step, and the same as TensorBoard scalars. A resumed run drops what was logged after its checkpoint.
+
+    Args:
+        output: the run's directory. config: Config. schedules: {'lr', 'lr_new'}. step: first step of this session.
+        samples_a_step: over all processes.
+        writes: off in all processes but the first: nothing is written, rates are still known.
+    """
+
+    def __init__(self, output, config, schedules, step, samples_a_step, writes=True):
+        self.schedules, self.samples_a_step, self.file, self.board = schedules, samples_a_step, None, None
+        self.mark = time.monotonic(), step
+        if not writes:
+            return
+        path = output / 'metrics.jsonl'
+        kept = [line for line in path.read_text().splitlines() if json.loads(line)['step'] <= step] if path.exists() and step else []
+        temporary = path.with_name(path.name + '.tmp')
+        temporary.write_text(''.join(line + '\n' for line in kept))
+        os.replace(temporary, path)
+        self.file = open(path, 'a', encoding='utf-8')
+        if config.train.tensorboard:
+            self.board = SummaryWriter(str(output / 'tensorboard'), purge_step=step or None)
+            self.board.add_text('config', f'```yaml\n{to_yaml(config)}\n```', step)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.file is not None:
+            self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+    def write(self, step, outputs, logit_scale, loss_scale=1.0, skipped_steps=0):
+        """Log one step; returns what the progress bar shows."""
+        now = time.monotonic()
+        rate = (step - self.mark[1]) * self.samples_a_step / max(now - self.mark[0], 1e-9)
+        self.mark = now, step
+        loss, loss_ig, loss_ita, norm = outputs
+        at = Tensor(step - 1, ms.float32)
+        lr, lr_new = (float(self.schedules[k](at).asnumpy()) for k in ('lr', 'lr_new'))
+        row = {'step': step, 'loss': loss, 'loss_ig': loss_ig, 'loss_ita': loss_ita, 'lr': lr, 'lr_new': lr_new, 'grad_norm': norm,
+               'loss_scale': loss_scale, 'skipped_steps': skipped_steps, 'samples_per_second': rate, 'logit_scale': logit_scale}
+        if self.file is not None:
+            # JSON has no infinity: the gradients' norm at an fp16 overflow
+            self.file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}) + '\n')
+            self.file.flush()
+        if self.board is not None:
+            for key, value in row.items():
+                if key != 'step' and math.isfinite(value):
+                    self.board.add_scalar(key, value, step)
+        return {'loss': f'{loss:.4f}', 'ig': f'{loss_ig:.4f}', 'ita': f'{loss_ita:.4f}', 'samples/s': f'{rate:.3g}'}
+
+    def pictures(self, step, images, captions):
+        """Sample images of a step, a list of PIL images of one size, with their captions."""
+        if self.board is not None:
+            self.board.add_images('samples', np.stack([np.asarray(image.convert('RGB')) for image in images]), step, dataformats='NHWC')
+            self.board.add_text('captions', '\n'.join(f'{i + 1}. {caption}' for i, caption in enumerate(captions)), step)

@@ -1,0 +1,153 @@
+"""Several processes train as one does; a dead one ends the job, which a restart continues to the same last bit."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
+
+STEPS = 20
+COMMON = (f'max_steps={STEPS}', 'checkpoint_every=6', 'optimizer.learning_rate=1e-3', 'optimizer.new_learning_rate=1e-3')
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def launch_args(directory, *arguments, restarts=0):
+    return ['bash', 'tools/launch.sh', '--port', str(free_port()), '--logs', str(directory / 'logs'), '--max-restarts', str(restarts), '2',
+            'tools/train.py', '--config', str(directory / 'diffdis.yaml'), *COMMON, *arguments]
+
+
+def environment():
+    return {**os.environ, 'VENV': sys.prefix}
+
+
+def launch(directory, *arguments, **options):
+    return subprocess.run(launch_args(directory, *arguments, **options), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
+
+
+def rows(directory):
+    return [json.loads(line) for line in (directory / 'run/metrics.jsonl').read_text().splitlines()]
+
+
+def state(directory, step=STEPS):
+    return load_file(directory / f'run/checkpoints/step_{step}/state.safetensors')
+
+
+def assert_close_runs(ours, theirs):
+    """Losses and weights to 1e-5, relative."""
+    for mine, other in zip(rows(ours), rows(theirs)):
+        assert mine['step'] == other['step']
+        for key in ('loss', 'loss_ig', 'loss_ita', 'logit_scale'):
+            assert np.isclose(mine[key], other[key], rtol=1e-5), (mine['step'], key, mine[key], other[key])
+    assert len(rows(ours)) == len(rows(theirs)) == STEPS
+    mine, other = state(ours), state(theirs)
+    assert mine.keys() == other.keys()
+    weights = [name for name in mine if not name.startswith(('adam', 'small.', 'ema.', 'global'))]
+    assert len(weights) > 50
+    apart = sum(np.square(mine[n].astype(np.float64) - other[n]).sum() for n in weights) ** 0.5
+    assert apart < 1e-5 * sum(np.square(other[n].astype(np.float64)).sum() for n in weights) ** 0.5
+
+
+@pytest.fixture(scope='module')
+def one_process(tmp_path_factory):
+    directory = make_workspace(tmp_path_factory.mktemp('one'))
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, 'batch_size=4')
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope='module')
+def two_processes(tmp_path_factory):
+    directory = make_workspace(tmp_path_factory.mktemp('two'))
+    done = launch(directory, 'batch_size=2')
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def test_two_processes_equal_one_with_twice_the_batch(one_process, two_processes):
+    assert_close_runs(two_processes, one_process)
+    log = (two_processes / 'logs/attempt_0/worker_0.log').read_text()
+    assert 'on 2 processes' in log and f'step {STEPS}/{STEPS}' in log
+    assert not (two_processes / 'logs/attempt_1').exists()
+
+
+def test_four_accumulated_parts_equal_the_whole_batch(one_process, tmp_path):
+    directory = make_workspace(tmp_path)
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, 'batch_size=1', 'accumulation_steps=4')
+    assert done.returncode == 0, done.stderr
+    assert_close_runs(directory, one_process)
+
+
+def workers(launcher):
+    """The training processes below a launcher: msrun gives each a group of its own."""
+    found = []
+    for child in psutil.Process(launcher.pid).children(recursive=True):
+        try:
+            if os.getpgid(child.pid) == child.pid and 'tools/train.py' in child.cmdline() and child.environ().get('MS_ROLE') == 'MS_WORKER':
+                found.append(child)
+        except (psutil.Error, ProcessLookupError):
+            pass
+    return sorted(found, key=lambda p: p.environ()['RANK_ID'])
+
+
+def wait_for(directory, step, launcher):
+    log, deadline = directory / 'run/metrics.jsonl', time.monotonic() + 600
+    while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) >= step):
+        assert launcher.poll() is None, launcher.communicate()[1][-2000:]
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_ends_the_job_which_restarts_to_the_same_last_bit(two_processes, tmp_path):
+    directory = make_workspace(tmp_path)
+    launcher = subprocess.Popen(launch_args(directory, 'batch_size=2', restarts=2), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, text=True)
+    wait_for(directory, 8, launcher)
+    first = workers(launcher)
+    assert len(first) == 2
+    first[1].send_signal(signal.SIGKILL)
+    _, errors = launcher.communicate(timeout=900)
+    assert launcher.returncode == 0, errors
+    assert 'process 1 was killed by signal 9 (SIGKILL)' in errors and 'restart 1 of 2' in errors
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in first)
+    assert 'resumed from' in (directory / 'logs/attempt_1/worker_0.log').read_text()
+    ours, theirs = state(directory), state(two_processes)
+    assert ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    assert [r['loss'] for r in rows(directory)] == [r['loss'] for r in rows(two_processes)]
+
+
+def test_sigterm_saves_and_the_next_run_continues(two_processes, tmp_path):
+    directory = make_workspace(tmp_path)
+    launcher = subprocess.Popen(launch_args(directory, 'batch_size=2', 'checkpoint_every=1000'), cwd=ROOT, env=environment(),
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(directory, 4, launcher)
+    launcher.send_signal(signal.SIGTERM)
+    _, errors = launcher.communicate(timeout=300)
+    assert launcher.returncode == 143, errors
+    saved = [p.name for p in (directory / 'run/checkpoints').iterdir()]
+    assert len(saved) == 1 and not (directory / 'run/model').exists()
+    done = launch(directory, 'batch_size=2')
+    assert done.returncode == 0, done.stderr
+    ours, theirs = state(directory), state(two_processes)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_mistake_is_one_clear_line_and_is_not_tried_again(tmp_path):
+    directory = make_workspace(tmp_path)
+    done = launch(directory, 'batch_size=40', restarts=2)
+    assert done.returncode == 1
+    assert 'do not fill one batch' in done.stderr and 'restart' not in done.stderr
+    assert_one_line_error(command('tools/launch.py', '0', 'tools/train.py'), '--processes')
+    assert_one_line_error(command('tools/launch.py', '2', 'tools/nothing.py'), 'tools/nothing.py does not exist')
+    assert_one_line_error(command('tools/launch.py', '2', '--nodes', '2', 'tools/train.py'), '--address')
