@@ -3,7 +3,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 import mindspore.common.dtype as mstype
 
-from diffdis_ms.models.layers import attention, conv2d, linear, merge_heads, split_heads
+from diffdis_ms.models.attention import attention
+from diffdis_ms.models.layers import conv2d, linear, merge_heads, split_heads
 from diffdis_ms.models.resnet import ModifiedResNet
 
 

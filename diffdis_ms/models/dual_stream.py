@@ -5,7 +5,8 @@ This is the only file that knows both streams. Every new weight lives below a mo
 """
 from mindspore import nn, ops
 
-from diffdis_ms.models.layers import Attention, FeedForward, TimestepEmbedding, attention, linear, merge_heads, timestep_embedding
+from diffdis_ms.models.attention import attention
+from diffdis_ms.models.layers import Attention, FeedForward, TimestepEmbedding, linear, merge_heads, timestep_embedding
 from diffdis_ms.models.unet import Transformer2DModel
 
 

@@ -6,6 +6,8 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 import mindspore.common.dtype as mstype
 
+from diffdis_ms.models.attention import attention
+
 
 def linear(in_features, out_features, bias=True):
     """Fully-connected layer, (..., in) -> (..., out)."""
@@ -21,23 +23,6 @@ def conv2d(in_channels, out_channels, kernel_size, stride=1, padding=0, bias=Tru
 def silu(x):
     """x * sigmoid(x)."""
     return x * ops.sigmoid(x)
-
-
-def attention(q, k, v, mask=None):
-    """Scaled dot-product attention, the only one in this package.
-
-    Args:
-        q: (B, heads, N, D). k, v: (B, heads, M, D), the dtype of q.
-        mask: additive, broadcastable to (B, heads, N, M), or None.
-
-    Returns:
-        (B, heads, N, D). The softmax runs in float32.
-    """
-    scores = ops.matmul(q * (q.shape[-1] ** -0.5), ops.swapaxes(k, -1, -2))      # (B, heads, N, M)
-    if mask is not None:
-        scores = scores + mask
-    weights = ops.softmax(scores.astype(mstype.float32), -1).astype(v.dtype)
-    return ops.matmul(weights, v)                                                # (B, heads, N, D)
 
 
 def split_heads(x, heads):

@@ -2,7 +2,8 @@
 import numpy as np
 from mindspore import Parameter, nn, ops
 
-from diffdis_ms.models.layers import attention, conv2d, linear, merge_heads, split_heads
+from diffdis_ms.models.attention import attention
+from diffdis_ms.models.layers import conv2d, linear, merge_heads, split_heads
 
 
 class Bottleneck(nn.Cell):

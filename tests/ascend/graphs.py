@@ -1,8 +1,9 @@
 """Graphs for the Ascend operator check: each function yields (title, cell, example inputs). Nothing here is executed."""
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import ParameterTuple, Tensor, nn, ops
 
+from diffdis_ms.models.attention import use_flash
 from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEncoder
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
@@ -77,7 +78,35 @@ def half_precision():
             yield f'{title}, {dtype}', cell.to_float(dtype), inputs
 
 
+class Gradient(nn.Cell):
+    """The gradient of a network's summed outputs by its parameters."""
+
+    def __init__(self, cell):
+        super().__init__(auto_prefix=False)
+        self.cell = cell
+        self.gradient = ms.grad(self.total, None, ParameterTuple(cell.trainable_params()))
+
+    def total(self, *inputs):
+        out = self.cell(*inputs)
+        return ops.sum(out[1] if isinstance(out, tuple) else out)
+
+    def construct(self, *inputs):
+        return self.gradient(*inputs)
+
+
+def flash_attention():
+    """The same networks with Ascend's attention kernel, and its gradient: 64 tokens, 64 + 1, those of a caption, heads of 8 to 16."""
+    before = use_flash(True)
+    try:
+        for dtype in (ms.float16, ms.bfloat16):
+            for graphs in (generation, alignment, autoencoder, clip):
+                title, cell, inputs = next(graphs())
+                yield f'{title}, gradient with FlashAttentionScore, {dtype}', Gradient(cell.to_float(dtype)), inputs
+    finally:
+        use_flash(before)
+
+
 def models():
     """All of the above."""
-    for graphs in (generation, alignment, autoencoder, clip, convolutional, training, half_precision):
+    for graphs in (generation, alignment, autoencoder, clip, convolutional, training, half_precision, flash_attention):
         yield from graphs()
