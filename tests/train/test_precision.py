@@ -1,0 +1,140 @@
+"""16-bit training follows float32: fp16 as it runs, bf16 as it would be rounded (the CPU has no bf16 kernels)."""
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from diffdis_ms.config import ConfigError, load
+from diffdis_ms.models import attention
+from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.models.init import initialize
+from diffdis_ms.train.objective import DiffDisObjective, draw_diffdis
+from diffdis_ms.train.optim import build_optimizer
+from diffdis_ms.train.precision import apply_precision
+from diffdis_ms.train.step import TrainStep, Update
+from tests.helpers import tiny_run
+
+STEPS, SHAPE, POOL = 300, (4, 8, 8), 32
+
+
+def make(precision, change=None):
+    """(step, update, batch(n) -> arrays) of a tiny DiffDis that learns 32 random pairs."""
+    config = tiny_run('diffdis', batch_size=8, precision=precision, ema_decay=0.9, loss_scale=4096.0)
+    config.optimizer.learning_rate = config.optimizer.new_learning_rate = 1e-3
+    model = config.model
+    model.unet.block_out_channels, model.unet.attention_levels, model.unet.layers_per_block = [32, 64], [True, True], 1
+    text = model.text_encoder
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((POOL, *SHAPE), dtype=np.float32)
+    c = rng.standard_normal((POOL, text.max_position_embeddings, text.hidden_size), dtype=np.float32)
+    e = rng.standard_normal((POOL, 1, text.projection_dim), dtype=np.float32)
+    e /= np.linalg.norm(e, axis=-1, keepdims=True)
+    unet = DiffDisUNet(model)
+    initialize(unet, 0)
+    apply_precision(unet, precision)
+    if change:
+        change(unet)
+    objective = DiffDisObjective(unet, config, np.zeros((1, *c.shape[1:]), np.float32), np.zeros((1, *SHAPE), np.float32))
+    units, optimizer, _ = build_optimizer(config, list(objective.trainable_params()))
+    update = Update(objective, units, optimizer, config)
+
+    def batch(n):
+        rows = np.random.default_rng([1, n]).permutation(POOL)[:8]
+        return z[rows], c[rows], e[rows], None, *draw_diffdis(0, n, config, SHAPE)
+
+    return TrainStep(objective, update).set_train(), update, batch
+
+
+def losses(step, batch, steps=STEPS):
+    return np.array([[float(x) for x in step.run(batch(n))[:3]] for n in range(steps)])
+
+
+@pytest.fixture(scope='module')
+def full():
+    step, _, batch = make('fp32')
+    return losses(step, batch)
+
+
+def assert_tracks(found, full):
+    """Means of the joint loss over 30 steps: every one within 2 %, and training did learn."""
+    ours, theirs = (x[:, 0].reshape(-1, 30).mean(1) for x in (found, full))
+    assert theirs[-1] < 0.7 * theirs[0]
+    assert np.abs(ours / theirs - 1).max() < 0.02, (ours, theirs)
+
+
+def test_fp16_tracks_fp32_with_an_overflow_in_between(full):
+    step, update, batch = make('fp16')
+    first = losses(step, batch, 150)
+    z, *others = batch(150)
+    step.run((z * np.float32(1e30), *others))    # more than fp16 can hold: skipped, so fp32 does not see it at all
+    assert float(update.skipped_steps.asnumpy()) == 1.0
+    rest = np.array([[float(x) for x in step.run(batch(n))[:3]] for n in range(150, STEPS)])
+    assert float(update.skipped_steps.asnumpy()) == 1.0 and float(update.loss_scale.asnumpy()) == 2048.0
+    assert_tracks(np.concatenate([first, rest]), full)
+
+
+class Rounded(nn.Cell):
+    """float32 -> the nearest bf16 (8 bits of mantissa), as float32, and its gradient likewise.
+
+    Veltkamp's splitting: with c = (2^16 + 1) x, c - (c - x) is x rounded to 24 - 16 bits.
+    """
+
+    def construct(self, x):
+        c = x * 65537.0
+        return c - (c - x)
+
+    def bprop(self, x, out, dout):
+        c = dout * 65537.0
+        return (c - (c - dout),)
+
+
+class RoundedDense(nn.Dense):
+    def construct(self, x):
+        y = ops.matmul(self.rounded(x), ops.swapaxes(self.rounded(self.weight), 0, 1))
+        if self.has_bias:
+            y = y + self.bias
+        return self.rounded(y)
+
+
+class RoundedConv2d(nn.Conv2d):
+    def construct(self, x):
+        y = self.conv2d(self.rounded(x), self.rounded(self.weight))
+        if self.has_bias:
+            y = y + self.bias.reshape(1, -1, 1, 1)
+        return self.rounded(y)
+
+
+rounded = Rounded()
+
+
+def rounded_attention(q, k, v, mask=None):
+    scores = rounded(ops.matmul(rounded(q * (q.shape[-1] ** -0.5)), ops.swapaxes(rounded(k), -1, -2)))
+    if mask is not None:
+        scores = scores + mask
+    return rounded(ops.matmul(rounded(ops.softmax(scores, -1)), rounded(v)))
+
+
+def round_products(network):
+    for _, cell in network.cells_and_names():
+        for plain, changed in ((nn.Dense, RoundedDense), (nn.Conv2d, RoundedConv2d)):
+            if type(cell) is plain:
+                cell.__class__, cell.rounded = changed, rounded
+
+
+def test_rounding_is_that_of_bf16():
+    x = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    bits = x.view(np.uint32)
+    nearest = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).view(np.float32)
+    assert np.array_equal(rounded(Tensor(x)).asnumpy(), nearest)
+
+
+def test_bf16_rounding_tracks_fp32(full, monkeypatch):
+    monkeypatch.setattr(attention, 'plain_attention', rounded_attention)
+    step, _, batch = make('fp32', round_products)
+    found = losses(step, batch)
+    assert not np.array_equal(found, full)
+    assert_tracks(found, full)
+
+
+def test_bf16_on_the_cpu_is_refused():
+    with pytest.raises(ConfigError, match='train.precision.*bf16'):
+        load(overrides=['precision=bf16'])
