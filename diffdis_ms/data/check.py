@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffdis_ms.data.transforms import MIN_SIDE
-from diffdis_ms.data.webdataset import BadSample
+from diffdis_ms.data.samples import BadSample, add_skipped, check_side
 from diffdis_ms.files import whole_file
 
 VERSION = 1                                      # of what is checked: another one makes old verdicts void
@@ -40,7 +40,7 @@ def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, 
         return np.arange(count), skipped
     bad = _check(caption_set, _Files(caption_set, min_side, directory), count, min_side, num_workers, rank, size, progress)
     for i, key, reason in bad:
-        skipped[key if key not in skipped else f'{key} (sample {i})'] = reason
+        add_skipped(skipped, key, reason, i)
     good = np.ones(count, bool)
     good[[i for i, _, _ in bad]] = False
     return np.flatnonzero(good), skipped
@@ -49,11 +49,10 @@ def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, 
 def check_sample(caption_set, i, min_side):
     """None where sample `i` is good, else (key, reason)."""
     try:
-        sample = caption_set.read(i)
+        check_side(caption_set.read(i), min_side)
     except BadSample as e:
         return e.key, e.reason
-    width, height = sample.image.size
-    return (sample.key, f'{width} x {height}: a side is below {min_side} pixels') if min(width, height) < min_side else None
+    return None
 
 
 def write_skipped(path, skipped):

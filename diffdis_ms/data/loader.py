@@ -13,7 +13,7 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.check import good_samples, one_line
 from diffdis_ms.data.order import GlobalOrder, generator
 from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop, to_pixels
-from diffdis_ms.data.webdataset import BadSample
+from diffdis_ms.data.samples import BadSample
 
 _BATCHES_AHEAD = 3
 
