@@ -141,7 +141,8 @@ class InitConfig:
 class DataConfig:
     """Training pairs: a directory written by tools/prepare_data.py, or anything else, which is checked once before the first step."""
     path: str = ''                               # what open_captions reads: tars, MindRecord, csv, tsv, class folders
-    num_workers: int = 2                         # threads that read and decode
+    num_workers: int = 2                         # threads or processes that read, decode and tokenise
+    workers: Literal['threads', 'processes'] = 'threads'   # processes (MindSpore's dataset pipeline) from some 8 workers on
     cache_in_memory: bool = False                # decode once; latents and text features are computed once, too
     min_side: int = 16                           # pictures with a shorter side are skipped; at least 8
     random_flip: bool = False                    # mirrored images: wrong where the caption says left or right
@@ -307,6 +308,8 @@ def _validate_run(config):
             raise ConfigError(f'{key}: {value} is not in [0, 1)')
     if train.generation_batch_size is not None and not 1 <= train.generation_batch_size <= train.batch_size:
         raise ConfigError(f'train.generation_batch_size: {train.generation_batch_size} is not in 1..train.batch_size = {train.batch_size}')
+    if config.data.cache_in_memory and config.data.workers == 'processes':
+        raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
     if not train.freeze_text_encoder and config.data.cache_in_memory:
         raise ConfigError('data.cache_in_memory needs train.freeze_text_encoder: cached text features do not follow a text encoder that trains')
 

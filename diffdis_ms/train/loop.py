@@ -63,7 +63,8 @@ def train(config, report=print):
     captions = open_captions(config.data.path)
     data = config.data
     loader = Loader(captions, config.train.batch_size, config.model.image_size, config.seed, data.num_workers,
-                    data.cache_in_memory, data.random_flip, data.random_shift, min_side=data.min_side, check_directory=output)
+                    data.cache_in_memory, data.random_flip, data.random_shift, min_side=data.min_side, check_directory=output,
+                    workers=data.workers)
     setup = build(config, captions)
     units, optimizer, schedules = build_optimizer(config, list(setup.objective.trainable_params()))
     step_cell = TrainStep(setup.objective, units, optimizer, config)
