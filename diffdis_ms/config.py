@@ -141,8 +141,10 @@ class InitConfig:
 class DataConfig:
     """Training pairs: a directory written by tools/prepare_data.py, or anything else, which is checked once before the first step."""
     path: str = ''                               # what open_captions reads: tars, MindRecord, csv, tsv, class folders
-    num_workers: int = 2                         # threads that read and decode
+    num_workers: int = 2                         # threads or processes that read, decode and tokenise
+    workers: Literal['threads', 'processes'] = 'threads'   # processes (MindSpore's dataset pipeline) from some 8 workers on
     cache_in_memory: bool = False                # decode once; latents and text features are computed once, too
+    cache: Optional[str] = None                  # directory of tools/cache_latents.py: V and T are not run, pictures are not read
     min_side: int = 16                           # pictures with a shorter side are skipped; at least 8
     random_flip: bool = False                    # mirrored images: wrong where the caption says left or right
     random_shift: int = 0                        # training images moved by up to this many pixels, padded white
@@ -317,8 +319,26 @@ def _validate_run(config):
         raise ConfigError(f'train.generation_batch_size: {train.generation_batch_size} is not in 1..train.batch_size = {train.batch_size}')
     if train.precision == 'bf16' and config.device == 'CPU':
         raise ConfigError('train.precision: MindSpore has no bf16 kernels for the CPU; use fp32 or fp16 there')
+    if config.data.cache is not None:
+        _validate_cache(config)
+    if config.data.cache_in_memory and config.data.workers == 'processes':
+        raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
     if not train.freeze_text_encoder and config.data.cache_in_memory:
         raise ConfigError('data.cache_in_memory needs train.freeze_text_encoder: cached text features do not follow a text encoder that trains')
+
+
+def _validate_cache(config):
+    """What cannot be had from latents and text features that were computed once."""
+    data, init = config.data, config.init
+    for wrong, key, why in ((config.objective != 'diffdis', 'objective', f'{config.objective} trains on pictures; only diffdis trains on latents'),
+                            (not config.train.freeze_text_encoder, 'train.freeze_text_encoder', 'the cached text features do not follow a text encoder that trains'),
+                            (data.random_flip, 'data.random_flip', 'the cached latents are of the pictures as they are'),
+                            (data.random_shift > 0, 'data.random_shift', 'the cached latents are of the pictures as they are'),
+                            (data.cache_in_memory, 'data.cache_in_memory', 'the cache on the disk replaces it'),
+                            (init.vae is None, 'init.vae', 'the model directory that the cache was made with is needed'),
+                            (init.text_encoder is None, 'init.text_encoder', 'the model directory that the cache was made with is needed')):
+        if wrong:
+            raise ConfigError(f'data.cache does not go with {key} = {OmegaConf.select(OmegaConf.structured(config), key)}: {why}')
 
 
 def _positive(node, prefix=''):

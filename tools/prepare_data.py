@@ -1,15 +1,25 @@
-"""Write a data set that tools/train.py reads: a directory of webdataset tars with summary.json and skipped.txt."""
+"""Write a data set that tools/train.py reads: a directory of webdataset tars or MindRecord, with summary.json and skipped.txt."""
 import argparse
 from pathlib import Path
 
 from diffdis_ms.cli import run
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.emoji import prepare_emoji
+from diffdis_ms.data.cc3m import Cc3mTsv
 from diffdis_ms.data.folders import CsvFolder
+from diffdis_ms.data.mindrecord import MindRecordSet, MindRecordWriter
 from diffdis_ms.data.prepare import check_out, rewrite
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.webdataset import CaptionSet, TarWriter
 
-READERS = {'csv': CsvFolder, 'webdataset': CaptionSet}
+READERS = {'csv': CsvFolder, 'webdataset': CaptionSet, 'cc3m-tsv': Cc3mTsv, 'mindrecord': MindRecordSet}
+WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}
+SOURCES = {'emoji': 'draw the demo set from an emoji font',
+           'csv': 'images listed in csv files with the columns dir,text',
+           'webdataset': 'webdataset tars: check, resize, write anew',
+           'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
+           'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write anew'}
+SRC = {'csv': 'csv file or its directory', 'webdataset': 'directory of tars, one tar, or a quoted glob pattern',
+       'cc3m-tsv': 'tsv file or its directory', 'mindrecord': 'directory of *.mindrecord, one file, or a quoted glob pattern'}
 EXAMPLES = """examples:
   python tools/prepare_data.py emoji --out data/emoji
       draws the demo set (no download): data/emoji/train, and data/emoji/held_out with skin tones no concept was trained with
@@ -17,6 +27,8 @@ EXAMPLES = """examples:
       photos/*.csv has the header dir,text; each row is an image path relative to the csv, and its caption
   python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
       reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest anew
+  python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m --format mindrecord
+      image N (000000012.jpg of img2dataset's files, 12_2850374957 of DownloadConceptualCaptions) belongs to line N, counted from 0
 
 then:
   python tools/train.py --config FILE data.path=data/photos
@@ -25,10 +37,8 @@ then:
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sources = parser.add_subparsers(dest='source', metavar='SOURCE', required=True, help='emoji, csv or webdataset')
-    for name, text in (('emoji', 'draw the demo set from an emoji font'),
-                       ('csv', 'images listed in csv files with the columns dir,text'),
-                       ('webdataset', 'webdataset tars: check, resize, write anew')):
+    sources = parser.add_subparsers(dest='source', metavar='SOURCE', required=True, help=', '.join(SOURCES))
+    for name, text in SOURCES.items():
         source = sources.add_parser(name, help=text, description=text, epilog=EXAMPLES,
                                     formatter_class=argparse.RawDescriptionHelpFormatter)
         source.add_argument('--out', required=True, metavar='DIR', help='directory to write; it appears once it is complete')
@@ -36,8 +46,11 @@ def parse_args():
             source.add_argument('--size', type=int, default=128, help='pixels (default: %(default)s)')
             source.add_argument('--seed', type=int, default=0, help='decides which combinations are held out (default: %(default)s)')
         else:
-            source.add_argument('--src', required=True, metavar='PATH', help='csv file or its directory' if name == 'csv' else
-                                'directory of tars, one tar, or a quoted glob pattern')
+            source.add_argument('--src', required=True, metavar='PATH', help=SRC[name])
+            if name == 'cc3m-tsv':
+                source.add_argument('--images', metavar='DIR', help='folder of the images, or of folders of them (default: that of the tsv)')
+            source.add_argument('--format', choices=WRITERS, default='webdataset', help='what to write (default: %(default)s)')
+            source.add_argument('--min-side', type=int, default=16, help='skip pictures with a shorter side (default: %(default)s)')
             source.add_argument('--size', type=int, default=256,
                                 help='pixels: shorter side resized to it, centre cropped (default: %(default)s)')
             source.add_argument('--seed', type=int, default=0, help='decides the order of writing (default: %(default)s)')
@@ -56,7 +69,9 @@ def main():
         if out == src or out in src.parents:
             raise ConfigError(f'--out {args.out} would replace the source {args.src}; name another directory')
         check_out(out, args.overwrite)           # before the tars are indexed
-        summary = rewrite(READERS[args.source](args.src), args.out, args.size, args.source, args.seed, args.workers, args.overwrite)
+        reader = Cc3mTsv(args.src, args.images) if args.source == 'cc3m-tsv' else READERS[args.source](args.src)
+        summary = rewrite(reader, args.out, args.size, args.source, args.seed, args.workers, args.overwrite,
+                          writer=WRITERS[args.format], min_side=args.min_side)
         detail = ''
     print(f'{args.out}: kept {summary["num_kept"]}{detail}, skipped {summary["num_skipped"]} (listed in {Path(args.out, "skipped.txt")})')
 

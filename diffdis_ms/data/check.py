@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffdis_ms.data.transforms import MIN_SIDE
-from diffdis_ms.data.webdataset import BadSample
+from diffdis_ms.data.samples import BadSample, add_skipped, check_side
 from diffdis_ms.files import whole_file
 
 VERSION = 1                                      # of what is checked: another one makes old verdicts void
@@ -40,20 +40,35 @@ def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, 
         return np.arange(count), skipped
     bad = _check(caption_set, _Files(caption_set, min_side, directory), count, min_side, num_workers, rank, size, progress)
     for i, key, reason in bad:
-        skipped[key if key not in skipped else f'{key} (sample {i})'] = reason
+        add_skipped(skipped, key, reason, i)
     good = np.ones(count, bool)
     good[[i for i, _, _ in bad]] = False
     return np.flatnonzero(good), skipped
 
 
+def fingerprint(caption_set, min_side):
+    """16 hex digits of which samples there are and how they are checked: names, sizes and times of the files. None where there are no files."""
+    files = getattr(caption_set, 'files', None)
+    if files is None:
+        return None
+    options = {name: getattr(caption_set, name, None) for name in ('require_caption', 'max_member_bytes')}
+    digest = hashlib.sha256(json.dumps([VERSION, type(caption_set).__name__, len(caption_set), min_side, options]).encode())
+    for path in files:
+        try:
+            about = os.stat(path)
+            digest.update(f'{path.parent.name}/{path.name}\0{about.st_size}\0{about.st_mtime_ns}\0'.encode('utf-8', 'surrogateescape'))
+        except (OSError, ValueError):
+            digest.update(b'?')                  # a csv may name what is not there
+    return digest.hexdigest()[:16]
+
+
 def check_sample(caption_set, i, min_side):
     """None where sample `i` is good, else (key, reason)."""
     try:
-        sample = caption_set.read(i)
+        check_side(caption_set.read(i), min_side)
     except BadSample as e:
         return e.key, e.reason
-    width, height = sample.image.size
-    return (sample.key, f'{width} x {height}: a side is below {min_side} pixels') if min(width, height) < min_side else None
+    return None
 
 
 def write_skipped(path, skipped):
@@ -98,19 +113,10 @@ class _Files:
     """Where verdicts are written: one of the whole set, and until it is there one of each part."""
 
     def __init__(self, caption_set, min_side, directory):
-        files = getattr(caption_set, 'files', None)
-        self.places = []
-        if files is None:
+        self.places, digest = [], fingerprint(caption_set, min_side)
+        if digest is None:
             return
-        options = {name: getattr(caption_set, name, None) for name in ('require_caption', 'max_member_bytes')}
-        digest = hashlib.sha256(json.dumps([VERSION, type(caption_set).__name__, len(caption_set), min_side, options]).encode())
-        for path in files:
-            try:
-                about = os.stat(path)
-                digest.update(f'{path.parent.name}/{path.name}\0{about.st_size}\0{about.st_mtime_ns}\0'.encode('utf-8', 'surrogateescape'))
-            except (OSError, ValueError):
-                digest.update(b'?')              # a csv may name what is not there
-        self.name = f'.checked-{digest.hexdigest()[:16]}'
+        self.name = f'.checked-{digest}'
         places = [Path(caption_set.folder)] + ([Path(directory)] if directory else [])
         self.places = [p for p in places if _writable(p) or (p / f'{self.name}.json').is_file()]
 

@@ -4,8 +4,11 @@ import glob
 from pathlib import Path
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.transforms import IMAGE_SUFFIXES, BadImage, decode_image
-from diffdis_ms.data.webdataset import MAX_MEMBER_BYTES, BadSample, CaptionSet, Sample
+from diffdis_ms.data.cc3m import Cc3mTsv
+from diffdis_ms.data.mindrecord import SUFFIX as MINDRECORD, MindRecordSet
+from diffdis_ms.data.samples import BadSample, Sample, read_image
+from diffdis_ms.data.transforms import IMAGE_SUFFIXES
+from diffdis_ms.data.webdataset import CaptionSet
 
 CSV_COLUMNS = ('dir', 'text')
 
@@ -87,8 +90,8 @@ def open_captions(path):
     """The reader that fits a path.
 
     Args:
-        path: tar, glob pattern of tars or directory with *.tar (CaptionSet); csv or directory with *.csv (CsvFolder);
-            directory of class folders (ImageFolder).
+        path: tar, glob pattern of tars or directory with *.tar (CaptionSet); the same with *.mindrecord (MindRecordSet); csv or directory
+            with *.csv (CsvFolder); tsv or directory with one *.tsv (Cc3mTsv); directory of class folders (ImageFolder).
 
     Returns:
         An object with `len()`, `.read(i) -> Sample` and `.class_names`.
@@ -98,39 +101,27 @@ def open_captions(path):
     """
     root = Path(path)
     if root.is_dir():
-        if any(root.glob('*.tar')):
-            return CaptionSet(root)
-        if any(root.glob('*.csv')):
-            return CsvFolder(root)
+        for pattern, reader in (('*.tar', CaptionSet), (f'*{MINDRECORD}*', MindRecordSet), ('*.csv', CsvFolder), ('*.tsv', Cc3mTsv)):
+            if any(root.glob(pattern)):
+                return reader(root)
         if any(list_images(folder) for folder in root.iterdir() if folder.is_dir()):
             return ImageFolder(root)
-        below = sorted(p.parent.name for p in root.glob('*/*.tar'))
+        below = sorted(p.parent.name for pattern in ('*/*.tar', f'*/*{MINDRECORD}') for p in root.glob(pattern))
         hint = f'; did you mean {root / below[0]}?' if below else ''
-        raise ConfigError(f'{path} has neither *.tar nor *.csv nor folders of images{hint}')
-    if root.is_file() and root.suffix == '.csv':
-        return CsvFolder(root)
-    if root.is_file() and root.suffix == '.tar' or glob.glob(str(path)) and not root.exists():
+        raise ConfigError(f'{path} has neither *.tar, *{MINDRECORD}, *.csv, *.tsv nor folders of images{hint}')
+    if root.is_file() and root.suffix in ('.csv', '.tsv'):
+        return (CsvFolder if root.suffix == '.csv' else Cc3mTsv)(root)
+    found = [str(root)] if root.is_file() else [] if root.exists() else glob.glob(str(path))
+    if found and MINDRECORD in Path(found[0]).name:
+        return MindRecordSet(path)
+    if found and (found[0] != str(root) or root.suffix == '.tar'):
         return CaptionSet(path)
-    raise ConfigError(f'{path} ' + ('is neither a tar nor a csv' if root.exists() else 'does not exist'))
+    raise ConfigError(f'{path} ' + ('is neither a tar, MindRecord, csv nor tsv' if root.exists() else 'does not exist'))
 
 
 def list_images(folder):
     """Paths of the images in a folder, sorted; hidden files are left out."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != '.' and p.is_file())
-
-
-def read_image(path, key):
-    """RGB image of a file; raises BadSample (named `key`) where it is missing, too large or not readable."""
-    try:
-        if not path.is_file():
-            raise BadSample(key, 'no such image file')
-        if path.stat().st_size > MAX_MEMBER_BYTES:
-            raise BadSample(key, f'more than {MAX_MEMBER_BYTES} bytes')
-        return decode_image(path)
-    except BadImage as e:
-        raise BadSample(key, str(e)) from None
-    except OSError as e:
-        raise BadSample(key, f'cannot be read: {e.strerror}') from None
 
 
 def _read_csv(path):

@@ -13,9 +13,11 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.check import good_samples, one_line
 from diffdis_ms.data.order import GlobalOrder, generator
 from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop, to_pixels
-from diffdis_ms.data.webdataset import BadSample
+from diffdis_ms.data.workers import in_processes, in_threads, ordered_map
+from diffdis_ms.data.samples import BadSample
 
 _BATCHES_AHEAD = 3
+_WORKERS = {'threads': in_threads, 'processes': in_processes}
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Batch:
     pixels: np.ndarray                           # uint8 (B, 3, S, S), B = batch_size / size
     captions: List[str]
     indices: np.ndarray                          # int64 (B,): positions in the caption set
+    token_ids: Optional[np.ndarray] = None       # int32 (B, L), where the loader has a tokenizer
 
 
 @dataclass
@@ -50,13 +53,14 @@ class Loader:
     """
 
     def __init__(self, caption_set, batch_size, image_size, seed, num_workers=2, cache=False, random_flip=False,
-                 random_shift=0, shuffle=True, rank=0, size=1, min_side=MIN_SIDE, check_directory=None):
+                 random_shift=0, shuffle=True, rank=0, size=1, min_side=MIN_SIDE, check_directory=None,
+                 workers='threads', tokenizer=None, token_length=77):
         """Args:
             caption_set: has `len()` and `read(i) -> Sample`; `read` is called from several threads. See `check.good_samples`.
             batch_size: samples a batch, over all processes (and accumulation steps); `size` must divide it.
             image_size: pixels; images are resized and cropped to it.
             seed: integer >= 0; decides order and augmentation.
-            num_workers: threads that read and decode.
+            num_workers: threads or processes that read, decode and tokenise.
             cache: keep decoded pixels in memory (3 * image_size^2 bytes a sample).
             random_flip: mirror half of the images.
             random_shift: move images by up to so many pixels each way, padded white.
@@ -64,6 +68,8 @@ class Loader:
             rank, size: number of this process and of all.
             min_side: pictures with a shorter side are skipped (not where the set is good by construction).
             check_directory: where the verdict on the samples is kept if the data's own directory cannot be written.
+            workers: 'threads', or 'processes' of MindSpore's dataset pipeline (see `workers.py`): for many of them.
+            tokenizer: Tokenizer for `Batch.token_ids`, or None. token_length: tokens a caption.
 
         Raises:
             ConfigError: the set has fewer good samples than a batch, or a number is out of range.
@@ -72,6 +78,10 @@ class Loader:
                                  ('num_workers', num_workers, 1), ('random_shift', random_shift, 0), ('size', size, 1)):
             if value < low:
                 raise ConfigError(f'{name}: {value} is below {low}')
+        if workers not in _WORKERS:
+            raise ConfigError(f'data.workers: {workers!r} is none of {", ".join(_WORKERS)}')
+        if cache and workers == 'processes':
+            raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
         if not 0 <= rank < size:
             raise ConfigError(f'rank: {rank} is not in 0..{size - 1}')
         if batch_size % size:
@@ -80,7 +90,7 @@ class Loader:
             raise ConfigError(_too_few(len(caption_set), batch_size, getattr(caption_set, 'skipped', {})))
         self.caption_set, self.batch_size, self.image_size, self.seed = caption_set, batch_size, image_size, seed
         self.num_workers, self.random_flip, self.random_shift = num_workers, random_flip, random_shift
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.workers, self.tokenizer, self.token_length = rank, size, workers, tokenizer, token_length
         self.good, self.skipped = good_samples(caption_set, min_side, check_directory, num_workers, rank, size)
         if len(self.good) < batch_size:
             raise ConfigError(_too_few(len(self.good), batch_size, self.skipped))
@@ -94,17 +104,16 @@ class Loader:
         Raises:
             ConfigError: a sample that was good when it was checked cannot be read any more; its key is named.
         """
-        pool, number, rows = ThreadPoolExecutor(self.num_workers), self._next, self.batch_size // self.size
+        ahead = deque()                          # indices of the batches that are being read
+        batches = _WORKERS[self.workers](self._result, self._items(self._next, ahead), self.num_workers, self.batch_size // self.size, _BATCHES_AHEAD)
         try:
-            stream = ordered_map(pool, self._load, self._items(number), rows * _BATCHES_AHEAD)
-            while True:
-                items, loaded = zip(*islice(stream, rows))
-                number += 1
+            for number, (pixels, ids, captions, failed) in enumerate(batches, self._next + 1):
+                if failed.any():
+                    raise ConfigError(captions[failed.argmax()])
                 self._next = number
-                pixels, captions = zip(*loaded)
-                yield Batch(np.stack(pixels), list(captions), np.array([index for _, index in items], np.int64))
+                yield Batch(pixels, captions, ahead.popleft(), ids if self.tokenizer else None)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            batches.close()
 
     def state(self):
         """Where the stream stands after the last batch that was yielded: a JSON-able dict for `restore`, equal on all processes."""
@@ -127,13 +136,25 @@ class Loader:
         return {'seed': self.seed, 'batch_size': self.batch_size, 'num_samples': len(self.caption_set), 'num_good': len(self.good),
                 'good_samples': zlib.crc32(self.good.tobytes())}
 
-    def _items(self, number):
+    def _items(self, number, ahead):
+        """(epoch, index) of this process' samples from batch `number` on; the indices of each batch are appended to `ahead` as it begins."""
         for k in count(number):
-            epochs, samples = self._order.batch(k)
-            yield from zip(epochs[self.rank::self.size].tolist(), samples[self.rank::self.size].tolist())
+            epochs, samples = (part[self.rank::self.size] for part in self._order.batch(k))
+            ahead.append(samples)
+            yield from zip(epochs.tolist(), samples.tolist())
+
+    def _result(self, item):
+        """(pixels, token ids, caption, False); what cannot be read gives blanks, the reason, and True: processes cannot raise."""
+        try:
+            return (*self._load(item), False)
+        except (ConfigError, OSError) as e:
+            return np.zeros((3, self.image_size, self.image_size), np.uint8), self._ids(''), str(e), True
+
+    def _ids(self, caption):
+        return self.tokenizer.encode([caption], self.token_length)[0] if self.tokenizer else np.zeros(1, np.int32)
 
     def _load(self, item):
-        """(epoch, index) -> (pixels, caption)."""
+        """(epoch, index) -> (pixels, token ids, caption)."""
         epoch, index = item
         row = self._cache.get(index) if self._cache is not None else None
         if row is None:
@@ -142,11 +163,11 @@ class Loader:
             except BadSample as e:
                 raise ConfigError(f'sample {e.key} could be used when the data was checked and cannot now ({e.reason}): the data has '
                                   'changed; restore it, or write it anew with tools/prepare_data.py') from None
-            row = to_pixels(resize_center_crop(sample.image, self.image_size)), sample.caption
+            row = to_pixels(resize_center_crop(sample.image, self.image_size)), self._ids(sample.caption), sample.caption
             if self._cache is not None:
                 self._cache[index] = row
-        pixels, caption = row
-        return self._augment(pixels, epoch, index), caption
+        pixels, ids, caption = row
+        return self._augment(pixels, epoch, index), ids, caption
 
     def _augment(self, pixels, epoch, index):
         if not (self.random_flip or self.random_shift):
@@ -218,16 +239,3 @@ def read_pixels(caption_set, i, image_size):
     except BadSample as e:
         return e
     return to_pixels(resize_center_crop(sample.image, image_size)), sample.caption, sample.label, sample.key
-
-
-def ordered_map(pool, function, items, window):
-    """Yields (item, function(item)) in the order of `items`, which may be endless; at most `window` calls are under way."""
-    items, pending = iter(items), deque()
-    for item in islice(items, window):
-        pending.append((item, pool.submit(function, item)))
-    while pending:
-        item, future = pending.popleft()
-        result = future.result()
-        for following in islice(items, 1):
-            pending.append((following, pool.submit(function, following)))
-        yield item, result

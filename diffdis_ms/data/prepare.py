@@ -1,4 +1,4 @@
-"""Prepared data sets: a directory of tars with a summary, put in place only once it is complete."""
+"""Prepared data sets: a directory of tars or MindRecord with a summary, put in place only once it is complete."""
 import contextlib
 import json
 import os
@@ -12,8 +12,9 @@ from tqdm import tqdm
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.check import write_skipped
 from diffdis_ms.data.loader import ordered_map
-from diffdis_ms.data.transforms import resize_center_crop
-from diffdis_ms.data.webdataset import SUMMARY, BadSample, TarWriter
+from diffdis_ms.data.samples import SUMMARY, BadSample, add_skipped, check_side
+from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop
+from diffdis_ms.data.webdataset import TarWriter
 
 
 @contextlib.contextmanager
@@ -63,8 +64,8 @@ def write_summary(directory, summary):
     (directory / SUMMARY).write_text(text + '\n', encoding='utf-8', errors='backslashreplace')     # names in a tar may hold any bytes
 
 
-def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=False, progress=True):
-    """Write the good samples of a caption set as JPEG tars, resized and centre-cropped.
+def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=False, progress=True, writer=TarWriter, min_side=MIN_SIDE):
+    """Write the good samples of a caption set as JPEGs in tars or MindRecord, resized and centre-cropped.
 
     Args:
         caption_set: see `open_captions`.
@@ -75,6 +76,7 @@ def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=Fal
         num_workers: threads that read and decode.
         overwrite: see `staged`.
         progress: show a bar (never where stderr is no terminal).
+        writer: TarWriter or MindRecordWriter. min_side: pictures with a shorter side are skipped.
 
     Returns:
         dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason).
@@ -89,25 +91,26 @@ def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=Fal
     def load(i):
         try:
             sample = caption_set.read(i)
+            check_side(sample, min_side)
         except BadSample as e:
             return e
         sample.image = resize_center_crop(sample.image, size)
         return sample
 
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(caption_set)).tolist()
-    with staged(out, overwrite) as temp, ThreadPoolExecutor(num_workers) as pool, TarWriter(temp, image_format='JPEG') as writer:
+    with staged(out, overwrite) as temp, ThreadPoolExecutor(num_workers) as pool, writer(temp, image_format='JPEG') as out_set:
         stream = ordered_map(pool, load, order, 16 * num_workers)
-        for _, sample in tqdm(stream, total=len(order), desc='samples', disable=None if progress else True):
+        for i, sample in tqdm(stream, total=len(order), desc='samples', disable=None if progress else True):
             if isinstance(sample, BadSample):
-                skipped[sample.key] = sample.reason
+                add_skipped(skipped, sample.key, sample.reason, i)
             else:
                 meta = {**sample.meta, 'source_key': sample.key}
-                writer.write(f'{writer.num_samples:08d}', sample.image, sample.caption, sample.label, meta)
-        if not writer.num_samples:
+                out_set.write(f'{out_set.num_samples:08d}', sample.image, sample.caption, sample.label, meta)
+        if not out_set.num_samples:
             raise ConfigError(f'none of {len(order)} samples can be used; the first: {": ".join(next(iter(skipped.items())))}')
         if caption_set.class_names:
             (temp / 'classnames.txt').write_text('\n'.join(caption_set.class_names) + '\n', encoding='utf-8')
-        summary = {'source': source, 'size': size, 'seed': seed, 'num_kept': writer.num_samples, 'num_skipped': len(skipped),
+        summary = {'source': source, 'size': size, 'seed': seed, 'num_kept': out_set.num_samples, 'num_skipped': len(skipped),
                    'skipped': skipped}
         write_summary(temp, summary)
     return summary

@@ -1,42 +1,19 @@
 """Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` form a sample."""
-import glob
 import io
 import json
 import os
 import re
 import tarfile
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
-
-from PIL import Image
 
 from diffdis_ms.config import ConfigError
+from diffdis_ms.data.samples import (
+    MAX_MEMBER_BYTES, BadSample, Sample, add_skipped, checked_caption, find_files, prepared_samples, read_class_names,
+)
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES, BadImage, decode_image
-
-MAX_MEMBER_BYTES = 64 * 2 ** 20
-SUMMARY = 'summary.json'                         # beside the tars that tools/prepare_data.py has written
 
 _NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')    # key: everything up to the first dot of the last part
 _BLOCK = tarfile.BLOCKSIZE
-
-
-class BadSample(ValueError):
-    """A sample that cannot be used. `key` names it, `reason` is one line."""
-
-    def __init__(self, key, reason):
-        super().__init__(f'{key}: {reason}')
-        self.key, self.reason = key, reason
-
-
-@dataclass
-class Sample:
-    """One image with its caption, and what else is known of it."""
-    key: str
-    image: Image.Image                           # RGB
-    caption: str
-    label: Optional[int] = None
-    meta: dict = field(default_factory=dict)
 
 
 class CaptionSet:
@@ -60,7 +37,7 @@ class CaptionSet:
         Raises:
             ConfigError: no tar there, not a tar, or no sample in it.
         """
-        self.paths = _find_tars(path)
+        self.paths = find_files(path, '*.tar', 'tar')
         self.require_caption = require_caption
         self.max_member_bytes = max_member_bytes
         self.skipped = {}
@@ -87,11 +64,7 @@ class CaptionSet:
         image_extension = next(e for e in _IMAGES if e in content)
         meta = _json(key, content['json']) if 'json' in content else {}
         caption = _text(key, content['txt']) if 'txt' in content else meta.get('caption')
-        caption = caption.strip() if isinstance(caption, str) else ''
-        if self.require_caption and not caption:
-            raise BadSample(key, 'no caption')
-        if any('\ud800' <= c <= '\udfff' for c in caption):      # JSON can write them
-            raise BadSample(key, 'the caption has halves of characters')
+        caption = checked_caption(key, caption, self.require_caption)
         try:
             image = decode_image(content[image_extension])
         except BadImage as e:
@@ -127,8 +100,8 @@ class CaptionSet:
         for key, extensions in samples.items():
             if key not in cut and not any(e in extensions for e in _IMAGES):
                 cut[key] = 'no image'
-        for key, reason in cut.items():          # shards may number their samples from 0 each
-            self.skipped[key if key not in self.skipped else f'{path.name}/{key}'] = reason
+        for key, reason in cut.items():
+            add_skipped(self.skipped, key, reason, f'of {path.name}')
         self._samples += [(path, key, extensions) for key, extensions in samples.items() if key not in cut]
 
 
@@ -207,41 +180,8 @@ class TarWriter:
         self._shards += 1
 
 
-def read_class_names(directory):
-    """Names in `classnames.txt` of a directory, one a line, or None where there is no such file."""
-    path = Path(directory) / 'classnames.txt'
-    if not path.is_file():
-        return None
-    try:
-        return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise ConfigError(f'{path} is not UTF-8 text') from None
-
-
-def prepared_samples(directory):
-    """Number of samples that summary.json, written by tools/prepare_data.py, says a directory holds; None without one."""
-    try:
-        summary = json.loads((Path(directory) / SUMMARY).read_bytes())
-        return summary['num_kept']
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return None
-
-
 _IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)
 _USED = _IMAGES + ('txt', 'cls', 'json')
-
-
-def _find_tars(path):
-    path = Path(path)
-    if path.is_dir():
-        tars, where = sorted(path.glob('*.tar')), f'directory {path} has no *.tar'
-    elif path.is_file():
-        tars, where = [path], ''
-    else:
-        tars, where = sorted(Path(p) for p in glob.glob(str(path))), f'{path} does not exist and matches no file'
-    if not tars:
-        raise ConfigError(f'{where}; give a directory with *.tar, one tar or a glob pattern (tools/prepare_data.py writes tars)')
-    return tars
 
 
 def _members(path):

@@ -113,7 +113,7 @@ def assemble(config):
     data, train = config.data, config.train
     loader = Loader(captions, train.batch_size * train.accumulation_steps * world.size, config.model.image_size, config.seed,
                     data.num_workers, data.cache_in_memory, data.random_flip, data.random_shift, rank=world.rank, size=world.size,
-                    min_side=data.min_side, check_directory=config.output_dir)
+                    min_side=data.min_side, check_directory=config.output_dir, workers=data.workers)
     setup = build(config, captions, world)
     units, optimizer, schedules = build_optimizer(config, list(setup.objective.trainable_params()))
     update = Update(setup.objective, units, optimizer, config, world)

@@ -3,7 +3,9 @@ import pytest
 from PIL import Image
 
 from diffdis_ms.config import ConfigError
+from diffdis_ms.data.cc3m import Cc3mTsv
 from diffdis_ms.data.folders import CsvFolder, ImageFolder, open_captions
+from diffdis_ms.data.mindrecord import MindRecordSet, MindRecordWriter
 from diffdis_ms.data.webdataset import BadSample, CaptionSet, TarWriter
 
 
@@ -72,12 +74,18 @@ def test_reader_is_picked_by_what_lies_there(tmp_path):
         writer.write('a', Image.new('RGB', (10, 10)), 'x')
     csv_set(tmp_path / 'csv', 'a.png,x')
     save(tmp_path / 'classes' / 'cat' / '1.png')
+    save(tmp_path / 'cc3m' / 'images' / '000000000.jpg')
+    (tmp_path / 'cc3m' / 'a.tsv').write_text('a fox\thttp://x\n')
+    with MindRecordWriter(tmp_path / 'records' / 'train') as writer:
+        writer.write('a', Image.new('RGB', (10, 10)), 'x')
     for path, kind in (('tars/train', CaptionSet), ('tars/train/00000.tar', CaptionSet), ('tars/train/*.tar', CaptionSet),
-                       ('csv', CsvFolder), ('csv/img_txt.csv', CsvFolder), ('classes', ImageFolder)):
+                       ('csv', CsvFolder), ('csv/img_txt.csv', CsvFolder), ('classes', ImageFolder),
+                       ('cc3m', Cc3mTsv), ('cc3m/a.tsv', Cc3mTsv), ('records/train', MindRecordSet), ('records/train/*.mindrecord', MindRecordSet),
+                       ('records/train/00000.mindrecord', MindRecordSet)):
         opened = open_captions(str(tmp_path / path))
         assert isinstance(opened, kind) and len(opened) == 1
     for path, match in (('none', 'does not exist'), ('classes/cat', 'neither'), ('classes/cat/1.png', 'neither'),
-                        ('tars', 'did you mean .*train')):
+                        ('tars', 'did you mean .*train'), ('records', 'did you mean .*train')):
         with pytest.raises(ConfigError, match=match) as error:
             open_captions(tmp_path / path)
         assert '\n' not in str(error.value)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffdis_ms.cli import run
 from diffdis_ms.config import ConfigError
+from diffdis_ms.data.folders import open_captions
 from diffdis_ms.data.prepare import staged
 from diffdis_ms.data.webdataset import CaptionSet
 
@@ -47,6 +48,22 @@ def test_csv_becomes_tars_that_webdataset_reads_back(src, tmp_path):
     again = call('webdataset', '--src', tmp_path / 'a', '--out', tmp_path / 'b', '--size', 16, '--workers', 1, '--seed', 3)
     assert again.returncode == 0 and 'kept 5, skipped 0' in again.stdout, again.stderr
     assert CaptionSet(tmp_path / 'b').read(0).image.size == (16, 16) and CaptionSet(tmp_path / 'b').class_names == ['cat']
+
+
+def test_mindrecord_is_written_from_any_source_and_read_as_one(src, tmp_path):
+    (src / 'set.csv').unlink()
+    (src / 'set.tsv').write_text(''.join(f'caption {i}\thttp://x/{i}\n' for i in range(6)))
+    Image.new('RGB', (40, 10)).save(src / '4.png')
+    done = call('cc3m-tsv', '--src', src / 'set.tsv', '--images', src, '--out', tmp_path / 'a', '--size', 24, '--format', 'mindrecord')
+    assert done.returncode == 0 and 'kept 4, skipped 2' in done.stdout, done.stderr
+    assert sorted(p.name for p in (tmp_path / 'a').iterdir()) == ['00000.mindrecord', '00000.mindrecord.db', 'skipped.txt', 'summary.json']
+    assert (tmp_path / 'a' / 'skipped.txt').read_text().count('row') == 2 and '40 x 10' in (tmp_path / 'a' / 'skipped.txt').read_text()
+    records = open_captions(tmp_path / 'a')
+    assert records.checked and {records.read(i).caption for i in range(4)} == {f'caption {i}' for i in range(4)}
+
+    again = call('mindrecord', '--src', tmp_path / 'a', '--out', tmp_path / 'b', '--size', 24)
+    assert again.returncode == 0 and 'kept 4, skipped 0' in again.stdout, again.stderr
+    assert {s.caption for s in map(CaptionSet(tmp_path / 'b').read, range(4))} == {f'caption {i}' for i in range(4)}
 
 
 @pytest.mark.parametrize('args,message', [

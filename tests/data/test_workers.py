@@ -1,0 +1,103 @@
+"""MindSpore's dataset pipeline gives what threads give, ends with its loader, and says what went wrong."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from diffdis_ms.config import ConfigError
+from diffdis_ms.data.folders import open_captions
+from diffdis_ms.data.loader import Loader
+from diffdis_ms.data.tokenizer import Tokenizer
+from tests.data.test_loader import Numbers
+from tests.workspace import COLOURS, ROOT, SHAPES, make_data, train_tokenizer
+
+
+@pytest.fixture(scope='module')
+def workspace(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('workers')
+    make_data(directory / 'data')
+    train_tokenizer([f'{c} {s}' for c in COLOURS for s in SHAPES], 520, directory / 'tokenizer')
+    return directory
+
+
+def children():
+    found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(os.getpid())], capture_output=True, text=True, check=False).stdout.split()
+    return {int(pid) for pid in found}
+
+
+def test_processes_give_what_threads_give_and_are_gone_at_the_end(workspace):
+    tokenizer = Tokenizer.load(workspace / 'tokenizer')
+
+    def make(workers):
+        return Loader(open_captions(workspace / 'data'), 6, 32, seed=2, num_workers=2, random_flip=True, random_shift=3, rank=1, size=2,
+                      workers=workers, tokenizer=tokenizer, token_length=16)
+    threads, processes = make('threads'), make('processes')
+    expected = list(islice(threads, 7))
+    iterator = iter(processes)
+    for batch, other in zip(islice(iterator, 4), expected):
+        for name in ('pixels', 'indices', 'token_ids'):
+            np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
+            assert getattr(batch, name).dtype == getattr(other, name).dtype
+        assert batch.captions == other.captions and {type(c) for c in batch.captions} == {str}
+        np.testing.assert_array_equal(batch.token_ids, tokenizer.encode(batch.captions, 16))
+    iterator.close()
+    assert not {pid for pid in children() if 'python' in process_name(pid)}
+    resumed = make('threads')
+    resumed.restore(processes.state())
+    np.testing.assert_array_equal(next(iter(resumed)).pixels, expected[4].pixels)
+
+
+def process_name(pid):
+    return subprocess.run(['ps', '-o', 'comm=', '-p', str(pid)], capture_output=True, text=True, check=False).stdout
+
+
+def test_a_sample_that_breaks_in_a_worker_is_named():
+    numbers = Numbers(8)
+    loader = Loader(numbers, 4, 8, seed=0, workers='processes')
+    numbers.bad = {5}
+    with pytest.raises(ConfigError, match='^sample k5 could be used .*broken') as error:
+        list(islice(loader, 2))
+    assert '\n' not in str(error.value)
+
+
+def test_what_processes_cannot_do_is_refused():
+    with pytest.raises(ConfigError, match='cache_in_memory'):
+        Loader(Numbers(8), 4, 8, seed=0, workers='processes', cache=True)
+    with pytest.raises(ConfigError, match='cores'):
+        next(iter(Loader(Numbers(8), 4, 8, seed=0, workers='processes', num_workers=10 ** 4)))
+    with pytest.raises(ConfigError, match='data.workers'):
+        Loader(Numbers(8), 4, 8, seed=0, workers='fibres')
+
+
+SCRIPT = '''
+import signal, sys, time
+from diffdis_ms.data.folders import open_captions
+from diffdis_ms.data.loader import Loader
+signal.signal(signal.SIGTERM, lambda *a: None)
+it = iter(Loader(open_captions(sys.argv[1]), 4, 32, seed=0, num_workers=2, workers='processes'))
+while True:
+    next(it)
+    print('on', flush=True)
+    time.sleep(0.05)
+'''
+
+
+def test_nothing_is_left_when_the_process_is_killed(workspace):
+    """Even with a handler for SIGTERM, which the workers inherit."""
+    process = subprocess.Popen([sys.executable, '-c', SCRIPT, str(workspace / 'data')], env={**os.environ, 'PYTHONPATH': str(ROOT)}, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    for _ in range(3):
+        assert process.stdout.readline() == 'on\n'
+    found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    assert len(found) >= 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and any(os.path.exists(f'/proc/{pid}') for pid in found):
+        time.sleep(0.1)
+    assert not [pid for pid in found if os.path.exists(f'/proc/{pid}')]
