@@ -331,7 +331,7 @@ def _validate_cache(config):
     """What cannot be had from latents and text features that were computed once."""
     data, init = config.data, config.init
     for wrong, key, why in ((config.objective != 'diffdis', 'objective', f'{config.objective} trains on pictures; only diffdis trains on latents'),
-                            (not config.train.freeze_text_encoder, 'train.freeze_text_encoder', 'the cached text features do not follow a text encoder that trains'),
+                            (not config.train.freeze_text_encoder, 'train.freeze_text_encoder', 'cached text features do not follow one that trains'),
                             (data.random_flip, 'data.random_flip', 'the cached latents are of the pictures as they are'),
                             (data.random_shift > 0, 'data.random_shift', 'the cached latents are of the pictures as they are'),
                             (data.cache_in_memory, 'data.cache_in_memory', 'the cache on the disk replaces it'),

@@ -29,7 +29,10 @@ class Encoders:
 
     def encode_texts(self, texts, progress=False):
         """(c, e) = T(y): list of N strings -> (N, L, hidden) and (N, 1, projection_dim) float32."""
-        ids = self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings)
+        return self.encode_ids(self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings), progress)
+
+    def encode_ids(self, ids, progress=False):
+        """(c, e) of token ids (N, L) int32, as `encode_texts`."""
         return in_batches(lambda x: self.text_encoder(Tensor(x)), (ids,), self.batch_size, progress and 'encoding texts')
 
 

@@ -41,9 +41,8 @@ def main():
 def draw(setup, captions):
     """Pictures of captions with the weights as they are, for the log: 20 steps, w = 3."""
     from diffdis_ms.pipeline import DiffDisPipeline
-    networks = setup.networks
-    pipe = DiffDisPipeline(setup.features.config.model, networks['unet'], networks['vae'], networks['text_encoder'], setup.tokenizer,
-                           batch_size=len(captions))
+    networks = [setup.network(stem) for stem in ('unet', 'vae', 'text_encoder')]
+    pipe = DiffDisPipeline(setup.features.config.model, *networks, setup.tokenizer, batch_size=len(captions))
     return pipe.generate(captions, steps=20, guidance_weight=3.0)
 
 

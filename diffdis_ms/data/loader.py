@@ -1,17 +1,15 @@
 """Endless, exactly resumable batches of a caption set; and one pass over it for evaluation."""
-import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count, islice
 from typing import Dict, List, Optional
 
 import numpy as np
 from tqdm import tqdm
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.check import good_samples, one_line
-from diffdis_ms.data.order import GlobalOrder, generator
+from diffdis_ms.data.check import good_samples
+from diffdis_ms.data.order import Stream, generator, too_few
 from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop, to_pixels
 from diffdis_ms.data.workers import in_processes, in_threads, ordered_map
 from diffdis_ms.data.samples import BadSample
@@ -40,7 +38,7 @@ class Samples:
     skipped: Dict[str, str]                      # key -> reason
 
 
-class Loader:
+class Loader(Stream):
     """Batches without end, the same stream for one process and for many.
 
     Epoch e is a permutation of the good samples drawn from (seed, e) alone, batch k the samples [k * batch_size, (k + 1) * batch_size) of
@@ -74,29 +72,21 @@ class Loader:
         Raises:
             ConfigError: the set has fewer good samples than a batch, or a number is out of range.
         """
-        for name, value, low in (('batch_size', batch_size, 1), ('image_size', image_size, 1), ('seed', seed, 0),
-                                 ('num_workers', num_workers, 1), ('random_shift', random_shift, 0), ('size', size, 1)):
+        for name, value, low in (('image_size', image_size, 1), ('num_workers', num_workers, 1), ('random_shift', random_shift, 0)):
             if value < low:
                 raise ConfigError(f'{name}: {value} is below {low}')
         if workers not in _WORKERS:
             raise ConfigError(f'data.workers: {workers!r} is none of {", ".join(_WORKERS)}')
         if cache and workers == 'processes':
             raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
-        if not 0 <= rank < size:
-            raise ConfigError(f'rank: {rank} is not in 0..{size - 1}')
-        if batch_size % size:
-            raise ConfigError(f'train.batch_size: {batch_size} samples cannot be shared equally by {size} processes; make it a multiple of {size}')
         if len(caption_set) < batch_size:        # before all of them are read
-            raise ConfigError(_too_few(len(caption_set), batch_size, getattr(caption_set, 'skipped', {})))
-        self.caption_set, self.batch_size, self.image_size, self.seed = caption_set, batch_size, image_size, seed
+            raise ConfigError(too_few(len(caption_set), batch_size, getattr(caption_set, 'skipped', {})))
+        self.caption_set, self.image_size = caption_set, image_size
         self.num_workers, self.random_flip, self.random_shift = num_workers, random_flip, random_shift
-        self.rank, self.size, self.workers, self.tokenizer, self.token_length = rank, size, workers, tokenizer, token_length
-        self.good, self.skipped = good_samples(caption_set, min_side, check_directory, num_workers, rank, size)
-        if len(self.good) < batch_size:
-            raise ConfigError(_too_few(len(self.good), batch_size, self.skipped))
-        self._order = GlobalOrder(self.good, batch_size, seed, shuffle)
+        self.workers, self.tokenizer, self.token_length = workers, tokenizer, token_length
+        good, self.skipped = good_samples(caption_set, min_side, check_directory, num_workers, rank, size)
+        super().__init__(good, len(caption_set), batch_size, seed, rank, size, shuffle, self.skipped)
         self._cache = {} if cache else None
-        self._next = 0                           # number of the next batch
 
     def __iter__(self):
         """Yields `Batch` for ever, this process' part, from where `state()` stands.
@@ -114,34 +104,6 @@ class Loader:
                 yield Batch(pixels, captions, ahead.popleft(), ids if self.tokenizer else None)
         finally:
             batches.close()
-
-    def state(self):
-        """Where the stream stands after the last batch that was yielded: a JSON-able dict for `restore`, equal on all processes."""
-        epoch, position = divmod(self._next * self.batch_size, len(self.good))
-        return {'epoch': epoch, 'position': position, **self._identity()}
-
-    def restore(self, state):
-        """Continue after the batch that `state()` was taken at, by any number of processes; counts for iterators made from now on.
-
-        Raises:
-            ConfigError: the state is of another seed, batch size or set of good samples.
-        """
-        for key, mine in self._identity().items():
-            if state.get(key) != mine:
-                raise ConfigError(f'the data position was saved with {key} = {state.get(key)}, this run has {mine}: it cannot be continued')
-        self._next = (state['epoch'] * len(self.good) + state['position']) // self.batch_size
-
-    def _identity(self):
-        """What decides the stream. `good_samples` is a checksum: it tells processes apart that see different data."""
-        return {'seed': self.seed, 'batch_size': self.batch_size, 'num_samples': len(self.caption_set), 'num_good': len(self.good),
-                'good_samples': zlib.crc32(self.good.tobytes())}
-
-    def _items(self, number, ahead):
-        """(epoch, index) of this process' samples from batch `number` on; the indices of each batch are appended to `ahead` as it begins."""
-        for k in count(number):
-            epochs, samples = (part[self.rank::self.size] for part in self._order.batch(k))
-            ahead.append(samples)
-            yield from zip(epochs.tolist(), samples.tolist())
 
     def _result(self, item):
         """(pixels, token ids, caption, False); what cannot be read gives blanks, the reason, and True: processes cannot raise."""
@@ -178,12 +140,6 @@ class Loader:
         if self.random_flip and flip:
             pixels = pixels[:, :, ::-1]
         return shift(pixels, int(down), int(right))
-
-
-def _too_few(good, batch_size, skipped):
-    reasons = '; '.join(f'{one_line(k)}: {v}' for k, v in islice(skipped.items(), 3))
-    return (f'{good} good samples ({len(skipped)} skipped{", for example " + reasons if reasons else ""}) do not fill one batch '
-            f'of {batch_size}; lower train.batch_size or mend the data')
 
 
 def shift(pixels, down, right):

@@ -1,7 +1,9 @@
 """What an objective is made of: its networks, with weights from model directories or fresh, its loss cell and its inputs."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Tuple
+
+from mindspore import nn
 
 from diffdis_ms.config import ConfigError, validate
 from diffdis_ms.data.tokenizer import Tokenizer
@@ -12,8 +14,9 @@ from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.init import initialize
 from diffdis_ms.models.names import is_new_parameter
+from diffdis_ms.models.recompute import apply_recompute
 from diffdis_ms.train.distributed import World
-from diffdis_ms.train.features import AutoencoderFeatures, CLIPFeatures, DiffDisFeatures
+from diffdis_ms.train.features import AutoencoderFeatures, CachedFeatures, CLIPFeatures, DiffDisFeatures
 from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective
 from diffdis_ms.train.precision import apply_precision
 
@@ -23,39 +26,63 @@ class Setup:
     """What training needs of an objective: its loss cell, its inputs from (batch, step), and the networks of its model directory."""
     objective: Any
     features: Callable
-    networks: Dict[str, Any]                     # file stem -> network
+    networks: Dict[str, Any]                     # file stem -> network, or a function that makes it when it is first asked for
     tokenizer: Any = None
-    frozen: Dict[str, Any] = field(default_factory=dict)       # those of `networks` that do not train
+    frozen: Tuple[str, ...] = ()                 # stems of those that are there and do not train
+
+    def network(self, stem):
+        """A network by its file stem; one that training did without (its results are cached) is loaded now."""
+        if not isinstance(self.networks[stem], nn.Cell):
+            self.networks[stem] = self.networks[stem]()
+        return self.networks[stem]
 
 
-def build(config, captions, world=World()):
-    """The `Setup` of config.objective, with weights from `config.init` or fresh.
-
-    A network that comes from a model directory brings its part of the config along (`config.model` is updated).
-
-    Args:
-        config: Config. captions: the training set, for features that are computed once. world: World.
+def resolve_model(config):
+    """Take over the parts of the model's config that belong to the model directories of `config.init`; changes `config.model`.
 
     Raises:
-        ConfigError: a model directory or tokenizer is missing or does not fit.
+        ConfigError: a model directory is missing, or the parts do not fit together.
+    """
+    for part in ('vae', 'text_encoder'):
+        if getattr(config.init, part):
+            setattr(config.model, part, getattr(read_config(getattr(config.init, part)), part))
+    validate(config.model)
+
+
+def build(config, captions, tokenizer=None, world=World(), cache=None):
+    """The `Setup` of config.objective, with weights from `config.init` or fresh.
+
+    Args:
+        config: Config after `resolve_model`. captions: the training set, for features that are computed once; None with a cache.
+        tokenizer: see `load_tokenizer`. world: World. cache: LatentCache in place of V and T, or None.
+
+    Raises:
+        ConfigError: weights are missing or do not fit.
     """
     model, init = config.model, config.init
-    for part in ('vae', 'text_encoder'):
-        if getattr(init, part):
-            setattr(model, part, getattr(read_config(getattr(init, part)), part))
-    validate(model)
     if config.objective == 'autoencoder':
         vae = _trained(AutoencoderKL(model.vae), 'vae', init.vae, config)
         return Setup(AutoencoderObjective(vae, config, world), AutoencoderFeatures(config, world), {'vae': vae})
-    text_encoder = _network(CLIPTextEncoder(model.text_encoder), 'text_encoder', init.text_encoder, config)
-    tokenizer = _tokenizer(config)
+
+    def make_text_encoder():
+        return _network(CLIPTextEncoder(model.text_encoder), 'text_encoder', init.text_encoder, config)
+
+    def make_vae():
+        return _network(AutoencoderKL(model.vae), 'vae', init.vae, config)
+
     if config.objective == 'clip':
         image_encoder = _trained(CLIPImageEncoder(model.image_encoder), 'image_encoder', None, config)
-        apply_precision(text_encoder, config.train.precision)
-        return Setup(CLIPObjective(image_encoder, text_encoder, config, world), CLIPFeatures(tokenizer, config),
+        text_encoder = apply_precision(make_text_encoder(), config.train.precision)
+        return Setup(CLIPObjective(image_encoder, text_encoder, config, world), CLIPFeatures(),
                      {'text_encoder': text_encoder, 'image_encoder': image_encoder}, tokenizer)
-    vae = _network(AutoencoderKL(model.vae), 'vae', init.vae, config)
     unet = _trained(DiffDisUNet(model), 'unet', init.unet, config, may_be_missing=is_new_parameter)
+    if config.train.recompute:
+        apply_recompute(unet)
+    if cache is not None:
+        features = CachedFeatures(cache, config, world)
+        objective = DiffDisObjective(unet, config, features.empty_context, features.zero_latent, None, world)
+        return Setup(objective, features, {'unet': unet, 'vae': make_vae, 'text_encoder': make_text_encoder}, tokenizer)
+    vae, text_encoder = make_vae(), make_text_encoder()
     frozen = {'vae': vae, **({'text_encoder': text_encoder} if config.train.freeze_text_encoder else {})}
     for network in frozen.values():
         for p in network.get_parameters():
@@ -66,7 +93,7 @@ def build(config, captions, world=World()):
         apply_precision(text_encoder, config.train.precision)                    # after the frozen features: those stay float32
     objective = DiffDisObjective(unet, config, features.empty_context, features.zero_latent,
                                  None if config.train.freeze_text_encoder else text_encoder, world)
-    return Setup(objective, features, {'unet': unet, 'vae': vae, 'text_encoder': text_encoder}, tokenizer, frozen)
+    return Setup(objective, features, {'unet': unet, 'vae': vae, 'text_encoder': text_encoder}, tokenizer, tuple(frozen))
 
 
 def _network(cell, stem, directory, config, may_be_missing=None):
@@ -82,7 +109,10 @@ def _trained(cell, *args, **options):
     return apply_precision(_network(cell, *args, **options), config.train.precision)
 
 
-def _tokenizer(config):
+def load_tokenizer(config):
+    """The tokenizer of a config after `resolve_model`; None for an autoencoder. Raises ConfigError where there is none that fits."""
+    if config.objective == 'autoencoder':
+        return None
     init, text = config.init, config.model.text_encoder
     source = Path(init.text_encoder) / 'tokenizer' if init.text_encoder else init.tokenizer
     if not source:

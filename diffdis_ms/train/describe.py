@@ -1,9 +1,8 @@
 """What a run will be, before it starts: parameters by group, memory by part, the first batch as a picture (`tools/train.py --dry-run`)."""
 from pathlib import Path
 
-import numpy as np
-
 from diffdis_ms.data.transforms import image_grid, to_image
+from diffdis_ms.encoders import Encoders, to_unit_range
 
 GiB = 2 ** 30
 
@@ -22,11 +21,17 @@ def describe(job, report=print):
     batches.close()
     output.mkdir(parents=True, exist_ok=True)
     shown = min(64, len(batch.captions))
-    image_grid([to_image(x) for x in batch.pixels[:shown]]).save(output / 'first_batch.png')
+    pixels = to_unit_range(batch.pixels) if hasattr(batch, 'pixels') else _decoded(job, batch.z[:shown])
+    image_grid([to_image(x) for x in pixels[:shown]]).save(output / 'first_batch.png')
     (output / 'first_batch.txt').write_text(''.join(f'{caption}\n' for caption in batch.captions[:shown]), encoding='utf-8')
     report(f'\nfirst batch: {output / "first_batch.png"}, its captions in first_batch.txt')
     report(f'one step takes {job.global_batch} pairs: {job.config.train.batch_size} a device x {job.config.train.accumulation_steps} parts x '
            f'{job.world.size} devices; {len(job.loader.good)} good samples, {len(job.loader.skipped)} skipped')
+
+
+def _decoded(job, z):
+    """Pictures of cached latents, float32 in [-1, 1]."""
+    return Encoders(job.setup.network('vae'), None, None, job.config.model, min(8, len(z))).decode_latents(z)
 
 
 def parameter_lines(job):
@@ -38,8 +43,12 @@ def parameter_lines(job):
              'scale': ('logit scale', options.new_learning_rate, 0.0)}
     lines = [f'{"parameters":<24}{"millions":>10}{"rate":>10}{"decay":>10}']
     lines += [f'{names[g][0]:<24}{size / 1e6:>10.3f}{names[g][1]:>10.1e}{names[g][2]:>10.1e}' for g, size in sizes.items() if size]
-    lines += [f'{"frozen: " + stem:<24}{sum(p.size for p in network.get_parameters()) / 1e6:>10.3f}' for stem, network in job.setup.frozen.items()]
+    lines += [f'{"frozen: " + stem:<24}{sum(p.size for p in network.get_parameters()) / 1e6:>10.3f}' for stem, network in _frozen(job)]
     return lines
+
+
+def _frozen(job):
+    return [(stem, job.setup.networks[stem]) for stem in job.setup.frozen]
 
 
 def memory_lines(job):
@@ -53,7 +62,7 @@ def memory(job):
     """{part: bytes} of one device. All but the last part are exact; activations are counted from the shapes (`activation_elements`)."""
     units = job.update.units
     trained, small = sum(p.size for p in units.parameters), sum(p.size for p in units.units if p.name.startswith('small.'))
-    frozen = sum(p.size for network in job.setup.frozen.values() for p in network.get_parameters())
+    frozen = sum(p.size for _, network in _frozen(job) for p in network.get_parameters())
     config, train = job.config, job.config.train
     activations = 0
     if config.objective == 'diffdis':
@@ -103,4 +112,4 @@ def activation_elements(config, decoder):
                 skip = skips.pop() if skips else widths[0]
                 total += resnet(level, before + skip, widths[level]) + (transformer(level, widths[level]) if unet.attention_levels[level] else 0)
                 before = widths[level]
-    return int(np.int64(total))
+    return total

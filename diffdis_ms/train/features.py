@@ -44,19 +44,30 @@ class DiffDisFeatures:
             return z[rows], c[rows], e[rows], None
         z = self.encoders.encode_images(batch.pixels)
         if self.config.train.freeze_text_encoder:
-            return (z, *self.encoders.encode_texts(batch.captions), None)
-        length = self.config.model.text_encoder.max_position_embeddings
-        return z, None, None, self.encoders.tokenizer.encode(batch.captions, length)
+            return (z, *self.encoders.encode_ids(batch.token_ids), None)
+        return z, None, None, batch.token_ids
+
+
+class CachedFeatures:
+    """The same of a `LatentBatch`, which has them.
+
+    Args:
+        cache: LatentCache. config: Config. world: World.
+    """
+
+    def __init__(self, cache, config, world=World()):
+        self.config, self.world = config, world
+        self.zero_latent, self.empty_context, self.latent_shape = cache.zero_latent, cache.empty_context, cache.shapes['z']
+
+    def __call__(self, batch, step):
+        return batch.z, batch.c, batch.e, None, *draw_diffdis(self.config.seed, step, self.config, self.latent_shape, self.world)
 
 
 class CLIPFeatures:
     """CLIP-normalised pixels and token ids."""
 
-    def __init__(self, tokenizer, config):
-        self.tokenizer, self.length = tokenizer, config.model.text_encoder.max_position_embeddings
-
     def __call__(self, batch, step):
-        return clip_normalize(to_unit_range(batch.pixels)), self.tokenizer.encode(batch.captions, self.length)
+        return clip_normalize(to_unit_range(batch.pixels)), batch.token_ids
 
 
 class AutoencoderFeatures:

@@ -14,11 +14,13 @@ from tqdm import tqdm
 from diffdis_ms.config import ConfigError, to_yaml
 from diffdis_ms.data.check import write_skipped
 from diffdis_ms.data.folders import open_captions
+from diffdis_ms.data.latent_cache import CachedLoader, LatentCache
 from diffdis_ms.data.loader import Loader
 from diffdis_ms.encoders import Encoders
 from diffdis_ms.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.train.accumulation import AccumulatedStep
-from diffdis_ms.train.build import build
+from diffdis_ms.train.build import build, load_tokenizer, resolve_model
+from diffdis_ms.train.cache import check_data, check_key
 from diffdis_ms.train.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from diffdis_ms.train.distributed import Average, World, join_world
 from diffdis_ms.train.log import MetricsLog
@@ -39,8 +41,8 @@ class Job:
     """All that steps: made by `assemble`."""
     config: Any
     world: World
-    captions: Any
-    loader: Loader
+    captions: Any                                # the training set; None where a cache is used alone
+    loader: Any                                  # Loader or CachedLoader
     setup: Any
     update: Update
     step: Any                                    # TrainStep or AccumulatedStep
@@ -109,12 +111,23 @@ def assemble(config):
         ConfigError: as for `train`.
     """
     world = join_world()
-    captions = open_captions(config.data.path)
     data, train = config.data, config.train
-    loader = Loader(captions, train.batch_size * train.accumulation_steps * world.size, config.model.image_size, config.seed,
-                    data.num_workers, data.cache_in_memory, data.random_flip, data.random_shift, rank=world.rank, size=world.size,
-                    min_side=data.min_side, check_directory=config.output_dir, workers=data.workers)
-    setup = build(config, captions, world)
+    resolve_model(config)
+    tokenizer, captions, cache = load_tokenizer(config), None, None
+    global_batch = train.batch_size * train.accumulation_steps * world.size
+    if data.path or data.cache is None:
+        captions = open_captions(data.path)
+    if data.cache is not None:
+        cache = LatentCache(data.cache)
+        check_key(cache, config)
+        if captions is not None:
+            check_data(cache, captions, config)
+        loader = CachedLoader(cache, global_batch, config.seed, data.num_workers, world.rank, world.size)
+    else:
+        loader = Loader(captions, global_batch, config.model.image_size, config.seed, data.num_workers, data.cache_in_memory, data.random_flip,
+                        data.random_shift, rank=world.rank, size=world.size, min_side=data.min_side, check_directory=config.output_dir,
+                        workers=data.workers, tokenizer=tokenizer, token_length=config.model.text_encoder.max_position_embeddings)
+    setup = build(config, captions, tokenizer, world, cache)
     units, optimizer, schedules = build_optimizer(config, list(setup.objective.trainable_params()))
     update = Update(setup.objective, units, optimizer, config, world)
     step = TrainStep(setup.objective, update) if train.accumulation_steps == 1 else AccumulatedStep(setup.objective, update, train.accumulation_steps)
@@ -194,8 +207,8 @@ class _Stop:
 def save_trained(directory, job, state):
     """The model directory of a run: EMA weights where there are any, the trained logit scale in its config."""
     averages, networks, config = job.update.averaged(), {}, job.config
-    for stem, cell in job.setup.networks.items():
-        networks[stem] = {name: averages.get(name, array) for name, array in parameters_to_numpy(cell).items()}
+    for stem in job.setup.networks:
+        networks[stem] = {name: averages.get(name, array) for name, array in parameters_to_numpy(job.setup.network(stem)).items()}
     model = config.model
     if hasattr(job.setup.objective, 'logit_scale'):
         model.logit_scale = _value(job.setup.objective)

@@ -1,0 +1,145 @@
+"""Latents and text features computed once, for training without V and T (`data.cache`): the key that tells a stale cache, and its making."""
+import hashlib
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+from tqdm import tqdm
+
+from diffdis_ms.config import ConfigError, to_yaml
+from diffdis_ms.data.check import fingerprint, good_samples
+from diffdis_ms.data.latent_cache import CONSTANTS, SUMMARY, part_path, write_part
+from diffdis_ms.data.loader import read_pixels
+from diffdis_ms.data.samples import BadSample
+from diffdis_ms.files import sha256, whole_file
+from diffdis_ms.model_dir import read_config
+
+VERSION = 1                                      # of resizing, cropping and what is stored: another one makes old caches stale
+PART = 1024                                      # samples a file
+WAIT = 600                                       # seconds
+
+
+def cache_key(vae, text_encoder, image_size):
+    """sha256 of all that decides z, c and e of a picture and a caption.
+
+    Args:
+        vae, text_encoder: model directories, whose vae.safetensors and text_encoder.safetensors with tokenizer/ are hashed.
+        image_size: pixels, to which pictures are resized and cropped.
+
+    Raises:
+        ConfigError: not a model directory, or a file is missing.
+    """
+    vae, text_encoder = Path(vae), Path(text_encoder)
+    files = [vae / 'vae.safetensors', text_encoder / 'text_encoder.safetensors', *sorted((text_encoder / 'tokenizer').glob('*'))]
+    parts = {'version': VERSION, 'image_size': image_size, 'vae': to_yaml(read_config(vae).vae),
+             'text_encoder': to_yaml(read_config(text_encoder).text_encoder)}
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f'{file} does not exist: is this a complete model directory?')
+        parts[file.name] = sha256(file)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_key(cache, config):
+    """Raises ConfigError where a `LatentCache` was made with other weights, another size, or of other data than a config names."""
+    if cache.key != cache_key(config.init.vae, config.init.text_encoder, config.model.image_size):
+        raise ConfigError(f'data.cache: {config.data.cache} is stale: it was made with other weights than init.vae and init.text_encoder, another '
+                          'tokenizer or another image_size; make it anew with tools/cache_latents.py')
+
+
+def check_data(cache, caption_set, config):
+    """Raises ConfigError where a `LatentCache` is not of the caption set."""
+    if cache.data != fingerprint(caption_set, config.data.min_side):
+        raise ConfigError(f'data.cache: {config.data.cache} is not of the data set {config.data.path} as it is now; make it anew with '
+                          'tools/cache_latents.py (or set data.path= to use it as it is)')
+
+
+class CacheWriter:
+    """Fills a cache directory, part by part; parts that are there already are not made again.
+
+    Args:
+        out: directory. key: `cache_key`. dtype: 'float32' or 'float16'. caption_set: what is cached. min_side: see `good_samples`.
+        num_workers: threads that read. rank, size: of this process; each makes every size-th part.
+        overwrite: throw away a cache of another key.
+
+    Raises:
+        ConfigError: `out` is something else, or a cache of another key.
+    """
+
+    def __init__(self, out, key, dtype, caption_set, min_side, num_workers=2, rank=0, size=1, overwrite=False):
+        self.out, self.caption_set, self.num_workers, self.rank, self.size = Path(out), caption_set, num_workers, rank, size
+        begun = {'key': key, 'data': fingerprint(caption_set, min_side), 'dtype': dtype}
+        mark = self.out / 'begun.json'
+        if self.out.exists() and not self.out.is_dir() or self.out.is_dir() and any(self.out.iterdir()) and not mark.is_file():
+            raise ConfigError(f'{out} exists and is not a cache; name another directory')
+        if mark.is_file() and mark.read_text() != json.dumps(begun):
+            if not overwrite:
+                raise ConfigError(f'{out} is a cache of other weights, data or precision; name another directory or add --overwrite')
+            self._replace(mark, json.dumps(begun))
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not mark.is_file():
+            with whole_file(mark) as f:
+                f.write(json.dumps(begun).encode())
+        self.good, self.skipped = good_samples(caption_set, min_side, self.out, num_workers, rank, size)
+        if not len(self.good):
+            raise ConfigError(f'none of {len(caption_set)} samples can be used')
+        self.begun, self.starts = begun, list(range(0, len(self.good), PART))
+
+    def run(self, encoders):
+        """Make this process's parts; the process that finds all of them there finishes the cache. Returns whether that was this one.
+
+        Args:
+            encoders: Encoders.
+        """
+        size = encoders.config.image_size
+        own = range(self.rank, len(self.starts), self.size)
+        with ThreadPoolExecutor(self.num_workers) as pool, tqdm(total=sum(len(self._rows(k)) for k in own), desc='caching', disable=None, unit='') as bar:
+            for k in own:
+                rows = self._rows(k)
+                if not self._is_there(k):
+                    samples = list(pool.map(lambda i: read_pixels(self.caption_set, int(i), size), rows))
+                    bad = next((s for s in samples if isinstance(s, BadSample)), None)
+                    if bad is not None:
+                        raise ConfigError(f'sample {bad.key} could be used when the data was checked and cannot now ({bad.reason})')
+                    z = encoders.encode_images(np.stack([s[0] for s in samples]))
+                    captions = [s[1] for s in samples]
+                    c, e = encoders.encode_texts(captions)
+                    write_part(self.out, k, list(zip(z, c, e, captions, rows)), self.begun['dtype'])
+                bar.update(len(rows))
+        if not all(self._is_there(k) for k in range(len(self.starts))):
+            return False
+        self._finish(encoders)
+        return True
+
+    def _replace(self, mark, begun):
+        """The first process throws the old cache away; the others wait for it."""
+        if self.rank == 0:
+            shutil.rmtree(self.out)
+            return
+        deadline = time.monotonic() + WAIT
+        while not mark.is_file() or mark.read_text() != begun:
+            if time.monotonic() > deadline:
+                raise ConfigError(f'{self.out}: the first process has not thrown the old cache away within {WAIT} s')
+            time.sleep(0.1)
+
+    def _rows(self, number):
+        return self.good[self.starts[number]:self.starts[number] + PART]
+
+    def _is_there(self, number):
+        path = part_path(self.out, number)
+        return path.is_file() and path.with_name(path.name + '.db').is_file()
+
+    def _finish(self, encoders):
+        side = encoders.config.image_size
+        zero = encoders.encode_images(np.zeros((1, 3, side, side), np.float32))
+        empty, query = encoders.encode_texts([''])
+        with whole_file(self.out / CONSTANTS) as f:
+            f.write(save({'zero_latent': zero, 'empty_context': empty, 'good': self.good.astype(np.int64)}))
+        summary = {**self.begun, 'num_samples': len(self.caption_set), 'num_parts': len(self.starts), 'num_skipped': len(self.skipped),
+                   'shapes': {'z': zero.shape[1:], 'c': empty.shape[1:], 'e': query.shape[1:]}}
+        with whole_file(self.out / SUMMARY) as f:
+            f.write(json.dumps(summary, indent=1).encode())
