@@ -20,7 +20,7 @@ def main():
     config = load(args.config, args.overrides + extra)
 
     from diffdis_ms import runtime               # after the config is known to be good: MindSpore takes seconds to import
-    runtime.setup(config.device)
+    runtime.setup(config.device, config.runtime)
     from diffdis_ms.train.loop import train
     print(f'model: {train(config)}')
 
