@@ -188,6 +188,22 @@ class TrainConfig:
     keep_checkpoints: int = 3
     tensorboard: bool = True                     # output_dir/tensorboard: scalars, the config, sample images
     sample_every: int = 0                        # draw the first captions' pictures into TensorBoard every so many steps (0: never)
+    recompute: bool = False                      # blocks are computed again in the backward pass: less memory, more time
+
+
+@dataclass
+class RuntimeConfig:
+    """MindSpore's context (runtime.py, which says what each chip can do). The CPU does not read what is marked Ascend, so that a config
+    for Ascend runs with device=CPU as well; None leaves MindSpore's or CANN's own setting."""
+    jit_level: Optional[Literal['O0', 'O1', 'O2']] = None            # Ascend; MindSpore's: O2 on 910, O0 on 910B
+    overflow_mode: Optional[Literal['infnan', 'saturation']] = None  # Ascend, float16; MindSpore's: infnan on 910B; a 910 can but saturate
+    flash_attention: bool = True                 # Ascend 910B and later, 16 bit; false: the plain formula
+    memory_limit_gb: Optional[float] = None      # Ascend
+    hccl_connect_timeout: Optional[int] = None   # Ascend, seconds; None: HCCL_CONNECT_TIMEOUT of the environment, or 600
+    hccl_exec_timeout: Optional[int] = None      # Ascend, seconds
+    deterministic: bool = False                  # kernels that add in a fixed order; slower on Ascend
+    compile_cache: bool = False                  # keep the compiled training step on the disk (compile_cache.py)
+    compile_cache_dir: Optional[str] = None      # None: ~/.cache/diffdis_ms/graphs
 
 
 @dataclass
@@ -203,6 +219,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 def load(path=None, overrides=(), schema=Config):
@@ -311,6 +328,11 @@ def _validate_run(config):
                             ('optimizer.max_grad_norm', optimizer.max_grad_norm, 0)):
         if value < low:
             raise ConfigError(f'{key}: {value} is below {low}')
+    runtime = config.runtime
+    for key in ('memory_limit_gb', 'hccl_connect_timeout', 'hccl_exec_timeout'):
+        value = getattr(runtime, key)
+        if value is not None and not value > 0:
+            raise ConfigError(f'runtime.{key}: {value} is not above 0')
     for key, value in (('train.caption_dropout', train.caption_dropout), ('train.image_dropout', train.image_dropout),
                        ('train.ema_decay', train.ema_decay)):
         if not 0 <= value < 1:

@@ -42,6 +42,11 @@ def test_bare_keys_below_train():
     assert c.train.max_steps == 3 and c.resume == 'none' and c.train.max_minutes is None
 
 
+def test_runtime_fields():
+    found = load(None, ['runtime.jit_level=O1', 'runtime.overflow_mode=infnan', 'recompute=true']), load(None, ['runtime.jit_level=null'])
+    assert found[0].runtime.jit_level == 'O1' and found[0].train.recompute and found[1] == Config()
+
+
 def test_base_file(write):
     write('train: {batch_size: 8, max_steps: 5}\nseed: 3\n', 'base.yaml')
     middle = write('base: ../base.yaml\ntrain: {max_steps: 7}\n', 'rows/middle.yaml')
@@ -94,6 +99,7 @@ def test_key_unlike_any_other_suggests_nothing():
     ('model.unet.block_out_channels=[32,wide]', ('model.unet.block_out_channels:', "'wide'")),
     ('train.task=both', ('train.task', "'both'", 'hybrid')),
     ('device=GPU', ('device', "'GPU'", 'Ascend')),
+    ('runtime.jit_level=O3', ('runtime.jit_level', "'O3'", 'O2')),
     ('model.vae=null', ('model.vae',)),
     ('train=3', ('TrainConfig', '3')),
     ('seed', ("'seed'", 'key=value')),
@@ -183,6 +189,8 @@ def test_condition_timesteps_of_the_paper_are_valid(timestep):
     ('optimizer.learning_rate=-1', 'optimizer.learning_rate: -1.0 is below 0'),
     ('optimizer.new_learning_rate=-1', 'optimizer.new_learning_rate: -1.0 is below 0'),
     ('optimizer.max_grad_norm=-1', 'optimizer.max_grad_norm: -1.0 is below 0'),
+    ('runtime.memory_limit_gb=0', 'runtime.memory_limit_gb: 0.0 is not above 0'),
+    ('runtime.hccl_connect_timeout=-1', 'runtime.hccl_connect_timeout: -1 is not above 0'),
     ('caption_dropout=1', 'train.caption_dropout: 1.0 is not in [0, 1)'),
     ('image_dropout=-0.1', 'train.image_dropout: -0.1 is not in [0, 1)'),
     ('ema_decay=1', 'train.ema_decay: 1.0 is not in [0, 1)'),

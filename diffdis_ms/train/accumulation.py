@@ -145,13 +145,24 @@ class AccumulatedStep:
         known = {id(p): p for cell in (self.objective, self.update) for p in cell.get_parameters()}
         return list(known.values())
 
+    def main_graph(self, arrays):
+        """(cell, its inputs): the graph that takes longest to compile."""
+        part = self._part(arrays, 0)
+        query = (Tensor(0.0, mstype.float32),) * 2
+        if self.aligned:
+            query = self.queries(*part)
+        return self.accumulate, (Tensor(1.0, mstype.float32), *query, *part)
+
+    def _part(self, arrays, a):
+        return to_tensors(None if x is None else np.ascontiguousarray(x[a::self.steps]) for x in arrays)
+
     def run(self, arrays):
         """One step from NumPy arrays (or None) over this process's batch. Part a is rows a, a + steps, a + 2 steps ...
 
         Returns:
             (loss, loss_ig, loss_ita, gradient norm before clipping), scalars, the same in all processes.
         """
-        parts = [to_tensors(None if x is None else np.ascontiguousarray(x[a::self.steps]) for x in arrays) for a in range(self.steps)]
+        parts = [self._part(arrays, a) for a in range(self.steps)]
         scale = Tensor(1.0 if self.update.loss_scale is None else float(self.update.loss_scale.asnumpy()), mstype.float32)
         loss_ita, d_scale = Tensor(0.0, mstype.float32), Tensor(0.0, mstype.float32)
         gradients = [(Tensor(0.0, mstype.float32),) * 2] * self.steps

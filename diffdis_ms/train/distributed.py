@@ -5,12 +5,11 @@ averaged over the processes. Both together decide the gradient of the gather: of
 get n times what they get here, divided by n. So the gather's gradient is n times the own slice, without a collective (ReduceScatter,
 which AllGather's own gradient needs, does not exist on the CPU).
 """
+import os
 from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import nn, ops
-
-from diffdis_ms import runtime
 
 
 class Gather(nn.Cell):
@@ -71,9 +70,11 @@ class World:
 
 
 def join_world():
-    """The `World` of this process: under msrun, the communication is set up; otherwise one process alone."""
-    rank, size = runtime.rank_and_size()
-    if size > 1:
-        ms.communication.init()
-        rank, size = ms.communication.get_rank(), ms.communication.get_group_size()
-    return World(rank, size)
+    """The `World` of this process: under msrun the communication is set up; otherwise one process alone.
+
+    The process that msrun starts as the scheduler serves the others in here, until they are done, and ends.
+    """
+    if 'MS_ROLE' not in os.environ:
+        return World()
+    ms.communication.init()
+    return World(ms.communication.get_rank(), ms.communication.get_group_size())

@@ -11,6 +11,7 @@ from mindspore import Tensor
 import mindspore.common.dtype as mstype
 from tqdm import tqdm
 
+from diffdis_ms.compile_cache import compile_cached
 from diffdis_ms.config import ConfigError, to_yaml
 from diffdis_ms.data.check import write_skipped
 from diffdis_ms.data.folders import open_captions
@@ -145,7 +146,10 @@ def _steps(job, state, log, directory, draw):
         while step < last and not stop.agreed(state['seconds'] >= limit):
             batch = next(batches)
             captions = captions or batch.captions[:8]
-            outputs = [float(x.asnumpy() if isinstance(x, Tensor) else x) for x in job.step.run(job.setup.features(batch, step))]
+            inputs = job.setup.features(batch, step)
+            if step == first:
+                compile_cached(*job.step.main_graph(inputs), job.config, job.world.rank, job.world.size)
+            outputs = [float(x.asnumpy() if isinstance(x, Tensor) else x) for x in job.step.run(inputs)]
             step += 1
             _check(job, step, outputs, batch)
             state = {'step': step, 'seconds': seconds + time.monotonic() - started, 'loader': job.loader.state()}

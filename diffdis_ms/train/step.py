@@ -128,6 +128,10 @@ class TrainStep(nn.Cell):
         mean = self.update.mean
         return ops.depend(mean(loss), done), mean(loss_ig), mean(loss_ita), norm
 
+    def main_graph(self, arrays):
+        """(cell, its inputs): the graph that takes longest to compile."""
+        return self, to_tensors(arrays)
+
     def run(self, arrays):
         """One step from NumPy arrays (or None) over this process's batch."""
         return self(*to_tensors(arrays))
