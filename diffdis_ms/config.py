@@ -226,7 +226,7 @@ def load(path=None, overrides=(), schema=Config):
     """Read a config.
 
     Args:
-        path: YAML file, or None for the defaults. A top-level `base: other.yaml` (relative to the file) is read first.
+        path: YAML file, or None for the defaults. A top-level `base: other.yaml` (relative to the file), or a list of files, is read first.
         overrides: strings `key.sub=value`. A bare key that exists once below `train` needs no prefix (`max_steps=10`).
         schema: the dataclass to fill (`Config`, or `ModelConfig` for the config.yaml of a model directory).
 
@@ -383,7 +383,7 @@ def _divides(key, small, large):
 
 
 def _layers(path, above=()):
-    """The file and, before it, the file its `base:` names; `above` are the files that led here."""
+    """The file and, before it, the file or files its `base:` names, in their order; `above` are the files that led here."""
     if path is None:
         return []
     path = Path(path)
@@ -398,10 +398,11 @@ def _layers(path, above=()):
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f'config file {path} is not a mapping of keys to values')
-    base = content.pop('base', None)
-    if not isinstance(base, (str, type(None))):
-        raise ConfigError(f'config file {path}: base: {base!r} is not a file name')
-    return (_layers(path.parent / base, (*above, path.resolve())) if base else []) + [content]
+    bases = content.pop('base', None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f'config file {path}: base: {bases!r} is not a file name or a list of them')
+    return [layer for base in bases for layer in _layers(path.parent / base, (*above, path.resolve()))] + [content]
 
 
 def _merge(tree, layer, schema, source):

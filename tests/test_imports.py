@@ -11,7 +11,7 @@ ALLOWED = {                                      # package below diffdis_ms -> w
     'diffusion': {'config', 'diffusion'},
     'data': {'config', 'data', 'files'},
     'models': {'config', 'models'},
-    'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'train'},
+    'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'compile_cache', 'train'},
     'evaluate': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'evaluate'},
 }
 

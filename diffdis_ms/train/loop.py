@@ -147,7 +147,7 @@ def _steps(job, state, log, directory, draw):
             batch = next(batches)
             captions = captions or batch.captions[:8]
             inputs = job.setup.features(batch, step)
-            if step == first:
+            if step == first and job.config.runtime.compile_cache:
                 compile_cached(*job.step.main_graph(inputs), job.config, job.world.rank, job.world.size)
             outputs = [float(x.asnumpy() if isinstance(x, Tensor) else x) for x in job.step.run(inputs)]
             step += 1
