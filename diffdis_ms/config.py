@@ -140,7 +140,7 @@ class InitConfig:
 @dataclass
 class DataConfig:
     """Training pairs: a directory written by tools/prepare_data.py, or anything else, which is checked once before the first step."""
-    path: str = ''                               # what open_captions reads: tars, MindRecord, csv, tsv, class folders
+    path: Optional[str] = None                    # what open_captions reads: tars, MindRecord, csv, tsv, class folders
     num_workers: int = 2                         # threads or processes that read, decode and tokenise
     workers: Literal['threads', 'processes'] = 'threads'   # processes (MindSpore's dataset pipeline) from some 8 workers on
     cache_in_memory: bool = False                # decode once; latents and text features are computed once, too

@@ -3,10 +3,16 @@ from mindspore import ops
 import mindspore.common.dtype as mstype
 
 
+def mean_over_samples(x):
+    """Mean of all elements of (B, ...), by samples and then over them: MindSpore's CPU adds a long vector in the order in which its threads
+    finish, another one every time; a sample is one thread's."""
+    return ops.mean(ops.mean(x.reshape(x.shape[0], -1), -1))
+
+
 def image_generation_loss(prediction, target):
     """Eq. 4: mean of |target - prediction|^2 over the batch and all elements; both (B, 4, H, W)."""
     diff = target.astype(mstype.float32) - prediction.astype(mstype.float32)
-    return ops.mean(diff * diff)
+    return mean_over_samples(diff * diff)
 
 
 def similarity(e0_hat, e):
@@ -50,8 +56,8 @@ def autoencoder_loss(reconstruction, x, mean, logvar, kl_weight, chroma_weight):
         scalar.
     """
     error = reconstruction - x
-    loss = ops.mean(ops.abs(error)) + ops.mean(error * error)
+    loss = mean_over_samples(ops.abs(error)) + mean_over_samples(error * error)
     if chroma_weight > 0:
-        loss = loss + chroma_weight * ops.mean(ops.abs(error - ops.mean(error, 1, keep_dims=True)))
-    kl = 0.5 * ops.mean(mean * mean + ops.exp(logvar) - 1.0 - logvar)
+        loss = loss + chroma_weight * mean_over_samples(ops.abs(error - ops.mean(error, 1, keep_dims=True)))
+    kl = 0.5 * mean_over_samples(mean * mean + ops.exp(logvar) - 1.0 - logvar)
     return loss + kl_weight * kl

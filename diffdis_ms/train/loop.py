@@ -116,7 +116,9 @@ def assemble(config):
     resolve_model(config)
     tokenizer, captions, cache = load_tokenizer(config), None, None
     global_batch = train.batch_size * train.accumulation_steps * world.size
-    if data.path or data.cache is None:
+    if not data.path and data.cache is None:
+        raise ConfigError('data.path: name the training set, for example data.path=data/cc3m (tools/prepare_data.py makes one)')
+    if data.path:
         captions = open_captions(data.path)
     if data.cache is not None:
         cache = LatentCache(data.cache)

@@ -8,8 +8,18 @@ from diffdis_ms.train.distributed import Average, World
 EMA = 'ema.'
 
 
+ROW = 512
+
+
 def _sum_of_squares(g):
-    return ops.sum(ops.square(g.astype(mstype.float32)))
+    """Of all elements, by rows and then over the rows: MindSpore's CPU adds a long vector in the order in which its threads finish, which
+    would move the last bit of every clipped gradient from run to run; a row is one thread's."""
+    g = g.astype(mstype.float32).reshape(-1)
+    missing = -g.size % ROW
+    if missing:
+        g = ops.concat((g, ops.zeros((missing,), mstype.float32)))
+    rows = ops.sum(ops.square(g).reshape(-1, ROW), -1)                           # (size / ROW,)
+    return ops.sum(rows.reshape(1, -1), -1).reshape(())
 
 
 def _scaled(factor, g):

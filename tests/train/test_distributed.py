@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
 
 STEPS = 20
-COMMON = (f'max_steps={STEPS}', 'checkpoint_every=6', 'optimizer.learning_rate=1e-3', 'optimizer.new_learning_rate=1e-3')
+COMMON = (f'max_steps={STEPS}', 'checkpoint_every=6', 'optimizer.learning_rate=1e-4', 'optimizer.new_learning_rate=1e-4')
 
 
 def free_port():
