@@ -11,7 +11,8 @@ ALLOWED = {                                      # package below diffdis_ms -> w
     'diffusion': {'config', 'diffusion'},
     'data': {'config', 'data'},
     'models': {'config', 'models'},
-    'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'train'},
+    'ascend': {'config', 'runtime', 'cli', 'ascend'},
+    'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'compile_cache', 'train'},
     'evaluate': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'evaluate'},
 }
 

@@ -195,7 +195,7 @@ def check_compile_cache():
     yield row('compile cache', OK if writable and not stale else NOTE if writable else WARNING,
               f'{directory}: {len(found)} graphs, {size:.1f} MB, {len(stale)} stale' + ('' if writable else ', not writable'),
               'set XDG_CACHE_HOME, or runtime.compile_cache_dir, to a directory you may write to' if not writable
-              else f'rm -r {directory}/* clears it; a stale graph is never read' if found else '')
+              else f'rm -r {directory} clears it; a stale graph is never read' if found else '')
 
 
 def check_coverage(probe):
