@@ -11,6 +11,7 @@ ALLOWED = {                                      # package below diffdis_ms -> w
     'diffusion': {'config', 'diffusion'},
     'data': {'config', 'data', 'files'},
     'models': {'config', 'models'},
+    'ascend': {'config', 'runtime', 'cli', 'ascend'},
     'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'compile_cache', 'train'},
     'evaluate': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'evaluate'},
 }

@@ -94,16 +94,37 @@ class Gradient(nn.Cell):
         return self.gradient(*inputs)
 
 
-def flash_attention():
+def flash_attention(networks=(generation, alignment, autoencoder, clip)):
     """The same networks with Ascend's attention kernel, and its gradient: 64 tokens, 64 + 1, those of a caption, heads of 8 to 16."""
     before = use_flash(True)
     try:
         for dtype in (ms.float16, ms.bfloat16):
-            for graphs in (generation, alignment, autoencoder, clip):
+            for graphs in networks:
                 title, cell, inputs = next(graphs())
                 yield f'{title}, gradient with FlashAttentionScore, {dtype}', Gradient(cell.to_float(dtype)), inputs
     finally:
         use_flash(before)
+
+
+def flash_attention_text():
+    """The quickest of them."""
+    yield from flash_attention((clip,))
+
+
+class CpuOnly(nn.Cell):
+    def construct(self, x):
+        return ops.fmax(x, x * 2)
+
+
+def negative():
+    """What the check must find: an operator that Ascend does not have."""
+    yield 'Fmax', CpuOnly(), (zeros(4),)
+
+
+def doctor():
+    """What tools/doctor.py looks at: the training step, and the attention kernel with its gradient in half precision."""
+    yield next(training())
+    yield from flash_attention((alignment,))
 
 
 def models():
