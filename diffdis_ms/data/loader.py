@@ -87,7 +87,7 @@ class Loader:
         if batch_size % size:
             raise ConfigError(f'train.batch_size: {batch_size} samples cannot be shared equally by {size} processes; make it a multiple of {size}')
         if len(caption_set) < batch_size:        # before all of them are read
-            raise ConfigError(_too_few(len(caption_set), batch_size, getattr(caption_set, 'skipped', {})))
+            raise ConfigError(_too_few(f'at most {len(caption_set)}', batch_size, getattr(caption_set, 'skipped', {})))
         self.caption_set, self.batch_size, self.image_size, self.seed = caption_set, batch_size, image_size, seed
         self.num_workers, self.random_flip, self.random_shift = num_workers, random_flip, random_shift
         self.rank, self.size, self.workers, self.tokenizer, self.token_length = rank, size, workers, tokenizer, token_length
