@@ -203,3 +203,11 @@ def test_run_validation(override, expected):
 
 def test_cached_text_features_need_a_frozen_text_encoder():
     assert 'train.freeze_text_encoder' in message('data.cache_in_memory=true', 'train.freeze_text_encoder=false')
+
+
+def test_data_workers_and_the_cache():
+    assert load(overrides=['data.workers=processes']).data.workers == 'processes'
+    for overrides, message in ((['data.workers=processes', 'data.cache_in_memory=true'], 'data.workers=threads'), (['data.workers=fibres'], 'data.workers'),
+                               (['data.min_side=4'], 'data.min_side: 4 is below 8')):
+        with pytest.raises(ConfigError, match=message):
+            load(overrides=overrides)

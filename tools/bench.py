@@ -11,11 +11,13 @@ from diffdis_ms.cli import run
 from diffdis_ms.files import whole_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-NAMES = {'convert': 'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s load-and-save'}
+NAMES = {'convert': 'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s load-and-save',
+         'data': 'images a second from tars to pixels and token ids, beside a plain Pillow loop and webdataset'}
 
 EXAMPLES = """examples:
   python tools/bench.py --list
   python tools/bench.py convert --out convert.json
+  python tools/bench.py data --repeats 9
 """
 
 

@@ -80,7 +80,7 @@ class Loader(Stream):
         if cache and workers == 'processes':
             raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
         if len(caption_set) < batch_size:        # before all of them are read
-            raise ConfigError(too_few(len(caption_set), batch_size, getattr(caption_set, 'skipped', {})))
+            raise ConfigError(too_few(f'at most {len(caption_set)}', batch_size, getattr(caption_set, 'skipped', {})))
         self.caption_set, self.image_size = caption_set, image_size
         self.num_workers, self.random_flip, self.random_shift = num_workers, random_flip, random_shift
         self.workers, self.tokenizer, self.token_length = workers, tokenizer, token_length

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
@@ -113,6 +113,8 @@ def clip_normalize(array):
 
 def _upright(image):
     try:
+        if not 2 <= image.getexif().get(ExifTags.Base.Orientation, 1) <= 8:
+            return image                         # exif_transpose would copy it
         return ImageOps.exif_transpose(image)
     except Exception:                            # broken EXIF beside sound pixels: common in photos from the web
         return image
@@ -125,7 +127,7 @@ def _to_rgb(image):
         return Image.alpha_composite(white, image).convert('RGB')
     if image.mode.startswith('I'):               # 16 bits a pixel; Pillow's own conversion would clip at 255
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert('RGB')
-    return image.convert('RGB')
+    return image if image.mode == 'RGB' else image.convert('RGB')                # convert would copy it
 
 
 def _center_crop(image, width, height):

@@ -1,10 +1,14 @@
 """Reading ahead in parallel, in order: threads, or MindSpore's dataset pipeline with processes of its own.
 
-Pillow decodes and resizes without Python's lock, so a few threads are as fast as processes and start at once. What needs the lock (reading,
-tokenising, array handling) is about a tenth of a sample's time: from some 8 workers a process on, processes win.
+Pillow decodes and resizes without Python's lock, so a few threads are as fast as processes (measured with two: 864 and 862 images/s) and
+start and end at once, where MindSpore's processes take some 6 s to end. What needs the lock (reading, tokenising, array handling) is about a
+tenth of a sample's time, so that with some 8 threads and more processes should win; that is reckoned, not measured.
 """
+import multiprocessing
 import os
+import queue
 import signal
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -12,6 +16,8 @@ from itertools import islice
 import numpy as np
 
 from diffdis_ms.config import ConfigError
+
+_WAIT = 1.0                                      # seconds between two looks at whether the workers are alive
 
 
 def ordered_map(pool, function, items, window):
@@ -51,7 +57,7 @@ def in_processes(function, items, num_workers, rows, ahead):
     """As `in_threads`, in a MindSpore dataset pipeline whose workers are forked processes; what `function` holds must not be changed by it.
 
     Raises:
-        ConfigError: more workers than MindSpore takes.
+        ConfigError: more workers than MindSpore takes; one of them has died.
     """
     import mindspore.dataset as ds               # seconds: readers alone do without it
     if num_workers > os.cpu_count():
@@ -61,12 +67,66 @@ def in_processes(function, items, num_workers, rows, ahead):
                                  python_multiprocessing=False)
     source = source.map(_InWorker(function), ['item'], ['pixels', 'ids', 'caption', 'failed'], num_parallel_workers=num_workers,
                         python_multiprocessing=True)
+    others = set(multiprocessing.active_children())
     iterator = source.batch(rows, num_parallel_workers=1).create_tuple_iterator(num_epochs=1, output_numpy=True)
+    workers = set()                              # MindSpore starts them with the first batch
+    done, closing = queue.Queue(1), threading.Event()
+    # Waited for in a thread: whoever waits inside of MindSpore handles no signal, and when a worker dies it waits for ever.
+    thread = threading.Thread(target=_hand_on, args=(iterator, done, closing), daemon=True)
+    thread.start()
     try:
-        for pixels, ids, captions, failed in iterator:
+        while True:
+            pixels, ids, captions, failed = _get(done, workers, others)
             yield pixels, ids, [str(c) for c in captions], failed
     finally:
+        closing.set()
+        if all(map(_is_alive, workers)):
+            thread.join()
+
+
+def _hand_on(iterator, done, closing):
+    """Batches of the pipeline, or the error that ended it; then its end. MindSpore bears no second thread at the same pipeline."""
+    try:
+        for batch in iterator:
+            while not closing.is_set():
+                try:
+                    done.put(batch, timeout=_WAIT)
+                    break
+                except queue.Full:
+                    pass
+            if closing.is_set():
+                break
+    except RuntimeError as e:                    # what went wrong in MindSpore
+        done.put(e)
+    finally:
         iterator.stop()
+
+
+def _get(done, workers, others):
+    """The next batch; `workers` is brought up to date, the children of this process that are not `others`."""
+    while True:
+        try:
+            batch = done.get(timeout=_WAIT)
+            workers |= set() if workers else set(multiprocessing.active_children()) - others
+        except queue.Empty:
+            workers |= set(multiprocessing.active_children()) - others
+            if all(map(_is_alive, workers)):
+                continue
+            raise ConfigError('a process that reads data has died (is the memory, or /dev/shm, too small?); start again with fewer '
+                              'data.num_workers, or data.workers=threads') from None
+        if isinstance(batch, RuntimeError):
+            raise batch
+        return batch
+
+
+def _is_alive(process):
+    if not process.is_alive():
+        return False
+    try:
+        os.kill(process.pid, 0)                  # MindSpore may have collected it, which Python takes for alive
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class _InWorker:

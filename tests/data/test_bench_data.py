@@ -1,0 +1,37 @@
+"""tools/bench.py data, small: all contenders give the same pictures, and the report names them."""
+import numpy as np
+import pytest
+import webdataset
+
+from diffdis_ms.data.tokenizer import train_tokenizer
+from tools.benchmarks import data
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for name, value in (('COUNT', 24), ('SHARD', 12), ('SIZE', 32), ('BATCH', 4)):
+        monkeypatch.setattr(data, name, value)
+
+
+def test_contenders_do_the_same_work(small, tmp_path):
+    data.write_tars(tmp_path / 'tars', 0)
+    (tmp_path / 'tars' / 'summary.json').write_text('{"num_kept": 24}')
+    tokenizer = train_tokenizer(data.WORDS, 570, tmp_path / 'tokenizer')
+    results = []
+    for make in (lambda: data.ours(tmp_path / 'tars', tokenizer, 1, 'threads'), lambda: data.plain(tmp_path / 'tars', tokenizer),
+                 lambda: data.peer(webdataset, tmp_path / 'tars', tokenizer)):
+        rows, batches = set(), make()
+        for _ in range(6):
+            pixels, ids = next(batches)
+            rows |= {p.tobytes() + np.asarray(i, np.int32).tobytes() for p, i in zip(pixels, ids)}
+        batches.close()
+        results.append(rows)
+    assert len(results[0]) == 24 and results[0] == results[1] == results[2]
+
+
+def test_report(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(data.os, 'cpu_count', lambda: 1)
+    result = data.measure(tmp_path, 1, 0)
+    text = '\n'.join(data.lines(result))
+    assert 'ours, 1 processes' in text and 'ours is' in text and 'MindRecord' in text and not list(tmp_path.iterdir())
+    assert all(m['images_per_second'] > 0 for m in result['medians'].values())

@@ -1,0 +1,174 @@
+"""Reading, decoding and tokenising 2,000 JPEGs from tars, beside a plain Pillow loop over the same tars and webdataset's own reader.
+
+All give batches of 64 pictures (uint8, 3 x 256 x 256) with token ids, all resize with Pillow's bicubic filter, all on one thread first:
+images a second of processor time is what a core is worth, whatever else the machine does. Then threads and processes, by the clock.
+Each round runs all of them, so that a busy moment of the machine hits each alike.
+"""
+import io
+import os
+import shutil
+import statistics
+import tarfile
+import time
+from itertools import islice
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from diffdis_ms.config import ConfigError
+from diffdis_ms.data.folders import open_captions
+from diffdis_ms.data.loader import Loader
+from diffdis_ms.data.mindrecord import MindRecordWriter
+from diffdis_ms.data.tokenizer import train_tokenizer
+from diffdis_ms.data.transforms import resize_center_crop
+
+COUNT, SHARD, SIZE, BATCH, LENGTH = 2000, 500, 256, 64, 77
+WORDS = 'a photo of the red green small large old dog cat house river street man woman standing running beside under two three'.split()
+
+
+def measure(work, repeats, seed):
+    """Returns {'runs': {what: [{'images_per_cpu_second', 'images_per_second', 'start'}]}, medians, ratios}."""
+    try:
+        import webdataset
+    except ImportError:
+        raise ConfigError('the benchmark data needs the package webdataset: pip install -e .[dev]') from None
+    work = work.resolve() / 'data'
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        tokenizer = train_tokenizer(WORDS, 570, work / 'tokenizer')
+        mean_kb = write_tars(work / 'tars', seed)
+        with MindRecordWriter(work / 'records') as writer:
+            copy_encoded(work / 'tars', writer)
+        for folder in ('tars', 'records'):       # what prepare_data.py would have written: no check beforehand
+            (work / folder / 'summary.json').write_text(f'{{"num_kept": {COUNT}}}')
+        cores = os.cpu_count()
+        contenders = {
+            'ours': lambda: ours(work / 'tars', tokenizer, 1, 'threads'),
+            'plain Pillow loop': lambda: plain(work / 'tars', tokenizer),
+            'webdataset': lambda: peer(webdataset, work / 'tars', tokenizer),
+            'ours, MindRecord': lambda: ours(work / 'records', tokenizer, 1, 'threads'),
+            f'ours, {cores} threads': lambda: ours(work / 'tars', tokenizer, cores, 'threads'),
+            f'ours, {cores} processes': lambda: ours(work / 'tars', tokenizer, cores, 'processes'),
+        }
+        runs = {what: [] for what in contenders}
+        for _ in tqdm(range(repeats), desc='rounds', disable=None):
+            for what, make in contenders.items():
+                runs[what].append(take(make()))
+        medians = {what: {key: statistics.median(r[key] for r in some) for key in some[0]} for what, some in runs.items()}
+        mine = medians['ours']['images_per_cpu_second']
+        return {'mean_kb': mean_kb, 'size': SIZE, 'count': COUNT, 'runs': runs, 'medians': medians,
+                'times': {what: mine / medians[what]['images_per_cpu_second'] for what in ('plain Pillow loop', 'webdataset')}}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def take(batches):
+    """Rates over an epoch without its first batch; `start` is the seconds until that one."""
+    begun = time.perf_counter()
+    pixels, ids = next(batches)
+    if pixels.shape != (BATCH, 3, SIZE, SIZE) or ids.shape != (BATCH, LENGTH):
+        raise RuntimeError(f'a batch of {pixels.shape}, {ids.shape}')
+    wall, cpu, number = time.perf_counter(), time.process_time(), 0
+    start = wall - begun
+    for _ in islice(batches, COUNT // BATCH - 1):
+        number += BATCH
+    wall = time.perf_counter() - wall
+    own = time.process_time() - cpu              # of this process: that of others says nothing, and is not shown
+    batches.close()
+    return {'images_per_cpu_second': number / own, 'images_per_second': number / wall, 'start': start}
+
+
+def ours(folder, tokenizer, num_workers, workers):
+    """The training loader's batches, shuffled."""
+    batches = iter(Loader(open_captions(folder), BATCH, SIZE, 0, num_workers, workers=workers, tokenizer=tokenizer, token_length=LENGTH))
+    try:
+        for batch in batches:
+            yield batch.pixels, batch.token_ids
+    finally:
+        batches.close()
+
+
+def plain(folder, tokenizer):
+    """What one writes in a notebook: tarfile, Pillow, NumPy, in the order of the file."""
+    rows = []
+    for path in sorted(folder.glob('*.tar')):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                content = tar.extractfile(member).read()
+                if member.name.endswith('.jpg'):
+                    pixels = np.asarray(resize_center_crop(Image.open(io.BytesIO(content)).convert('RGB'), SIZE)).transpose(2, 0, 1)
+                else:
+                    rows.append((pixels, tokenizer.encode([content.decode()], LENGTH)[0]))
+                if len(rows) == BATCH:
+                    yield tuple(map(np.stack, zip(*rows)))
+                    rows = []
+
+
+def peer(webdataset, folder, tokenizer):
+    """webdataset as its README has it: shuffle buffer, decode('pil'), to_tuple, map_tuple, batched."""
+    shards = [str(path) for path in sorted(folder.glob('*.tar'))]
+    pipeline = (webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).shuffle(200).decode('pil').to_tuple('jpg', 'txt')
+                .map_tuple(lambda image: np.asarray(resize_center_crop(image, SIZE)).transpose(2, 0, 1), lambda text: tokenizer.encode([text], LENGTH)[0])
+                .batched(BATCH))
+    for pixels, ids in pipeline:
+        yield np.asarray(pixels), np.asarray(ids)
+
+
+def write_tars(folder, seed):
+    """JPEGs of 256 to 512 pixels with the size of photographs': smooth shapes, and a little noise. Returns their mean kilobytes."""
+    folder.mkdir()
+    rng, total = np.random.default_rng(seed), 0
+    pictures = []
+    for _ in range(100):                         # each is written 20 times: drawing all would take longer than the benchmark
+        width, height = rng.integers(256, 513, 2).tolist()
+        layers = [np.asarray(Image.fromarray(rng.integers(0, 256, (k, k, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC), np.float32)
+                  for k in (4, 16, 64)]
+        pixels = .6 * layers[0] + .3 * layers[1] + .1 * layers[2] + rng.normal(0, 4, (height, width, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=90)
+        pictures.append(buffer.getvalue())
+    for shard in range(COUNT // SHARD):
+        with tarfile.open(folder / f'{shard:05d}.tar', 'w') as tar:
+            for i in range(shard * SHARD, (shard + 1) * SHARD):
+                for extension, content in (('jpg', pictures[i % len(pictures)]), ('txt', ' '.join(rng.choice(WORDS, 10)).encode())):
+                    info = tarfile.TarInfo(f'{i:06d}.{extension}')
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+                    total += len(content)
+    return total / COUNT / 1000
+
+
+class _Encoded:
+    """An image whose file is written as it is."""
+    width = height = 512
+
+    def __init__(self, content):
+        self.content = content
+
+    def save(self, file, *_, **__):
+        """As Pillow's."""
+        file.write(self.content)
+
+
+def copy_encoded(folder, writer):
+    """The tars' samples into another container, byte by byte."""
+    for path in sorted(folder.glob('*.tar')):
+        with tarfile.open(path) as tar:
+            members = {m.name: tar.extractfile(m).read() for m in tar}
+        for name in members:
+            if name.endswith('.jpg'):
+                writer.write(name[:-4], _Encoded(members[name]), members[f'{name[:-4]}.txt'].decode())
+
+
+def lines(result):
+    """For people."""
+    medians = result['medians']
+    yield (f'{result["count"]} JPEGs of 256 to 512 pixels, {result["mean_kb"]:.0f} kB each, to {result["size"]} x {result["size"]} and token ids; '
+           f'medians of {len(result["runs"]["ours"])} rounds')
+    yield '                           images/s a core   images/s   first batch'
+    for what, m in medians.items():
+        cpu = f'{m["images_per_cpu_second"]:15.0f}' if 'process' not in what else ' ' * 15
+        against = f'   ours is {result["times"][what]:.2f} x' if what in result['times'] else ''
+        yield f'  {what:22} {cpu} {m["images_per_second"]:12.0f} {m["start"]:11.2f} s{against}'
