@@ -1,4 +1,5 @@
 """From a model and a data set to a result: what `tools/evaluate.py` and the demo call."""
+import glob
 import json
 import shutil
 import time
@@ -14,6 +15,7 @@ from diffdis_ms.data.folders import ImageFolder, open_captions
 from diffdis_ms.data.karpathy import KARPATHY_SETS, KarpathySet
 from diffdis_ms.data.webdataset import CaptionSet
 from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
+from diffdis_ms.evaluate.examples import retrieval_examples
 from diffdis_ms.evaluate.retrieval import retrieval_metrics
 from diffdis_ms.evaluate.zeroshot import confusion, zeroshot_metrics
 from diffdis_ms.files import sha256, whole_file
@@ -70,14 +72,15 @@ def confusion_picture(matrix, side=640):
 
 
 def retrieval(pipe, embedded, reader):
-    """Metrics of `retrieval_metrics` for the first sampling; each image's captions are those of the set, or its only one."""
+    """Metrics of `retrieval_metrics` and examples for the first sampling; each image's captions are those of the set, or its only one."""
     if hasattr(reader, 'captions_of'):
         captions = [reader.captions_of(i) for i in embedded.indices]
     else:
         captions = [[caption] for caption in embedded.captions]
-    image_of_text = np.repeat(np.arange(len(captions)), [len(c) for c in captions])
-    e = pipe.embed_texts([caption for own in captions for caption in own])
-    return {'metrics': retrieval_metrics(next(iter(embedded.e0.values())), e, image_of_text), 'num_captions': len(e)}
+    image_of_text, texts = np.repeat(np.arange(len(captions)), [len(c) for c in captions]), [caption for own in captions for caption in own]
+    e, e0 = pipe.embed_texts(texts), next(iter(embedded.e0.values()))
+    return {'metrics': retrieval_metrics(e0, e, image_of_text), 'num_captions': len(e),
+            'examples': retrieval_examples(e0, e, image_of_text, texts, embedded.keys, lambda row: reader.read(int(embedded.indices[row])).image)}
 
 
 def open_zeroshot(dataset, data_root, classnames=None):
@@ -147,6 +150,18 @@ def open_model(directory, batch_size):
                             'weights_sha256': manifest['files'].get(weights) or sha256(directory / weights)}
 
 
+def describe(task, dataset, images, embedded, measured, protocol):
+    """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`."""
+    split = getattr(images, 'split', 'held_out' if dataset == 'emoji' else 'all')
+    return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys), 'num_skipped': len(embedded.skipped), **measured,
+            'protocol': protocol}
+
+
+def describe_generation(real, measured):
+    """The content of the result file of `generation.evaluate_generation`."""
+    return {'task': 'generation', 'dataset': str(real) if real else None, 'split': 'all', 'num_samples': measured['protocol']['num_fake'], **measured}
+
+
 def write_result(path, result, started):
     """One result file, whole or not at all; `seconds` is the time since `started` (time.monotonic)."""
     path = Path(path)
@@ -155,12 +170,14 @@ def write_result(path, result, started):
         f.write((json.dumps({**result, 'seconds': time.monotonic() - started}, indent=1) + '\n').encode())
 
 
-def finish(path, parts, result, started, rank=0):
-    """Write the result (the first process does) and drop the finished batches it was made of."""
+def finish(path, result, started, rank=0):
+    """Write the result (the first process does) and drop the finished batches it was made of, and of runs given up before."""
+    path = Path(path)
     if rank == 0:
         write_result(path, result, started)
-    if rank == 0 or Path(path).is_file() and time.time() - Path(path).stat().st_mtime < time.monotonic() - started:
-        shutil.rmtree(parts, ignore_errors=True)
+    if rank == 0 or path.is_file() and time.time() - path.stat().st_mtime < time.monotonic() - started:
+        for parts in path.parent.glob(f'.{glob.escape(path.name)}.*.parts'):
+            shutil.rmtree(parts, ignore_errors=True)
 
 
 def _emoji_root(data_root, dataset):
