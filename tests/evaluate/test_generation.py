@@ -1,6 +1,8 @@
 """FID, KID, CLIP-score and what surrounds them against direct computations; the command's complaints."""
 import json
 import os
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -15,7 +17,7 @@ from diffdis_ms.evaluate.clip_score import clip_score
 from diffdis_ms.evaluate.fid import fid, kid
 from diffdis_ms.evaluate.inception import build_inception, cache_file, open_inception, read_cached, resize, write_cached
 from diffdis_ms.evaluate.pictures import content_sha256, list_images, over_images, read_captions, read_rgb
-from tests.workspace import assert_one_line_error, command, make_pictures
+from tests.workspace import ROOT, assert_one_line_error, command, make_pictures
 
 
 # the numbers
@@ -63,6 +65,20 @@ def test_kid_is_the_double_loop():
         found.append(value)
     assert kid(x, y, subsets=4, subset_size=n, seed=7) == pytest.approx((np.mean(found), np.std(found)), rel=1e-9)
     assert kid(x, y, subsets=2, subset_size=n, degree=2, gamma=0.3, coef0=0.5) != pytest.approx(kid(x, y, subsets=2, subset_size=n))
+
+
+def test_fid_and_kid_do_not_depend_on_the_threads():
+    """msrun sets OMP_NUM_THREADS in its processes."""
+    code = """
+import numpy as np
+from diffdis_ms.evaluate.fid import fid, kid
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((300, 400)), rng.standard_normal((200, 400))
+print(repr(fid(x, y)), repr(kid(x, y, subsets=2, subset_size=150)))
+"""
+    found = [subprocess.run([sys.executable, '-c', code], cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': threads}, capture_output=True, text=True)
+             for threads in ('1', '2')]
+    assert found[0].returncode == 0 and found[0].stdout == found[1].stdout, found
 
 
 def test_what_fid_and_kid_refuse():

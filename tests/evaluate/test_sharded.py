@@ -62,8 +62,9 @@ def test_killed_and_started_again(trained, expected, tmp_path):
 
 
 def generation(folder, out, weights, clip):
-    return ['tools/evaluate.py', 'generation', '--real', folder / 'real', '--fake', folder / 'fake', '--metrics', 'fid,kid,clip_score', '--inception', weights,
-            '--clip', clip, '--captions', folder / 'captions.txt', '--batch-size', '2', '--kid-subset-size', '4', '--cache-dir', out.parent / 'cache', '--out', out]
+    return ['tools/evaluate.py', 'generation', '--real', folder / 'real', '--fake', folder / 'fake', '--captions', folder / 'captions.txt',
+            '--metrics', 'fid,kid,clip_score', '--inception', weights, '--clip', clip, '--batch-size', '2', '--kid-subset-size', '4',
+            '--cache-dir', out.parent / 'cache', '--out', out]
 
 
 def measured(out):
