@@ -79,8 +79,8 @@ def evaluate(args, clock):
     protocol, count = {**vars(samplings[0]), 'batch_size': 50, **about}, len(embedded.keys)
     retrieval = clock('retrieval', tasks.retrieval, pipe, embedded, images)
     zeroshot, matrix = clock('zeroshot', tasks.zeroshot, pipe, embedded, names, ['{}'])
-    for task, measured in (('zeroshot', zeroshot), ('retrieval', retrieval)):
-        tasks.write_result(RESULTS[task], tasks.describe(task, 'emoji', images, embedded, measured, protocol), started)
+    for task, measured, more in (('zeroshot', zeroshot, {'templates': ['{}'], 'num_classes': len(names)}), ('retrieval', retrieval, {})):
+        tasks.write_result(RESULTS[task], tasks.describe(task, 'emoji', images, embedded, measured, {**protocol, **more}), started)
     tasks.confusion_picture(matrix).save(f'{RESULTS["zeroshot"]}.confusion.png')
 
     prompts, rows = choose_prompts(embedded.captions, 8 if args.fast else 48)

@@ -34,6 +34,8 @@ def parse_args():
         task.add_argument('--model', required=True, metavar='DIR', help='model directory')
         task.add_argument('--dataset', required=True, metavar='NAME', help=sets)
         task.add_argument('--data-root', required=True, metavar='DIR', help='where the data set lies')
+        task.add_argument('--split', help={'zeroshot': 'of a benchmark set: test (imagenet: also val, the same)',
+                                           'retrieval': 'of coco and flickr30k: test, val, train or restval (default: test)'}[name])
         task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
         several = {'nargs': '+'} if name == 'zeroshot' else {'nargs': 1}
         task.add_argument('--steps', type=int, default=[8], **several, help='sampling steps of the text query (default: 8)')
@@ -114,9 +116,9 @@ def main():
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
         templates = read_templates(args.templates, args.dataset)
-        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames)
+        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames, args.split)
     else:
-        images = tasks.open_retrieval(args.dataset, args.data_root)
+        images = tasks.open_retrieval(args.dataset, args.data_root, args.split)
 
     from diffdis_ms import runtime
     from diffdis_ms.evaluate.embedding import Sampling, embed_set
@@ -127,7 +129,7 @@ def main():
     samplings = [Sampling(steps, weight, args.seed + k) for steps in args.steps for weight in args.guidance_weight
                  for k in range(getattr(args, 'seeds', 1))]
     protocol = {**vars(samplings[0]), 'batch_size': args.batch_size, 'limit': args.limit, **about}
-    parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), count=len(images), samplings=[vars(s) for s in samplings], **protocol)
+    parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), split=args.split, count=len(images), samplings=[vars(s) for s in samplings], **protocol)
     embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, rank, size))
     if args.task == 'zeroshot':
         measured, matrix = tasks.zeroshot(model, embedded, names, templates)

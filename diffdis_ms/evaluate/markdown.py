@@ -1,7 +1,6 @@
 """Results of `tools/evaluate.py` as Markdown for a README, their pictures in a folder beside it."""
 import html
 import re
-import shutil
 from pathlib import Path
 
 from diffdis_ms.data.transforms import image_grid
@@ -9,13 +8,17 @@ from diffdis_ms.evaluate.summary import tables
 from diffdis_ms.files import whole_file
 
 SPECIAL = re.compile(r'([\\`*_\[\]|!~])')         # beyond these, Markdown's signs do nothing within a line
+PICTURE = re.compile(r'\d\d+_(image|text|fake|real)\d+\.png')
 
 
 def write_markdown(results, path):
-    """Write `markdown(results)`; pictures of examples go to the folder NAME_files beside NAME.md, which is made anew."""
+    """Write `markdown(results)`; pictures of examples go to the folder NAME_files beside NAME.md, replacing those of the report before."""
     path = Path(path)
     folder = path.with_name(f'{path.stem}_files')
-    shutil.rmtree(folder, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob('*.png'):             # of the report before, and nothing else
+        if PICTURE.fullmatch(old.name):
+            old.unlink()
     with whole_file(path) as file:
         file.write(markdown(results, folder).encode('utf-8', 'backslashreplace'))
 

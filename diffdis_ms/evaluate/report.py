@@ -83,6 +83,7 @@ class Report:
     def write(self, path):
         page = (f'<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(self.title)}</title><style>{STYLE}</style></head>'
                 f'<body><h1>{html.escape(self.title)}</h1>{"".join(self.parts)}</body></html>')
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             file.write(page.encode('utf-8', 'backslashreplace'))                 # a lone surrogate of a hostile file is no UTF-8
 

@@ -28,7 +28,7 @@ def read_results(paths):
             results.append(as_result(json.loads(path.read_text(encoding='utf-8')), path))
         except FileNotFoundError:
             raise ConfigError(f'{path} does not exist') from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        except (ConfigError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ConfigError(f'{path} is no result of tools/evaluate.py ({type(e).__name__}: {" ".join(str(e).split())[:80]})') from None
     return results
 

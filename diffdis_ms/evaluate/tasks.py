@@ -83,21 +83,23 @@ def retrieval(pipe, embedded, reader):
             'examples': retrieval_examples(e0, e, image_of_text, texts, embedded.keys, lambda row: reader.read(int(embedded.indices[row])).image)}
 
 
-def open_zeroshot(dataset, data_root, classnames=None):
+def open_zeroshot(dataset, data_root, classnames=None, split=None):
     """(images, class names) of a classification set.
 
     Args:
         dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>), 'webdataset' (tars with .cls; also in
             CLIP_benchmark's layout, root/test/*.tar) or one of `benchmark_sets.BENCHMARKS`.
         data_root: where it lies. classnames: names instead of the set's own (see `class_names.read_labels`).
+        split: of a benchmark set (see `open_benchmark`); None: the one it is measured on.
 
     Raises:
-        ConfigError: unknown data set; nothing there; no class names, or not as many as the benchmark set has classes.
+        ConfigError: unknown data set or split; nothing there; no class names, or not as many as the benchmark set has classes.
     """
     if dataset not in ZEROSHOT_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(ZEROSHOT_SETS)}')
     if dataset in BENCHMARKS:
-        return _open_benchmark(dataset, data_root, classnames)
+        return _open_benchmark(dataset, data_root, classnames, split)
+    _refuse_split(dataset, split)
     images = ImageFolder(data_root) if dataset == 'folder' else CaptionSet(_tars(data_root, dataset), require_caption=False)
     names = read_labels(classnames, dataset=dataset) if classnames else images.class_names
     if not names:
@@ -105,8 +107,8 @@ def open_zeroshot(dataset, data_root, classnames=None):
     return images, names
 
 
-def _open_benchmark(dataset, data_root, classnames):
-    images = open_benchmark(dataset, data_root)
+def _open_benchmark(dataset, data_root, classnames, split):
+    images = open_benchmark(dataset, data_root, split or 'test')
     names = read_labels(classnames, dataset=dataset, unique=False) if classnames else images.class_names
     if not names:
         raise ConfigError(f'{dataset}: the files in {data_root} hold no class names; give them with --classnames FILE')
@@ -117,12 +119,21 @@ def _open_benchmark(dataset, data_root, classnames):
     return images, names
 
 
-def open_retrieval(dataset, data_root):
-    """Image-caption pairs: 'emoji' (its held-out part), 'coco' and 'flickr30k' (Karpathy's test splits) or 'captions' (tars, a csv)."""
+def open_retrieval(dataset, data_root, split=None):
+    """Image-caption pairs.
+
+    Args:
+        dataset: 'emoji' (its held-out part), 'coco' and 'flickr30k' (with Karpathy's splits) or 'captions' (tars, a csv).
+        data_root: where it lies. split: of Karpathy's: 'test' (None means it), 'val', 'train' or 'restval'.
+
+    Raises:
+        ConfigError: unknown data set or split, or nothing there.
+    """
     if dataset not in RETRIEVAL_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(RETRIEVAL_SETS)}')
     if dataset in KARPATHY_SETS:
-        return KarpathySet(dataset, data_root)
+        return KarpathySet(dataset, data_root, split or 'test')
+    _refuse_split(dataset, split)
     return open_captions(_emoji_root(data_root, dataset))
 
 
@@ -178,6 +189,11 @@ def finish(path, result, started, rank=0):
     if rank == 0 or path.is_file() and time.time() - path.stat().st_mtime < time.monotonic() - started:
         for parts in path.parent.glob(f'.{glob.escape(path.name)}.*.parts'):
             shutil.rmtree(parts, ignore_errors=True)
+
+
+def _refuse_split(dataset, split):
+    if split is not None:
+        raise ConfigError(f'split: {dataset} has no splits to choose from; leave --split out, and let --data-root be what is to be measured')
 
 
 def _emoji_root(data_root, dataset):

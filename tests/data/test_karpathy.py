@@ -37,6 +37,22 @@ def test_coco_keeps_all_captions_of_the_test_split(tmp_path):
     assert sample.caption == 'A blue thing 0.' and sample.image.resize((1, 1)).getpixel((0, 0))[2] > 100
 
 
+@pytest.mark.parametrize('split, found', [(None, ['A red thing 0.', 'A blue thing 0.']), ('train', ['A green thing 0.']), ('restval', ['A black thing 0.'])])
+def test_other_splits_can_be_chosen(tmp_path, split, found):
+    make_coco(tmp_path)
+    images = open_retrieval('coco', tmp_path, split)
+    assert [images.read(i).caption for i in range(len(images))] == found and images.split == f'Karpathy {split or "test"}'
+
+
+def test_splits_that_do_not_exist(tmp_path):
+    make_coco(tmp_path)
+    with pytest.raises(ConfigError, match="no image in split 'val'"):            # this replica has none
+        open_retrieval('coco', tmp_path, 'val')
+    for dataset in ('captions', 'emoji'):
+        with pytest.raises(ConfigError, match=f'split: {dataset} has no splits.*--data-root'):
+            open_retrieval(dataset, tmp_path, 'test')
+
+
 @pytest.mark.parametrize('folder', ['flickr30k-images', 'flickr30k_images', 'images', '.'])
 def test_flickr(tmp_path, folder):
     make_flickr(tmp_path, folder)
