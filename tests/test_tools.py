@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.data.test_karpathy import make_coco
+from tests.data.replicas import make_coco
 from tests.workspace import assert_one_line_error, command, draw, make_data
 
 TOOLS = ['train.py', 'prepare_data.py', 'sample.py', 'classify.py', 'evaluate.py', 'demo.py']

@@ -129,7 +129,8 @@ def main():
     samplings = [Sampling(steps, weight, args.seed + k) for steps in args.steps for weight in args.guidance_weight
                  for k in range(getattr(args, 'seeds', 1))]
     protocol = {**vars(samplings[0]), 'batch_size': args.batch_size, 'limit': args.limit, **about}
-    parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), split=args.split, count=len(images), samplings=[vars(s) for s in samplings], **protocol)
+    parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), split=args.split, count=len(images),
+                            samplings=[vars(s) for s in samplings], **protocol)
     embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, rank, size))
     if args.task == 'zeroshot':
         measured, matrix = tasks.zeroshot(model, embedded, names, templates)

@@ -6,19 +6,8 @@ import pytest
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.karpathy import KarpathySet
 from diffdis_ms.evaluate.tasks import open_retrieval
+from tests.data.replicas import make_coco
 from tests.workspace import draw
-
-
-def make_coco(root, splits=('test', 'train', 'test', 'restval')):
-    (root / 'val2014').mkdir(parents=True)
-    images = []
-    for i, (split, colour) in enumerate(zip(splits, ('red', 'green', 'blue', 'black'))):
-        name = f'COCO_val2014_{i:012d}.jpg'
-        draw(colour, 'square').save(root / 'val2014' / name)
-        sentences = [{'tokens': ['a', colour], 'raw': f' A {colour} thing {k}.', 'imgid': i, 'sentid': 5 * i + k} for k in range(5 + i % 2)]
-        images.append({'filepath': 'val2014', 'filename': name, 'imgid': i, 'split': split, 'cocoid': 100 + i,
-                       'sentids': [s['sentid'] for s in sentences], 'sentences': sentences})
-    (root / 'dataset_coco.json').write_text(json.dumps({'images': images, 'dataset': 'coco'}))
 
 
 def make_flickr(root, folder='flickr30k-images'):
