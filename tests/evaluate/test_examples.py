@@ -15,9 +15,9 @@ from diffdis_ms.evaluate.markdown import write_markdown
 from diffdis_ms.evaluate.pictures import list_images
 from diffdis_ms.evaluate.result_files import read_results
 from diffdis_ms.evaluate.summary import tables, write_report
+from tests.evaluate.results import HOSTILE, write_results
 from tests.workspace import make_pictures
 
-HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)> [a](javascript:x) | `b` ![c](http://d.example/e.png)\n# f'
 COLOURS = ['red', 'green', 'blue', 'yellow']
 
 
@@ -71,27 +71,6 @@ def test_real_pictures_stand_beside_where_their_caption_is_the_same(tmp_path):
     found = generation_examples(list_images(tmp_path / 'fake'), tmp_path / 'real')
     assert [x['caption'] for x in found] == list(prompts.values()) and [x['real'] is not None for x in found] == [True, False, True]
     assert len(generation_examples(list_images(tmp_path / 'fake'), None, count=2)) == 2
-
-
-def write_results(folder, caption=HOSTILE):
-    """A result of each task with examples of this caption: paths."""
-    recalls = {f'{way}_R@{k}': 0.5 for way in ('image_to_text', 'text_to_image') for k in (1, 5, 10)}
-    picture, common = thumbnail(solid('red')), {'dataset': caption, 'split': caption, 'num_samples': 2}
-    results = {
-        'z.json': {'task': 'zeroshot', 'metrics': {'acc1': 0.5, 'acc5': 1, 'mean_per_class_recall': 0.5}, 'protocol': {'model': caption},
-                   'per_class': [{'class': caption, 'count': 2, 'recall': 0.5}, {'class': 'b', 'count': 0, 'recall': None}]},
-        'r.json': {'task': 'retrieval', 'metrics': {**recalls, 'mean_R@1': 0.5}, 'protocol': {},
-                   'examples': {'image_to_text': [{'key': 'a', 'image': picture, 'captions': [caption, 'own'],
-                                                   'found': [{'caption': 'wrong', 'right': False}, {'caption': caption, 'right': True}]}],
-                                'text_to_image': [{'caption': caption, 'found': [{'key': 'a', 'image': picture, 'right': True},
-                                                                                 {'key': 'b', 'image': picture, 'right': False}]}]}},
-        'g.json': {'task': 'generation', 'metrics': {'fid': 1.0, 'clip_score': 2.0},
-                   'protocol': {'inception_published': False, 'inception_sha256': caption, 'num_real': 2, 'num_fake': 2, 'clip': caption},
-                   'examples': [{'name': 'a.png', 'caption': caption, 'fake': picture, 'real': picture}, {'name': caption, 'caption': None, 'fake': picture,
-                                                                                                         'real': None}]}}
-    for name, content in results.items():
-        (folder / name).write_text(json.dumps({**common, **content}))
-    return [folder / name for name in results]
 
 
 class Page(html.parser.HTMLParser):
