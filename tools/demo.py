@@ -12,6 +12,7 @@ from tqdm import tqdm
 from diffdis_ms.cli import run
 
 OUT = Path('outputs/demo')
+RESULTS = {task: OUT / f'evaluation/{task}.json' for task in ('generation', 'zeroshot', 'retrieval')}
 STEPS, GUIDANCE_WEIGHT = 8, 3.0                  # of the text query
 FAST = {'autoencoder': 20, 'clip': 6, 'diffdis': 6}    # training steps of --fast
 KINDS = ['flag of France', 'flag of Japan', 'flag of Sweden', 'grinning face', 'angry face', 'cat face', 'red apple', 'red heart', 'blue circle',
@@ -63,26 +64,65 @@ def train_tokenizer():
 
 
 def evaluate(args, clock):
-    """Measure the trained model on the held-out emoji; returns (metrics, what the report shows)."""
-    from diffdis_ms import DiffDisPipeline
+    """Measure the trained model on the held-out emoji, as tools/evaluate.py does; returns (metrics, pictures drawn of KINDS and the true ones).
+
+    Result files: outputs/demo/evaluation/{generation,zeroshot,retrieval}.json.
+    """
     from diffdis_ms.data.transforms import resize_center_crop
     from diffdis_ms.evaluate import tasks
-    from diffdis_ms.evaluate.embedding import GeneratedQueries, Sampling, embed_set
-    pipe = DiffDisPipeline.from_pretrained(OUT / 'model', batch_size=50)
+    from diffdis_ms.evaluate.embedding import embed_set
+    started = time.monotonic()
+    pipe, encoder, about = tasks.open_model(OUT / 'model', batch_size=50)
     images, names = tasks.open_zeroshot('emoji', OUT / 'data')
-    embedded = clock('embedding', embed_set, GeneratedQueries(pipe), images, [Sampling(STEPS, GUIDANCE_WEIGHT, args.seed)])
-    count = len(embedded.keys)
-    retrieval = clock('retrieval', tasks.retrieval, pipe, embedded, images)['metrics']
-    zeroshot = clock('zeroshot', tasks.zeroshot, pipe, embedded, names, ['{}'])[0]['metrics']
+    samplings = choose_samplings(args)
+    embedded = clock('embedding', embed_set, encoder, images, samplings)
+    protocol, count = {**vars(samplings[0]), 'batch_size': 50, **about}, len(embedded.keys)
+    retrieval = clock('retrieval', tasks.retrieval, pipe, embedded, images)
+    zeroshot, matrix = clock('zeroshot', tasks.zeroshot, pipe, embedded, names, ['{}'])
+    for task, measured, more in (('zeroshot', zeroshot, {'templates': ['{}'], 'num_classes': len(names)}), ('retrieval', retrieval, {})):
+        tasks.write_result(RESULTS[task], tasks.describe(task, 'emoji', images, embedded, measured, {**protocol, **more}), started)
+    tasks.confusion_picture(matrix).save(f'{RESULTS["zeroshot"]}.confusion.png')
+
     prompts, rows = choose_prompts(embedded.captions, 8 if args.fast else 48)
     generation = {'num_images': len(prompts) + len(KINDS), 'guidance_weight': 1.0, 'steps': 4 if args.fast else 50, 'sampler': 'pndm'}
     drawn = clock('generation', lambda: pipe.generate(prompts + KINDS, generation['steps'], generation['guidance_weight'],
                                                       generation['sampler'], args.seed, progress=True))
-    metrics = {'retrieval': {'num_candidates': count, **retrieval, 'chance_R@1': 1 / count},
-               'zeroshot': {'num_classes': len(names), 'acc1': zeroshot['acc1'], 'acc5': zeroshot['acc5'], 'chance': 1 / len(names)},
-               'generation': generation}
-    true = [resize_center_crop(images.read(i).image, pipe.config.image_size) for i in embedded.indices[rows]]
-    return metrics, (pipe, embedded, prompts, rows, drawn, true)
+    true = [resize_center_crop(images.read(int(i)).image, pipe.config.image_size) for i in embedded.indices[rows]]
+    generation.update(clock('generation metrics', measure_pictures, drawn[:len(prompts)], true, prompts, args.seed))
+    metrics = {'retrieval': {'num_candidates': count, **retrieval['metrics'], 'chance_R@1': 1 / count},
+               'zeroshot': {'num_classes': len(names), **zeroshot['metrics'], 'chance': 1 / len(names)}, 'generation': generation}
+    return metrics, (drawn[len(prompts):], training_pictures(KINDS, pipe.config.image_size))
+
+
+def choose_samplings(args):
+    """The result's sampling first; then other steps (Table 8), guidance weights (Table 7) and seeds (Table 9), each alone."""
+    from diffdis_ms.evaluate.embedding import Sampling
+    if args.fast:
+        chosen = [(STEPS, GUIDANCE_WEIGHT, 0), (2, GUIDANCE_WEIGHT, 0), (2, 0.0, 0), (2, GUIDANCE_WEIGHT, 1)]
+    else:
+        chosen = [(steps, GUIDANCE_WEIGHT, 0) for steps in (STEPS, 1, 2, 4, 16)] + [(STEPS, weight, 0) for weight in (0.0, 1.0, 6.0)]
+        chosen += [(4, GUIDANCE_WEIGHT, seed) for seed in (1, 2)]
+    return [Sampling(steps, weight, args.seed + seed) for steps, weight, seed in chosen]
+
+
+def measure_pictures(drawn, true, captions, seed):
+    """FID, KID and CLIP-score of pictures as far as they go without a download: Inception of random weights, the CLIP trained just now."""
+    from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate.generation import evaluate_generation
+    from diffdis_ms.evaluate.inception import write_random_inception
+    started = time.monotonic()
+    for folder, pictures in ((OUT / 'pictures', drawn), (OUT / 'true', true)):
+        folder.mkdir()
+        files = [f'{i:05d}.png' for i in range(len(pictures))]
+        for name, picture in zip(files, pictures):
+            picture.save(folder / name)
+        (folder / 'prompts.json').write_text(json.dumps({'prompts': dict(zip(files, captions))}, indent=1, ensure_ascii=False), encoding='utf-8')
+    write_random_inception(OUT / 'inception.safetensors')
+    measured = evaluate_generation(OUT / 'true', OUT / 'pictures', ('fid', 'kid', 'clip_score'), OUT / 'inception.safetensors', OUT / 'clip/model',
+                                   batch_size=8, cache_dir=OUT / 'cache', kid_subset_size=len(drawn) // 2, seed=seed, progress=True,
+                                   num_examples=len(drawn))
+    tasks.write_result(RESULTS['generation'], tasks.describe_generation(OUT / 'true', measured), started)
+    return measured['metrics']
 
 
 def choose_prompts(captions, count):
@@ -105,7 +145,8 @@ def training_pictures(captions, size):
 
 def write_report(metrics, shown, fast):
     from diffdis_ms.evaluate.report import Report
-    pipe, embedded, prompts, rows, drawn, true = shown
+    from diffdis_ms.evaluate.result_files import read_results
+    from diffdis_ms.evaluate.summary import add_results
     retrieval, zeroshot = metrics['retrieval'], metrics['zeroshot']
     report = Report('DiffDis on emoji')
     report.text('One network, trained from scratch just now on this machine, drew the pictures below from captions and found the captions '
@@ -113,7 +154,7 @@ def write_report(metrics, shown, fast):
                 f'combinations of concept and skin tone that training never met; {metrics["skipped"]} could not be drawn.')
     if fast:
         report.text('This was --fast: a few training steps to see that everything runs. The numbers and pictures mean little.', note=True)
-    report.heading('Numbers')
+    report.heading('Against chance')
     percent = '{:.1%}'.format
     report.table(['held-out emoji', 'measured', 'chance'],
                  [[f'image to text R@{k}, {retrieval["num_candidates"]} captions', percent(retrieval[f'image_to_text_R@{k}']),
@@ -123,22 +164,19 @@ def write_report(metrics, shown, fast):
                  + [['mean R@1', percent(retrieval['mean_R@1']), percent(retrieval['chance_R@1'])],
                     [f'zero-shot top-1, {zeroshot["num_classes"]} base concepts', percent(zeroshot['acc1']), percent(zeroshot['chance'])],
                     ['zero-shot top-5', percent(zeroshot['acc5']), percent(5 * zeroshot['chance'])]])
-    report.heading('Drawn from held-out captions (left), and the true emoji (right)')
-    report.pairs(prompts, drawn[:len(prompts)], true)
-    report.heading('Drawn from captions of the training set')
-    report.pairs(KINDS, drawn[len(prompts):], training_pictures(KINDS, pipe.config.image_size))
-    report.heading('Captions found for held-out emoji')
-    similarity = next(iter(embedded.e0.values())) @ pipe.embed_texts(embedded.captions).T
-    best = (-similarity).argsort(1)[:, :5]
-    report.retrieval([(image, embedded.captions[i], [embedded.captions[j] for j in best[i]])
-                      for i, image in list(zip(rows, true))[::max(1, len(rows) // 12)]])
+    report.text('FID and KID below are of an Inception network with random weights, made on the spot because the demo downloads nothing: they show that '
+                'the way works, and compare only within this report, not with published figures. The CLIP of the CLIP-score is the one trained just '
+                'now, whose text tower the model was trained with: it is no independent judge.', note=True)
+    add_results(report, read_results(RESULTS.values()))
+    report.heading('Drawn from captions of the training set (left), and the emoji (right)')
+    report.pairs(KINDS, *shown)
     report.heading('Training')
     report.curves({'autoencoder V, D': OUT / 'autoencoder/metrics.jsonl', 'CLIP, for T': OUT / 'clip/metrics.jsonl',
                    'DiffDis': OUT / 'diffdis/metrics.jsonl'})
     report.heading('What was run')
     report.text(f'Text query: {STEPS} DDIM steps, guidance weight {GUIDANCE_WEIGHT:g}. Pictures: {metrics["generation"]["steps"]} '
                 f'{metrics["generation"]["sampler"].upper()} steps, guidance weight {metrics["generation"]["guidance_weight"]:g}. EMA weights. '
-                'Configs: ascend_configs/demo_*.yaml.')
+                f'Configs: ascend_configs/demo_*.yaml. Results: {OUT}/evaluation/*.json.')
     report.table(['stage', 'seconds'], [[name, f'{seconds:.0f}'] for name, seconds in metrics['stages'].items()]
                  + [['all', f'{metrics["seconds"]:.0f}']])
     report.write(OUT / 'report.html')

@@ -1,7 +1,6 @@
 """Measure a model: zero-shot classification, image-text retrieval and generated pictures."""
 import argparse
 import time
-from pathlib import Path
 
 from diffdis_ms.cli import run
 from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
@@ -35,6 +34,8 @@ def parse_args():
         task.add_argument('--model', required=True, metavar='DIR', help='model directory')
         task.add_argument('--dataset', required=True, metavar='NAME', help=sets)
         task.add_argument('--data-root', required=True, metavar='DIR', help='where the data set lies')
+        task.add_argument('--split', help={'zeroshot': 'of a benchmark set: test (imagenet: also val, the same)',
+                                           'retrieval': 'of coco and flickr30k: test, val, train or restval (default: test)'}[name])
         task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
         several = {'nargs': '+'} if name == 'zeroshot' else {'nargs': 1}
         task.add_argument('--steps', type=int, default=[8], **several, help='sampling steps of the text query (default: 8)')
@@ -54,7 +55,7 @@ def parse_args():
     text = 'one page (or Markdown) of result files, beside the paper\'s numbers'
     task = tasks.add_parser('report', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     task.add_argument('results', nargs='+', metavar='RESULT.json', help='files written by zeroshot, retrieval and generation')
-    task.add_argument('--out', required=True, metavar='FILE', help='report.html, or a .md file for the tables alone')
+    task.add_argument('--out', required=True, metavar='FILE', help='report.html, with all pictures in it; or a .md file, its pictures in a folder beside it')
     return parser.parse_args()
 
 
@@ -84,21 +85,23 @@ def generation(args):
     from diffdis_ms.evaluate.generation import evaluate_generation
     started = time.monotonic()
     runtime.setup(args.device)
+    rank, size = runtime.rank_and_size()
     measured = evaluate_generation(
         args.real, args.fake, [m.strip() for m in args.metrics.split(',') if m.strip()], args.inception, args.clip, args.captions, args.batch_size,
-        args.cache_dir, args.kid_subsets, args.kid_subset_size, args.seed, args.clip_at_zero, args.clip_weight, progress=True)
-    count = measured['protocol']['num_fake']
-    tasks.write_result(args.out, {'task': 'generation', 'dataset': args.real, 'split': 'all', 'num_samples': count, **measured}, started)
-    print(f'{count} pictures in {args.fake}: ' + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items()))
+        args.cache_dir, args.kid_subsets, args.kid_subset_size, args.seed, args.clip_at_zero, args.clip_weight, True, args.out, rank, size)
+    result = measured and tasks.describe_generation(args.real, measured)
+    tasks.finish(args.out, result, started, rank)
+    if rank:
+        return print(f'process {rank} has done its share; process 0 writes {args.out}')
+    print(f'{result["num_samples"]} pictures in {args.fake}: ' + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items()))
 
 
 def report(args):
-    from diffdis_ms.evaluate import summary
-    results = summary.read_results(args.results)
-    if args.out.endswith('.md'):
-        Path(args.out).write_text(summary.markdown(results), encoding='utf-8')
-    else:
-        summary.write_report(results, args.out)
+    from diffdis_ms.evaluate.markdown import write_markdown
+    from diffdis_ms.evaluate.result_files import read_results
+    from diffdis_ms.evaluate.summary import write_report
+    write = write_markdown if args.out.endswith('.md') else write_report
+    write(read_results(args.results), args.out)
     print(args.out)
 
 
@@ -113,20 +116,22 @@ def main():
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
         templates = read_templates(args.templates, args.dataset)
-        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames)
+        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames, args.split)
     else:
-        images = tasks.open_retrieval(args.dataset, args.data_root)
+        images = tasks.open_retrieval(args.dataset, args.data_root, args.split)
 
     from diffdis_ms import runtime
-    from diffdis_ms.evaluate.embedding import Sampling, embed_set, parts_directory
+    from diffdis_ms.evaluate.embedding import Sampling, embed_set
+    from diffdis_ms.evaluate.shared import Share, parts_directory
     runtime.setup(args.device)
     rank, size = runtime.rank_and_size()
     model, encoder, about = tasks.open_model(args.model, args.batch_size)
     samplings = [Sampling(steps, weight, args.seed + k) for steps in args.steps for weight in args.guidance_weight
                  for k in range(getattr(args, 'seeds', 1))]
     protocol = {**vars(samplings[0]), 'batch_size': args.batch_size, 'limit': args.limit, **about}
-    parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), count=len(images), samplings=[vars(s) for s in samplings], **protocol)
-    embedded = embed_set(encoder, images, samplings, args.limit, parts, rank, size)
+    parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), split=args.split, count=len(images),
+                            samplings=[vars(s) for s in samplings], **protocol)
+    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, rank, size))
     if args.task == 'zeroshot':
         measured, matrix = tasks.zeroshot(model, embedded, names, templates)
         protocol.update(templates=templates, num_classes=len(names))
@@ -134,10 +139,7 @@ def main():
             tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
         measured = tasks.retrieval(model, embedded, images)
-    split = getattr(images, 'split', 'held_out' if args.dataset == 'emoji' else 'all')
-    result = {'task': args.task, 'dataset': args.dataset, 'split': split, 'num_samples': len(embedded.keys),
-              'num_skipped': len(embedded.skipped), **measured, 'protocol': protocol}
-    tasks.finish(args.out, parts, result, started, rank)
+    tasks.finish(args.out, tasks.describe(args.task, args.dataset, images, embedded, measured, protocol), started, rank)
     print(f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} skipped): '
           + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items()))
 

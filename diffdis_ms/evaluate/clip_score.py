@@ -4,13 +4,15 @@ import numpy as np
 from diffdis_ms.data.transforms import clip_normalize, normalize, resize_center_crop, to_pixels
 from diffdis_ms.evaluate.clip_model import ClipModel
 from diffdis_ms.evaluate.pictures import over_images, read_rgb
+from diffdis_ms.evaluate.shared import Share, shared_pass
 
 
-def clip_embeddings(clip, paths, captions, batch_size=32, progress=False):
+def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=Share()):
     """Embeddings of pictures and of their captions.
 
     Args:
         clip: ClipDirectory. paths: of N pictures. captions: list of M strings; the end of a long one is cut off.
+        share: Share, of the work between processes.
 
     Returns:
         float32 (N, D) and (M, D), L2-normalised.
@@ -19,9 +21,11 @@ def clip_embeddings(clip, paths, captions, batch_size=32, progress=False):
         ConfigError: weights that do not fit, or a picture that cannot be decoded.
     """
     model = ClipModel(clip, batch_size)
-    texts = model.embed_texts(captions, progress and 'CLIP: captions')
+    parts = shared_pass(len(captions), batch_size, lambda i: captions[i], lambda places, rows: {'rows': model.embed_texts(rows)}, share, 'captions',
+                        progress and 'CLIP: captions')
+    texts = np.concatenate([part['rows'] for part in parts])
     size = clip.config.image_encoder.image_size
-    images = over_images(model.image, lambda path: preprocess(read_rgb(path), size), paths, batch_size, progress and 'CLIP: pictures')
+    images = over_images(model.image, lambda path: preprocess(read_rgb(path), size), paths, batch_size, progress and 'CLIP: pictures', share, 'clip')
     return images, texts
 
 

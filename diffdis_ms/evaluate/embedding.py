@@ -1,27 +1,15 @@
-"""From an image set to embeddings in one pass: each image is read and encoded once, however many samplings are asked for.
-
-The pass is cut into batches of fixed content. Any number of processes share them, and each finished batch is a file, so that
-a killed run goes on where it was and the result is the same to the last bit for one process and for many.
-"""
-import hashlib
-import io
+"""From an image set to embeddings in one pass: each image is read and encoded once, however many samplings are asked for."""
 import json
-import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Dict, List
 
 import numpy as np
-from tqdm import tqdm
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.loader import ordered_map, read_pixels
+from diffdis_ms.data.loader import read_pixels
 from diffdis_ms.data.webdataset import BadSample
 from diffdis_ms.diffusion.process import starting_noise
-from diffdis_ms.files import whole_file
-
-READERS = 2                                      # threads that decode images
+from diffdis_ms.evaluate.shared import Share, shared_pass
 
 
 @dataclass(frozen=True)
@@ -70,14 +58,12 @@ class ClipEmbeddings:
         return [self.clip.embed_images(pixels)] * len(samplings)
 
 
-def embed_set(encoder, reader, samplings, limit=None, parts=None, rank=0, size=1, progress=True):
+def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=True):
     """Embed an image set.
 
     Args:
-        encoder: GeneratedQueries or ClipEmbeddings. reader: `len()` and `.read(i) -> Sample`.
-        samplings: list of Sampling. limit: only the first so many samples.
-        parts: directory for finished batches, shared by all processes; None: keep them in memory (one process only).
-        rank, size: of this process. Each takes every size-th batch, then helps with what the others have not finished.
+        encoder: GeneratedQueries or ClipEmbeddings. reader: `len()` and `.read(i) -> Sample`; `read` is called from several threads.
+        samplings: list of Sampling. limit: only the first so many samples. share: Share, of the work between processes.
 
     Returns:
         Embedded.
@@ -87,34 +73,15 @@ def embed_set(encoder, reader, samplings, limit=None, parts=None, rank=0, size=1
     """
     if limit is not None and limit < 1:
         raise ConfigError(f'limit: {limit} is below 1')
-    count, b = min(len(reader), limit or len(reader)), encoder.batch_size
-    batches = [range(start, min(start + b, count)) for start in range(0, count, b)]
-    own = list(range(rank, len(batches), size))
-    others = [i for i in reversed(range(len(batches))) if i % size != rank]      # from the end: their owners come from the front
-    if parts is not None:
-        parts.mkdir(parents=True, exist_ok=True)
-    done = {}
-    with ThreadPoolExecutor(READERS) as pool:
-        for i in tqdm(own + others, desc='embedding images', disable=None if progress else True, leave=False):
-            part = _load(parts, i)
-            if part is None:
-                part = _embed(encoder, reader, batches[i], samplings, pool)
-                _save(parts, i, part)
-            done[i] = part
-    return _join([done[i] for i in range(len(batches))], samplings, getattr(reader, 'skipped', {}))
+    parts = shared_pass(min(len(reader), limit or len(reader)), encoder.batch_size, lambda i: read_pixels(reader, i, encoder.image_size),
+                        lambda places, rows: _embed(encoder, places, rows, samplings), share, progress=progress and 'embedding images')
+    return _join(parts, samplings, getattr(reader, 'skipped', {}))
 
 
-def parts_directory(out, **identity):
-    """Where the finished batches of a result file lie: beside it, and named after all that decides their content."""
-    out = Path(out)
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return out.with_name(f'.{out.name}.{key}.parts')
-
-
-def _embed(encoder, reader, rows, samplings, pool):
+def _embed(encoder, places, rows, samplings):
     """One batch: arrays for an .npz file."""
     pixels, indices, labels, about = [], [], [], {'captions': [], 'keys': [], 'skipped': {}}
-    for i, row in ordered_map(pool, lambda i: read_pixels(reader, i, encoder.image_size), rows, 4 * READERS):
+    for i, row in zip(places, rows):
         if isinstance(row, BadSample):
             about['skipped'][row.key] = row.reason
             continue
@@ -130,24 +97,6 @@ def _embed(encoder, reader, rows, samplings, pool):
         results = encoder(np.stack(pixels)[filled], np.array(indices)[filled], samplings)
         arrays.update({f'e0_{k}': np.asarray(e0)[:len(pixels)] for k, e0 in enumerate(results)})
     return arrays
-
-
-def _save(parts, i, arrays):
-    if parts is None or not parts.is_dir():      # gone: another process had all of it, and the result is written
-        return
-    with whole_file(parts / f'{i:06d}.npz') as f:
-        np.savez(f, **arrays)
-
-
-def _load(parts, i):
-    """A finished batch, or None; a damaged file counts as unfinished."""
-    if parts is None or not (parts / f'{i:06d}.npz').is_file():
-        return None
-    try:
-        with np.load(io.BytesIO((parts / f'{i:06d}.npz').read_bytes()), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
 
 
 def _join(parts, samplings, skipped):

@@ -5,15 +5,18 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.evaluate import clip_score as clips
 from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate import inception as inceptions
+from diffdis_ms.evaluate.examples import NUM_EXAMPLES, generation_examples
 from diffdis_ms.evaluate.fid import check_subsets, fid, kid
 from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, read_captions
+from diffdis_ms.evaluate.shared import Share, parts_directory
 from diffdis_ms.files import sha256
 
 METRICS = ('fid', 'kid', 'clip_score')
 
 
 def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip=None, captions=None, batch_size=32, cache_dir=None,
-                        kid_subsets=100, kid_subset_size=1000, seed=2020, clip_at_zero=False, clip_weight=100.0, progress=False):
+                        kid_subsets=100, kid_subset_size=1000, seed=2020, clip_at_zero=False, clip_weight=100.0, progress=False, out=None, rank=0,
+                        size=1, num_examples=2 * NUM_EXAMPLES):
     """Measure a folder of generated pictures. Whatever is missing is found before a network is built.
 
     Args:
@@ -25,9 +28,12 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
         cache_dir: where the features of the real set are kept; see `inception.cache_file`.
         kid_subsets, kid_subset_size, seed: of `kid`. clip_at_zero, clip_weight: of `clip_score`.
         progress: show bars.
+        out: result file, beside which finished batches are kept and shared between processes; None: in memory. rank, size: of this process.
+        num_examples: so many pictures, spread evenly over the set, go into the result for a report.
 
     Returns:
-        dict metrics {fid, kid_mean, kid_std, clip_score: those asked for} and protocol.
+        dict metrics {fid, kid_mean, kid_std, clip_score: those asked for}, protocol and examples; None in all processes but the first,
+        which leave the numbers to it.
 
     Raises:
         ConfigError: something is missing or does not fit.
@@ -44,7 +50,7 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
         if needed and not value:
             raise ConfigError(f'{", ".join(metrics)}: --{name} is missing')
     fakes = list_images(fake)
-    protocol = {'num_fake': len(fakes), 'batch_size': batch_size, 'definitions': {}}
+    texts, protocol = None, {'num_fake': len(fakes), 'batch_size': batch_size, 'definitions': {}}
     if with_inception:
         reals, weights = list_images(real), inceptions.open_inception(inception)
         if min(len(reals), len(fakes)) < 2:
@@ -56,8 +62,23 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
 
     protocol['fake_sha256'], results = content_sha256(fakes, progress), {}
     if with_inception:
-        features, hashes = _features(reals, fakes, protocol['fake_sha256'], weights, batch_size, cache_dir, progress)
-        protocol.update(num_real=len(reals), **hashes, preprocessing=inceptions.PREPROCESSING)
+        digest = sha256(weights[0])
+        protocol.update(num_real=len(reals), real_sha256=content_sha256(reals, progress), inception_sha256=digest,
+                        inception_published=inceptions.is_published(weights[0], digest), preprocessing=inceptions.PREPROCESSING)
+    if 'clip_score' in metrics:
+        image = clip.config.image_encoder
+        protocol.update(clip_at_zero=clip_at_zero, clip_weight=clip_weight, clip_sha256=clip.sha256(), clip_image_size=image.image_size,
+                        clip=f'{clip.path} ({image.architecture})')
+    share = Share()
+    if out is not None:
+        share = Share(parts_directory(out, texts=texts, **protocol), rank, size)
+
+    if with_inception:
+        features = _features(reals, fakes, protocol, weights, batch_size, cache_dir, progress, share)
+    if 'clip_score' in metrics:
+        embeddings = clips.clip_embeddings(clip, fakes, texts, batch_size, progress, share)
+    if rank:
+        return None
     if 'fid' in metrics:
         results['fid'] = fid(*features)
         protocol['definitions']['fid'] = 'torch-fidelity 0.4: 2048 features of the 2015-12-05 Inception, np.cov, eigenvalues of the product'
@@ -66,10 +87,9 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
         protocol['definitions']['kid'] = f'torch-fidelity: unbiased MMD^2, kernel (x.y / 2048 + 1)^3, {kid_subsets} subsets of {kid_subset_size}, seed {seed}'
         protocol.update(kid_subsets=kid_subsets, kid_subset_size=kid_subset_size, seed=seed)
     if 'clip_score' in metrics:
-        results['clip_score'] = clips.clip_score(*clips.clip_embeddings(clip, fakes, texts, batch_size, progress), clip_at_zero, clip_weight)
+        results['clip_score'] = clips.clip_score(*embeddings, clip_at_zero, clip_weight)
         protocol['definitions']['clip_score'] = clips.definition(clip_at_zero, clip_weight)
-        protocol.update(clip_at_zero=clip_at_zero, clip_weight=clip_weight, clip_sha256=clip.sha256(), clip_image_size=clip.config.image_encoder.image_size)
-    return {'metrics': results, 'protocol': protocol}
+    return {'metrics': results, 'protocol': protocol, 'examples': generation_examples(fakes, Path(real) if with_inception else None, num_examples, texts)}
 
 
 def _captions(file, fake, paths):
@@ -78,14 +98,14 @@ def _captions(file, fake, paths):
     return read_captions(file or Path(fake) / PROMPTS, paths)
 
 
-def _features(reals, fakes, fake_sha256, weights, batch_size, cache_dir, progress):
-    """((real features, fake features), {what: sha256}); the real ones come from the cache where they are in it."""
-    hashes = {'real_sha256': content_sha256(reals, progress), 'inception_sha256': sha256(weights[0])}
-    file = inceptions.cache_file(cache_dir, *hashes.values())
+def _features(reals, fakes, protocol, weights, batch_size, cache_dir, progress, share):
+    """(real features, fake features); the real ones come from the cache where they are in it."""
+    file = inceptions.cache_file(cache_dir, protocol['real_sha256'], protocol['inception_sha256'])
     network, real = inceptions.build_inception(*weights), inceptions.read_cached(file, len(reals))
     if real is None:
-        real = inceptions.inception_features(network, reals, batch_size, progress and 'Inception: real pictures')
-        inceptions.write_cached(file, real)
-    if fake_sha256 == hashes['real_sha256']:
-        return (real, real), hashes
-    return (real, inceptions.inception_features(network, fakes, batch_size, progress and 'Inception: generated pictures')), hashes
+        real = inceptions.inception_features(network, reals, batch_size, progress and 'Inception: real pictures', share, 'real')
+        if not share.rank:
+            inceptions.write_cached(file, real)
+    if protocol['fake_sha256'] == protocol['real_sha256']:
+        return real, real
+    return real, inceptions.inception_features(network, fakes, batch_size, progress and 'Inception: generated pictures', share, 'fake')

@@ -1,5 +1,6 @@
 """FID's features of pictures: torch-fidelity's preprocessing, the Inception network, and a cache of what was computed."""
 import hashlib
+import json
 import os
 import warnings
 import zipfile
@@ -8,16 +9,21 @@ from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, nn
+from safetensors.numpy import save
 
 from ckpt_convert.name_map import field_name
 from ckpt_convert.reader import open_checkpoint
 from diffdis_ms.config import ConfigError
 from diffdis_ms.evaluate.pictures import over_images, read_rgb
+from diffdis_ms.evaluate.shared import Share
 from diffdis_ms.files import whole_file
+from diffdis_ms.model_dir import MANIFEST
 from diffdis_ms.models.inception import InceptionV3
+from diffdis_ms.models.init import fresh
 
 SIZE, WIDTH = 299, 2048
 PREPROCESSING = 'RGB as stored, TF1 bilinear resize to 299 x 299 without antialiasing, (x - 128) / 128'
+PUBLISHED = '6726825d'                            # how the sha256 of pt_inception-2015-12-05-6726825d.pth begins
 VERSION = 1                                      # of the preprocessing and the features; an older cache is not used
 
 
@@ -51,6 +57,37 @@ def open_inception(path):
         raise ConfigError(f'Inception weights: {path} does not exist; --inception is pt_inception-2015-12-05-6726825d.pth '
                           'or what `python -m ckpt_convert import` made of it')
     return path, open_checkpoint(path).tensors
+
+
+def is_published(path, digest):
+    """Whether weights are FID's published ones, or were imported from them: figures of any others compare only among themselves.
+
+    Args:
+        path: of the weights. digest: its sha256.
+    """
+    digests = [digest]
+    try:
+        manifest = json.loads((path.parent / MANIFEST).read_text(encoding='utf-8'))
+        if manifest['files'].get(path.name) == digest:
+            digests += [source['sha256'] for source in manifest['converted_from']['sources']]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass                                     # not made by ckpt_convert
+    return any(str(d).startswith(PUBLISHED) for d in digests)
+
+
+def write_random_inception(path, seed=0):
+    """Weights of no training in the published file's names, as float16 safetensors, to try out the way of FID and KID without a download.
+
+    Each layer keeps the size of its input (variance 2 / fan_in before a ReLU), so that the features differ between pictures.
+    """
+    arrays = {}
+    for p in InceptionV3().get_parameters():
+        value = fresh(p.name, p.shape, seed)
+        arrays[field_name(p.name)] = (value * np.float32(6 ** 0.5) if value.ndim == 4 else value).astype(np.float16)   # +-1/sqrt(fan_in): variance 1/3
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(save(arrays))
 
 
 def build_inception(path, tensors):
@@ -89,9 +126,9 @@ def preprocess(image):
     return np.ascontiguousarray(((resize(np.asarray(image)) - 128) / 128).transpose(2, 0, 1))
 
 
-def inception_features(network, paths, batch_size=32, progress=''):
+def inception_features(network, paths, batch_size=32, progress='', share=Share(), name='pictures'):
     """float32 (N, 2048) features of pictures; see `pictures.over_images`. ConfigError where one cannot be decoded."""
-    return over_images(network, lambda path: preprocess(read_rgb(path)), paths, batch_size, progress)
+    return over_images(network, lambda path: preprocess(read_rgb(path)), paths, batch_size, progress, share, name)
 
 
 def cache_file(cache_dir, images_sha256, weights_sha256):

@@ -1,9 +1,7 @@
 """Folders of pictures for the generation metrics: which files count, their content's hash, their captions, and networks run over them."""
 import hashlib
 import json
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from tqdm import tqdm
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES, BadImage, decode_image
-from diffdis_ms.encoders import padded_batches
+from diffdis_ms.evaluate.shared import Share, shared_pass
 from diffdis_ms.files import sha256
 
 PROMPTS = 'prompts.json'
@@ -31,7 +29,7 @@ def list_images(folder):
         raise ConfigError(f'{folder} is not a folder of pictures' if folder.exists() else f'picture folder {folder} does not exist')
     names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.') and p.is_file())
     if (folder / PROMPTS).is_file():
-        listed = sorted(_read_prompts(folder / PROMPTS))
+        listed = sorted(read_prompts(folder / PROMPTS))
         missing = sorted(set(listed) - set(names))
         if missing:
             raise ConfigError(f'{folder / PROMPTS} lists {missing[0]}, which is not a picture in {folder} ({len(missing)} such)')
@@ -59,7 +57,7 @@ def read_captions(file, paths):
     """
     file = Path(file)
     if file.suffix.lower() == '.json':
-        prompts = _read_prompts(file)
+        prompts = read_prompts(file)
         without = [p.name for p in paths if p.name not in prompts]
         if without:
             raise ConfigError(f'{file} has no caption for {without[0]} ({len(without)} such)')
@@ -93,31 +91,26 @@ def read_rgb(path):
         raise ConfigError(f'{path}: {e}; mend or remove it (a metric over fewer pictures is another number)') from None
 
 
-def over_images(network, read, paths, batch_size, progress=''):
+def over_images(network, read, paths, batch_size, progress='', share=Share(), name='pictures'):
     """Run a network over pictures in batches of one size; the next batch is read meanwhile.
 
     Args:
         network: (B, ...) Tensor -> (B, D) Tensor. read: path -> array, of one shape. progress: description of a bar, '' for none.
+        share: Share, of the work between processes. name: of this pass among those of one Share.
 
     Returns:
         float32 (len(paths), D).
     """
-    batches, outputs = padded_batches(len(paths), batch_size), []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, \
-            tqdm(total=len(paths), desc=progress or None, unit='images', disable=None if progress else True, leave=False) as bar:
-        def start(index):
-            return [pool.submit(read, paths[i]) for i in range(index * batch_size, min((index + 1) * batch_size, len(paths)))]
+    def compute(places, arrays):
+        filled = arrays + arrays[-1:] * (batch_size - len(arrays))               # one graph serves every batch
+        return {'rows': network(Tensor(np.stack(filled))).asnumpy()[:len(arrays)].astype(np.float32)}
 
-        ahead = start(0)
-        for index, (_, kept) in enumerate(batches):
-            arrays, ahead = [future.result() for future in ahead], start(index + 1)
-            arrays += arrays[-1:] * (batch_size - kept)
-            outputs.append(network(Tensor(np.stack(arrays))).asnumpy()[:kept].astype(np.float32))
-            bar.update(kept)
-    return np.concatenate(outputs)
+    parts = shared_pass(len(paths), batch_size, lambda i: read(paths[i]), compute, share, name, progress)
+    return np.concatenate([part['rows'] for part in parts])
 
 
-def _read_prompts(file):
+def read_prompts(file):
+    """{file name: caption} of a prompts.json; ConfigError where it is none."""
     try:
         prompts = json.loads(_read_text(file))['prompts']
         sound = isinstance(prompts, dict) and prompts and all(isinstance(text, str) for text in prompts.values())

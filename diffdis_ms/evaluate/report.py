@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from diffdis_ms.files import whole_file
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; margin: 1em 0; } td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }
@@ -14,7 +16,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; } figure { display
 figcaption { font-size: 12px; line-height: 1.3; } figure img { width: 72px; height: 72px; margin-right: 2px; border: 1px solid #eee; image-rendering: auto; }
 .hit { color: #087a2b; font-weight: 600; } .note { background: #fff6d6; padding: .6em 1em; }
 img.plot { max-width: 100%; }
-.row img { width: 64px; height: 64px; border: 1px solid #eee; }
+.row img { width: 64px; height: 64px; border: 1px solid #eee; margin-right: 4px; } .row img.right { outline: 3px solid #087a2b; }
+.row td { vertical-align: top; overflow-wrap: anywhere; } ol { margin: 0; } summary { cursor: pointer; }
 """
 
 
@@ -41,19 +44,33 @@ class Report:
                        for row in rows)
         self.parts.append(f'<table><tr>{head}</tr>{body}</table>')
 
-    def pairs(self, captions, generated, real):
-        """What was drawn beside the true picture, with the caption below."""
-        for caption, left, right in zip(captions, generated, real):
-            self.parts.append(f'<figure><img src="{data_uri(left)}" alt="drawn"><img src="{data_uri(right)}" alt="true">'
-                              f'<figcaption>{html.escape(caption)}</figcaption></figure>')
+    def details(self, summary, header, rows):
+        """A table that opens on a click."""
+        self.parts.append(f'<details><summary>{html.escape(summary)}</summary>')
+        self.table(header, rows)
+        self.parts.append('</details>')
 
-    def retrieval(self, examples):
-        """`examples`: list of (image, right caption, its best captions)."""
+    def pairs(self, captions, generated, real):
+        """What was drawn, with the caption below; beside it the true picture, where there is one (else None)."""
+        for caption, left, right in zip(captions, generated, real):
+            beside = '' if right is None else _image(right, 'true')
+            self.parts.append(f'<figure>{_image(left, "drawn")}{beside}<figcaption>{html.escape(caption)}</figcaption></figure>')
+
+    def texts_found(self, examples):
+        """`examples`: list of (image, its captions, [(text found, whether it is right)], best first)."""
         rows = ''
-        for image, right, found in examples:
-            items = ''.join(f'<li{" class=hit" if caption == right else ""}>{html.escape(caption)}</li>' for caption in found)
-            rows += f'<tr class=row><td><img src="{data_uri(image)}" alt=""></td><td>{html.escape(right)}</td><td><ol>{items}</ol></td></tr>'
-        self.parts.append(f'<table><tr><th>image</th><th>its caption</th><th>captions found, best first</th></tr>{rows}</table>')
+        for image, captions, found in examples:
+            items = ''.join(f'<li{" class=hit" if right else ""}>{html.escape(text)}</li>' for text, right in found)
+            rows += f'<tr class=row><td>{_image(image, "")}</td><td>{"<br>".join(map(html.escape, captions))}</td><td><ol>{items}</ol></td></tr>'
+        self.parts.append(f'<table><tr><th>image</th><th>its captions</th><th>captions found, best first; the right ones green</th></tr>{rows}</table>')
+
+    def images_found(self, examples):
+        """`examples`: list of (text, [(image found, whether it is right)], best first)."""
+        rows = ''
+        for text, found in examples:
+            images = ''.join(_image(image, 'right' if right else '', 'right' if right else '') for image, right in found)
+            rows += f'<tr class=row><td>{html.escape(text)}</td><td>{images}</td></tr>'
+        self.parts.append(f'<table><tr><th>text</th><th>images found, best first; the right one framed</th></tr>{rows}</table>')
 
     def picture(self, image, caption):
         """A plot or another single picture, with its caption below."""
@@ -66,7 +83,13 @@ class Report:
     def write(self, path):
         page = (f'<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(self.title)}</title><style>{STYLE}</style></head>'
                 f'<body><h1>{html.escape(self.title)}</h1>{"".join(self.parts)}</body></html>')
-        Path(path).write_text(page, encoding='utf-8')
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            file.write(page.encode('utf-8', 'backslashreplace'))                 # a lone surrogate of a hostile file is no UTF-8
+
+
+def _image(image, alt, kind=''):
+    return f'<img{" class=" + kind if kind else ""} src="{data_uri(image)}" alt="{html.escape(alt)}">'
 
 
 def data_uri(image):

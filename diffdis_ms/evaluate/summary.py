@@ -1,12 +1,8 @@
-"""Result files of `tools/evaluate.py`, side by side and beside the paper's numbers: one HTML page, or Markdown for a README."""
-import json
-from pathlib import Path
-
-from PIL import Image
-
-from diffdis_ms.config import ConfigError
+"""Results of `tools/evaluate.py`, side by side and beside the paper's numbers, on one HTML page or as part of one."""
 from diffdis_ms.data.benchmark_sets import BENCHMARKS
+from diffdis_ms.evaluate.pictures import read_rgb
 from diffdis_ms.evaluate.report import Report, figure_image
+from diffdis_ms.evaluate.result_files import ACCURACIES, RECALLS
 
 # Table 1, top-1 in percent, in the order of BENCHMARKS
 PAPER_ZEROSHOT = {
@@ -14,7 +10,6 @@ PAPER_ZEROSHOT = {
     'CLIP-ViT-B/16': (57.2, 27.0, 54.8, 1.0, 12.9, 13.6, 28.8, 10.1, 1.1, 10.3, 10.8, 19.7),
     'CLIP-ViT-L/14': (57.5, 28.1, 57.2, 1.8, 10.8, 14.3, 31.2, 12.1, 1.7, 11.7, 24.9, 21.1),
     'DiffDis': (57.1, 32.3, 68.6, 3.1, 16.9, 16.2, 35.1, 26.4, 2.0, 28.5, 17.5, 25.9)}
-RECALLS = tuple(f'{way}_R@{k}' for way in ('image_to_text', 'text_to_image') for k in (1, 5, 10))
 # Table 2, recalls in percent, in the order of RECALLS
 PAPER_RETRIEVAL = {
     'flickr30k': {'CLIP-ViT-B/32': (18.8, 42.3, 53.9, 12.5, 30.5, 39.9), 'CLIP-ViT-B/16': (30.1, 56.4, 68.9, 19.4, 42.1, 52.7),
@@ -23,96 +18,119 @@ PAPER_RETRIEVAL = {
              'CLIP-ViT-L/14': (14.7, 35.0, 47.1, 11.3, 28.4, 38.9), 'DiffDis': (26.3, 50.9, 62.8, 19.5, 42.2, 54.2)}}
 # Table 3: FID, KID, CLIP-score
 PAPER_GENERATION = {'Stable Diffusion': (10.8, 2.9e-3, 24.6), 'DiffDis': (9.8, 2.3e-3, 24.4)}
-MAX_BYTES = 64 << 20
-
-
-def read_results(paths):
-    """Results of evaluate.py, checked.
-
-    Raises:
-        ConfigError: a file is missing or is not such a result.
-    """
-    results = []
-    for path in map(Path, paths):
-        try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ValueError('too large')
-            result = json.loads(path.read_text(encoding='utf-8'))
-            if result['task'] not in ('zeroshot', 'retrieval', 'generation') or not isinstance(result['metrics'], dict):
-                raise ValueError('unknown task')
-            result['dataset'], result['split'], result['num_samples'], result['protocol']
-        except FileNotFoundError:
-            raise ConfigError(f'{path} does not exist') from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-            raise ConfigError(f'{path} is no result of tools/evaluate.py ({type(e).__name__}: {" ".join(str(e).split())[:80]})') from None
-        results.append({**result, 'path': path})
-    return results
 
 
 def tables(results):
-    """[(title, header, rows)], strings."""
+    """[(title, header, rows, notes)]; all strings, notes a list of them."""
     made = []
     zeroshot = [r for r in results if r['task'] == 'zeroshot']
     if zeroshot:
-        paper = {name: dict(zip(BENCHMARKS, values)) for name, values in PAPER_ZEROSHOT.items()}
-        rows = [[r['dataset'], r['split'], str(r['num_samples']), *(_percent(r['metrics'][m]) for m in ('acc1', 'acc5', 'mean_per_class_recall')),
+        in_paper = any(r['dataset'] in BENCHMARKS for r in zeroshot)
+        paper = {name: dict(zip(BENCHMARKS, values)) for name, values in PAPER_ZEROSHOT.items()} if in_paper else {}
+        rows = [[r['dataset'], r['split'], r['num_samples'], *(_percent(r['metrics'][m]) for m in ACCURACIES),
                  *(_known(paper[name].get(r['dataset'])) for name in paper)] for r in zeroshot]
         covered = {r['dataset']: r['metrics']['acc1'] for r in zeroshot}
         if set(BENCHMARKS) <= set(covered):
             rows.append(['mean of the 12', '', '', _percent(sum(covered[b] for b in BENCHMARKS) / 12), '', '',
                          *(f'{sum(values) / 12:.1f}' for values in PAPER_ZEROSHOT.values())])
-        made.append(('Zero-shot classification (Table 1), %', ['set', 'split', 'images', 'acc1', 'acc5', 'per class',
-                                                               *(f'{name} (paper)' for name in paper)], rows))
+        made.append((f'Zero-shot classification{" (Table 1)" if paper else ""}, %',
+                     ['set', 'split', 'images', 'acc1', 'acc5', 'per class', *(f'{name} (paper)' for name in paper)], rows, []))
     for r in (r for r in results if r['task'] == 'retrieval'):
         rows = [['measured', *(_percent(r['metrics'][m]) for m in RECALLS), _percent(r['metrics']['mean_R@1'])]]
         rows += [[f'{name} (paper)', *(f'{v:.1f}' for v in values), f'{(values[0] + values[3]) / 2:.1f}']
                  for name, values in PAPER_RETRIEVAL.get(r['dataset'], {}).items()]
-        made.append((f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} images (Table 2), %',
-                     ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'], rows))
+        table = ' (Table 2)' if r['dataset'] in PAPER_RETRIEVAL else ''
+        made.append((f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} images{table}, %',
+                     ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'], rows, []))
     generation = [r for r in results if r['task'] == 'generation']
     if generation:
-        rows = [[str(r['dataset']), str(r['num_samples']), *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score'))]
+        rows = [[r['dataset'], r['num_samples'], *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score'))]
                 for r in generation]
-        rows += [[f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}'] for name, (fid, kid, score) in PAPER_GENERATION.items()]
-        made.append(('Generation (Table 3)', ['', 'images', 'FID', 'KID', 'its deviation', 'CLIP-score'], rows))
+        notes = [note for r in generation for note in generation_notes(r)]
+        comparable = any(_is_comparable(r) for r in generation)
+        if comparable:
+            rows += [[f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}'] for name, (fid, kid, score) in PAPER_GENERATION.items()]
+        made.append((f'Generation{" (Table 3)" if comparable else ""}', ['', 'images', 'FID', 'KID', 'its deviation', 'CLIP-score'], rows, notes))
     return made
 
 
+def generation_notes(result):
+    """What a reader must know before comparing the numbers of a generation result with others: list of sentences."""
+    protocol, metrics, notes = result['protocol'], result['metrics'], []
+    name = result['path'].name
+    if 'fid' in metrics or 'kid_mean' in metrics:
+        if not _is_comparable(result):
+            notes.append(f'{name}: FID and KID were computed with Inception weights that are not the published ones (sha256 '
+                         f'{str(protocol.get("inception_sha256"))[:8]}...). They compare with figures of the same weights only, not with published ones.')
+        counts = [protocol.get('num_real'), protocol.get('num_fake')]
+        if all(isinstance(n, int) for n in counts) and min(counts) < 2048:
+            notes.append(f'{name}: {counts[0]} real and {counts[1]} generated pictures are few: FID, which fits 2048 features, is biased upwards'
+                         + (f'; KID drew {protocol["kid_subsets"]} subsets of {protocol["kid_subset_size"]}.' if 'kid_subset_size' in protocol else '.'))
+    if 'clip_score' in metrics:
+        notes.append(f'{name}: CLIP-score of the CLIP {protocol.get("clip")}; the paper\'s is of CLIP ResNet-50, and scores of different CLIPs do not compare.')
+    return notes
+
+
+def _is_comparable(result):
+    """Whether its numbers may stand beside the paper's: files from before this was written down get the benefit of the doubt."""
+    return 'fid' not in result['metrics'] and 'kid_mean' not in result['metrics'] or result['protocol'].get('inception_published', True) is True
+
+
 def write_report(results, path):
-    """One self-contained page: tables, accuracy over steps and over w, spread over seeds, classes, confusion matrices, protocols."""
+    """One self-contained page: see `add_results`."""
     report = Report('Evaluation')
-    for title, header, rows in tables(results):
-        report.heading(title)
-        report.table(header, rows)
-    for r in (r for r in results if r['task'] == 'zeroshot'):
-        report.heading(f'{r["dataset"]}: {r["split"]}')
-        for axis, other in (('steps', 'guidance_weight'), ('guidance_weight', 'steps')):
-            if len({row[axis] for row in r.get('sweep', ())}) > 1:
-                report.picture(plot_sweep(r['sweep'], axis, other), f'acc1 over {axis}')
-        if r.get('spread'):
-            report.table(['steps', 'w', 'seeds', 'acc1, mean', 'its standard deviation'],
-                         [[str(s['steps']), f'{s["guidance_weight"]:g}', str(s['seeds']), _percent(s['acc1']['mean']), f'{100 * s["acc1"]["std"]:.3f}']
-                          for s in r['spread']])
-        matrix = r['path'].with_name(r['path'].name + '.confusion.png')
-        if matrix.is_file():
-            with Image.open(matrix) as image:
-                report.picture(image.convert('L'), 'confusion matrix: true class down, class found across')
-        if r.get('per_class'):
-            report.table(['class', 'images', 'recall, %'], [[row['class'], str(row['count']), '' if row['recall'] is None else _percent(row['recall'])]
-                                                            for row in r['per_class']])
-    report.heading('Protocols')
-    for r in results:
-        report.text(f'{r["path"].name}: ' + ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key != 'templates'))
+    add_results(report, results)
     report.write(path)
 
 
-def markdown(results):
-    """The tables as Markdown."""
-    lines = []
-    for title, header, rows in tables(results):
-        lines += [f'**{title}**', '', '| ' + ' | '.join(header) + ' |', '| ' + ' | '.join('---' for _ in header) + ' |']
-        lines += ['| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows] + ['']
-    return '\n'.join(lines)
+def add_results(report, results):
+    """Add to a Report: tables, accuracy over steps and over w, spread over seeds, classes, confusion matrices, examples, protocols."""
+    for title, header, rows, notes in tables(results):
+        report.heading(title)
+        report.table(header, rows)
+        for note in notes:
+            report.text(note, note=True)
+    for result in results:
+        {'zeroshot': _add_zeroshot, 'retrieval': _add_retrieval, 'generation': _add_generation}[result['task']](report, result)
+    report.heading('Protocols')
+    for r in results:
+        report.text(f'{r["path"].name}: ' + ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key != 'templates'))
+
+
+def _add_zeroshot(report, r):
+    report.heading(f'{r["dataset"]}, {r["split"]}: zero-shot')
+    for axis, other in (('steps', 'guidance_weight'), ('guidance_weight', 'steps')):
+        if len({row[axis] for row in r.get('sweep', ())}) > 1:
+            report.picture(plot_sweep(r['sweep'], axis, other), f'acc1 over {axis}')
+    if r.get('spread'):
+        report.table(['steps', 'w', 'seeds', 'acc1, mean', 'its standard deviation'],
+                     [[str(s['steps']), f'{s["guidance_weight"]:g}', str(s['seeds']), _percent(s['acc1']['mean']), f'{100 * s["acc1"]["std"]:.3f}']
+                      for s in r['spread']])
+    if len(r.get('sweep', ())) > 1:
+        report.details(f'all {len(r["sweep"])} samplings', ['steps', 'w', 'seed', *ACCURACIES],
+                       [[str(row['steps']), f'{row["guidance_weight"]:g}', str(row['seed']), *(_percent(row[m]) for m in ACCURACIES)] for row in r['sweep']])
+    matrix = r['path'].with_name(r['path'].name + '.confusion.png')
+    if matrix.is_file():
+        report.picture(read_rgb(matrix).convert('L'), 'confusion matrix: true class down, class found across')
+    if r.get('per_class'):
+        report.details(f'all {len(r["per_class"])} classes', ['class', 'images', 'recall, %'],
+                       [[row['class'], str(row['count']), '' if row['recall'] is None else _percent(row['recall'])] for row in r['per_class']])
+
+
+def _add_retrieval(report, r):
+    if r['examples']:
+        report.heading(f'{r["dataset"]}, {r["split"]}: texts found for images')
+        report.texts_found(r['examples']['image_to_text'])
+        report.heading(f'{r["dataset"]}, {r["split"]}: images found for texts')
+        report.images_found(r['examples']['text_to_image'])
+
+
+def _add_generation(report, r):
+    if r['examples']:
+        captions, fakes, reals = zip(*r['examples'])
+        beside = any(real is not None for real in reals)
+        report.heading(f'{r["path"].name}: generated pictures' + (' (left) and the real ones of their captions (right)' if beside else ''))
+        report.pairs(captions, fakes, reals)
 
 
 def plot_sweep(sweep, axis, other):
@@ -127,6 +145,8 @@ def plot_sweep(sweep, axis, other):
             if row[other] == value:
                 points.setdefault(row[axis], []).append(100 * row['acc1'])
         xs = sorted(points)
+        if len(xs) < 2:                          # measured for the other axis
+            continue
         panel.plot(xs, [sum(points[x]) / len(points[x]) for x in xs], marker='o', label=f'{other} {value:g}')
     panel.set(xlabel=axis, ylabel='acc1, %')
     panel.legend(fontsize=7)

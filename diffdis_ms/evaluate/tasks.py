@@ -1,4 +1,5 @@
 """From a model and a data set to a result: what `tools/evaluate.py` and the demo call."""
+import glob
 import json
 import shutil
 import time
@@ -14,6 +15,7 @@ from diffdis_ms.data.folders import ImageFolder, open_captions
 from diffdis_ms.data.karpathy import KARPATHY_SETS, KarpathySet
 from diffdis_ms.data.webdataset import CaptionSet
 from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
+from diffdis_ms.evaluate.examples import retrieval_examples
 from diffdis_ms.evaluate.retrieval import retrieval_metrics
 from diffdis_ms.evaluate.zeroshot import confusion, zeroshot_metrics
 from diffdis_ms.files import sha256, whole_file
@@ -70,31 +72,34 @@ def confusion_picture(matrix, side=640):
 
 
 def retrieval(pipe, embedded, reader):
-    """Metrics of `retrieval_metrics` for the first sampling; each image's captions are those of the set, or its only one."""
+    """Metrics of `retrieval_metrics` and examples for the first sampling; each image's captions are those of the set, or its only one."""
     if hasattr(reader, 'captions_of'):
         captions = [reader.captions_of(i) for i in embedded.indices]
     else:
         captions = [[caption] for caption in embedded.captions]
-    image_of_text = np.repeat(np.arange(len(captions)), [len(c) for c in captions])
-    e = pipe.embed_texts([caption for own in captions for caption in own])
-    return {'metrics': retrieval_metrics(next(iter(embedded.e0.values())), e, image_of_text), 'num_captions': len(e)}
+    image_of_text, texts = np.repeat(np.arange(len(captions)), [len(c) for c in captions]), [caption for own in captions for caption in own]
+    e, e0 = pipe.embed_texts(texts), next(iter(embedded.e0.values()))
+    return {'metrics': retrieval_metrics(e0, e, image_of_text), 'num_captions': len(e),
+            'examples': retrieval_examples(e0, e, image_of_text, texts, embedded.keys, lambda row: reader.read(int(embedded.indices[row])).image)}
 
 
-def open_zeroshot(dataset, data_root, classnames=None):
+def open_zeroshot(dataset, data_root, classnames=None, split=None):
     """(images, class names) of a classification set.
 
     Args:
         dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>), 'webdataset' (tars with .cls; also in
             CLIP_benchmark's layout, root/test/*.tar) or one of `benchmark_sets.BENCHMARKS`.
         data_root: where it lies. classnames: names instead of the set's own (see `class_names.read_labels`).
+        split: of a benchmark set (see `open_benchmark`); None: the one it is measured on.
 
     Raises:
-        ConfigError: unknown data set; nothing there; no class names, or not as many as the benchmark set has classes.
+        ConfigError: unknown data set or split; nothing there; no class names, or not as many as the benchmark set has classes.
     """
     if dataset not in ZEROSHOT_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(ZEROSHOT_SETS)}')
     if dataset in BENCHMARKS:
-        return _open_benchmark(dataset, data_root, classnames)
+        return _open_benchmark(dataset, data_root, classnames, split)
+    _refuse_split(dataset, split)
     images = ImageFolder(data_root) if dataset == 'folder' else CaptionSet(_tars(data_root, dataset), require_caption=False)
     names = read_labels(classnames, dataset=dataset) if classnames else images.class_names
     if not names:
@@ -102,8 +107,8 @@ def open_zeroshot(dataset, data_root, classnames=None):
     return images, names
 
 
-def _open_benchmark(dataset, data_root, classnames):
-    images = open_benchmark(dataset, data_root)
+def _open_benchmark(dataset, data_root, classnames, split):
+    images = open_benchmark(dataset, data_root, split or 'test')
     names = read_labels(classnames, dataset=dataset, unique=False) if classnames else images.class_names
     if not names:
         raise ConfigError(f'{dataset}: the files in {data_root} hold no class names; give them with --classnames FILE')
@@ -114,12 +119,21 @@ def _open_benchmark(dataset, data_root, classnames):
     return images, names
 
 
-def open_retrieval(dataset, data_root):
-    """Image-caption pairs: 'emoji' (its held-out part), 'coco' and 'flickr30k' (Karpathy's test splits) or 'captions' (tars, a csv)."""
+def open_retrieval(dataset, data_root, split=None):
+    """Image-caption pairs.
+
+    Args:
+        dataset: 'emoji' (its held-out part), 'coco' and 'flickr30k' (with Karpathy's splits) or 'captions' (tars, a csv).
+        data_root: where it lies. split: of Karpathy's: 'test' (None means it), 'val', 'train' or 'restval'.
+
+    Raises:
+        ConfigError: unknown data set or split, or nothing there.
+    """
     if dataset not in RETRIEVAL_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(RETRIEVAL_SETS)}')
     if dataset in KARPATHY_SETS:
-        return KarpathySet(dataset, data_root)
+        return KarpathySet(dataset, data_root, split or 'test')
+    _refuse_split(dataset, split)
     return open_captions(_emoji_root(data_root, dataset))
 
 
@@ -147,6 +161,18 @@ def open_model(directory, batch_size):
                             'weights_sha256': manifest['files'].get(weights) or sha256(directory / weights)}
 
 
+def describe(task, dataset, images, embedded, measured, protocol):
+    """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`."""
+    split = getattr(images, 'split', 'held_out' if dataset == 'emoji' else 'all')
+    return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys), 'num_skipped': len(embedded.skipped), **measured,
+            'protocol': protocol}
+
+
+def describe_generation(real, measured):
+    """The content of the result file of `generation.evaluate_generation`."""
+    return {'task': 'generation', 'dataset': str(real) if real else None, 'split': 'all', 'num_samples': measured['protocol']['num_fake'], **measured}
+
+
 def write_result(path, result, started):
     """One result file, whole or not at all; `seconds` is the time since `started` (time.monotonic)."""
     path = Path(path)
@@ -155,12 +181,19 @@ def write_result(path, result, started):
         f.write((json.dumps({**result, 'seconds': time.monotonic() - started}, indent=1) + '\n').encode())
 
 
-def finish(path, parts, result, started, rank=0):
-    """Write the result (the first process does) and drop the finished batches it was made of."""
+def finish(path, result, started, rank=0):
+    """Write the result (the first process does) and drop the finished batches it was made of, and of runs given up before."""
+    path = Path(path)
     if rank == 0:
         write_result(path, result, started)
-    if rank == 0 or Path(path).is_file() and time.time() - Path(path).stat().st_mtime < time.monotonic() - started:
-        shutil.rmtree(parts, ignore_errors=True)
+    if rank == 0 or path.is_file() and time.time() - path.stat().st_mtime < time.monotonic() - started:
+        for parts in path.parent.glob(f'.{glob.escape(path.name)}.*.parts'):
+            shutil.rmtree(parts, ignore_errors=True)
+
+
+def _refuse_split(dataset, split):
+    if split is not None:
+        raise ConfigError(f'split: {dataset} has no splits to choose from; leave --split out, and let --data-root be what is to be measured')
 
 
 def _emoji_root(data_root, dataset):

@@ -1,4 +1,5 @@
 """Small replicas of the official downloads of the 12 benchmark sets, in their real file formats. A picture's colour tells its class."""
+import json
 import pickle
 import struct
 from dataclasses import dataclass
@@ -6,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
+
+from tests.workspace import draw
 
 COLORS = [(220, 30, 30), (30, 200, 30), (40, 40, 230), (230, 220, 40), (30, 210, 220), (220, 40, 220), (250, 250, 250), (10, 10, 10),
           (140, 80, 20), (130, 130, 130)]
@@ -272,3 +275,16 @@ REPLICAS = {
     ('imagenet', 'flat'): imagenet_flat,
     ('imagenet', 'folders'): imagenet_folders,
 }
+
+
+def make_coco(root, splits=('test', 'train', 'test', 'restval')):
+    """Karpathy's file and val2014/: a picture a split, with five or six captions."""
+    (root / 'val2014').mkdir(parents=True)
+    images = []
+    for i, (split, colour) in enumerate(zip(splits, ('red', 'green', 'blue', 'black'))):
+        name = f'COCO_val2014_{i:012d}.jpg'
+        draw(colour, 'square').save(root / 'val2014' / name)
+        sentences = [{'tokens': ['a', colour], 'raw': f' A {colour} thing {k}.', 'imgid': i, 'sentid': 5 * i + k} for k in range(5 + i % 2)]
+        images.append({'filepath': 'val2014', 'filename': name, 'imgid': i, 'split': split, 'cocoid': 100 + i,
+                       'sentids': [s['sentid'] for s in sentences], 'sentences': sentences})
+    (root / 'dataset_coco.json').write_text(json.dumps({'images': images, 'dataset': 'coco'}))

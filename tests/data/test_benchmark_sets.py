@@ -82,7 +82,12 @@ def test_names_and_splits_that_do_not_exist(tmp_path):
     with pytest.raises(ConfigError, match="not on 'train'"):
         open_benchmark('dtd', tmp_path, 'train')
     replicas.imagenet_flat(tmp_path)
-    assert open_benchmark('imagenet', tmp_path, 'val').split.startswith('validation')
+    for split in (None, 'test', 'val'):
+        assert open_zeroshot('imagenet', tmp_path, split=split)[0].split.startswith('validation')
+    with pytest.raises(ConfigError, match="not on 'train'"):
+        open_zeroshot('imagenet', tmp_path, split='train')
+    with pytest.raises(ConfigError, match='split: folder has no splits'):
+        open_zeroshot('folder', tmp_path, split='test')
 
 
 def test_pictures_that_cannot_be_used_are_bad_samples(tmp_path):

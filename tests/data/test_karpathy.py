@@ -6,19 +6,8 @@ import pytest
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.karpathy import KarpathySet
 from diffdis_ms.evaluate.tasks import open_retrieval
+from tests.data.replicas import make_coco
 from tests.workspace import draw
-
-
-def make_coco(root, splits=('test', 'train', 'test', 'restval')):
-    (root / 'val2014').mkdir(parents=True)
-    images = []
-    for i, (split, colour) in enumerate(zip(splits, ('red', 'green', 'blue', 'black'))):
-        name = f'COCO_val2014_{i:012d}.jpg'
-        draw(colour, 'square').save(root / 'val2014' / name)
-        sentences = [{'tokens': ['a', colour], 'raw': f' A {colour} thing {k}.', 'imgid': i, 'sentid': 5 * i + k} for k in range(5 + i % 2)]
-        images.append({'filepath': 'val2014', 'filename': name, 'imgid': i, 'split': split, 'cocoid': 100 + i,
-                       'sentids': [s['sentid'] for s in sentences], 'sentences': sentences})
-    (root / 'dataset_coco.json').write_text(json.dumps({'images': images, 'dataset': 'coco'}))
 
 
 def make_flickr(root, folder='flickr30k-images'):
@@ -35,6 +24,22 @@ def test_coco_keeps_all_captions_of_the_test_split(tmp_path):
     assert images.captions_of(1)[4] == 'A blue thing 4.'
     sample = images.read(1)
     assert sample.caption == 'A blue thing 0.' and sample.image.resize((1, 1)).getpixel((0, 0))[2] > 100
+
+
+@pytest.mark.parametrize('split, found', [(None, ['A red thing 0.', 'A blue thing 0.']), ('train', ['A green thing 0.']), ('restval', ['A black thing 0.'])])
+def test_other_splits_can_be_chosen(tmp_path, split, found):
+    make_coco(tmp_path)
+    images = open_retrieval('coco', tmp_path, split)
+    assert [images.read(i).caption for i in range(len(images))] == found and images.split == f'Karpathy {split or "test"}'
+
+
+def test_splits_that_do_not_exist(tmp_path):
+    make_coco(tmp_path)
+    with pytest.raises(ConfigError, match="no image in split 'val'"):            # this replica has none
+        open_retrieval('coco', tmp_path, 'val')
+    for dataset in ('captions', 'emoji'):
+        with pytest.raises(ConfigError, match=f'split: {dataset} has no splits.*--data-root'):
+            open_retrieval(dataset, tmp_path, 'test')
 
 
 @pytest.mark.parametrize('folder', ['flickr30k-images', 'flickr30k_images', 'images', '.'])

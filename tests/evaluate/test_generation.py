@@ -1,6 +1,8 @@
 """FID, KID, CLIP-score and what surrounds them against direct computations; the command's complaints."""
 import json
 import os
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -8,29 +10,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from ckpt_convert.name_map import field_name
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.tokenizer import train_tokenizer
 from diffdis_ms.evaluate import generation, inception
 from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate.clip_score import clip_score
 from diffdis_ms.evaluate.fid import fid, kid
 from diffdis_ms.evaluate.inception import build_inception, cache_file, open_inception, read_cached, resize, write_cached
 from diffdis_ms.evaluate.pictures import content_sha256, list_images, over_images, read_captions, read_rgb
-from diffdis_ms.model_dir import parameters_to_numpy, save_model
-from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
-from diffdis_ms.models.inception import InceptionV3
-from tests.helpers import make_tiny_config, randomize
-from tests.workspace import assert_one_line_error, command
-
-
-def make_pictures(folder, count, seed=0, size=24):
-    """Noise as 00000.png, 00001.png ..."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        Image.fromarray(rng.integers(0, 256, (size, size + i, 3), np.uint8)).save(folder / f'{i:05d}.png')
-    return folder
+from tests.workspace import ROOT, assert_one_line_error, command, make_pictures
 
 
 # the numbers
@@ -78,6 +65,20 @@ def test_kid_is_the_double_loop():
         found.append(value)
     assert kid(x, y, subsets=4, subset_size=n, seed=7) == pytest.approx((np.mean(found), np.std(found)), rel=1e-9)
     assert kid(x, y, subsets=2, subset_size=n, degree=2, gamma=0.3, coef0=0.5) != pytest.approx(kid(x, y, subsets=2, subset_size=n))
+
+
+def test_fid_and_kid_do_not_depend_on_the_threads():
+    """msrun sets OMP_NUM_THREADS in its processes."""
+    code = """
+import numpy as np
+from diffdis_ms.evaluate.fid import fid, kid
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((300, 400)), rng.standard_normal((200, 400))
+print(repr(fid(x, y)), repr(kid(x, y, subsets=2, subset_size=150)))
+"""
+    found = [subprocess.run([sys.executable, '-c', code], cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': threads}, capture_output=True, text=True)
+             for threads in ('1', '2')]
+    assert found[0].returncode == 0 and found[0].stdout == found[1].stdout, found
 
 
 def test_what_fid_and_kid_refuse():
@@ -173,14 +174,6 @@ def test_order_and_batches(tmp_path):
 
 # Inception's weights and the cache
 
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    """A file of random weights with the published names."""
-    path = tmp_path_factory.mktemp('weights') / 'pt_inception.safetensors'
-    save_file({field_name(n): p.asnumpy() for n, p in randomize(InceptionV3(), 0).parameters_and_names()}, path)
-    return path
-
-
 def test_weights_that_do_not_fit(weights, tmp_path):
     from safetensors.numpy import load_file
     state = load_file(weights)
@@ -197,7 +190,7 @@ def test_weights_that_do_not_fit(weights, tmp_path):
 
 def fake_network(calls):
     """Stands for Inception: features of a picture that only its pixels decide."""
-    def features(network, paths, batch_size, progress):
+    def features(network, paths, *args):
         calls.append(paths[0].parent.name)
         seeds = [zlib.crc32(np.asarray(read_rgb(p)).tobytes()) for p in paths]
         return np.stack([np.random.default_rng(seed).standard_normal(16, np.float32) for seed in seeds])
@@ -263,17 +256,6 @@ def test_cache_lies_where_the_system_wants_it(tmp_path, monkeypatch):
 
 
 # the command
-
-@pytest.fixture(scope='module')
-def clip(tmp_path_factory):
-    """A tiny CLIP directory."""
-    folder, config = tmp_path_factory.mktemp('clip'), make_tiny_config()
-    config.text_encoder.vocab_size = 516
-    tokenizer = train_tokenizer(['red square blue frame'] * 3, 516, folder / 'tokenizer')
-    save_model(folder / 'clip', config, {'text_encoder': parameters_to_numpy(randomize(CLIPTextEncoder(config.text_encoder), 0)),
-                                         'image_encoder': parameters_to_numpy(randomize(CLIPImageEncoder(config.image_encoder), 1))}, tokenizer)
-    return folder / 'clip'
-
 
 def test_command(weights, clip, tmp_path):
     make_pictures(tmp_path / 'real', 4), make_pictures(tmp_path / 'fake', 3, seed=1)

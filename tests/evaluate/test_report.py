@@ -5,7 +5,8 @@ import pytest
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.evaluate.summary import markdown, read_results
+from diffdis_ms.evaluate.markdown import markdown
+from diffdis_ms.evaluate.result_files import read_results
 from diffdis_ms.model_dir import parameters_to_numpy, read_config, save_model
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.init import initialize

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.workspace import ROOT, assert_one_line_error, command, msrun
+from tests.workspace import ROOT, assert_one_line_error, command, make_pictures, msrun
 
 ARGS = ('--dataset', 'webdataset', '--batch-size', '2', '--steps', '3', '2', '--guidance-weight', '3', '0', '--seeds', '2')
 
@@ -59,6 +59,44 @@ def test_killed_and_started_again(trained, expected, tmp_path):
     done = command(*arguments(trained, out))
     assert done.returncode == 0, done.stderr
     assert result(out) == expected
+
+
+def generation(folder, out, weights, clip):
+    return ['tools/evaluate.py', 'generation', '--real', folder / 'real', '--fake', folder / 'fake', '--captions', folder / 'captions.txt',
+            '--metrics', 'fid,kid,clip_score', '--inception', weights, '--clip', clip, '--batch-size', '2', '--kid-subset-size', '4',
+            '--cache-dir', out.parent / 'cache', '--out', out]
+
+
+def measured(out):
+    """The file without its time, and a check that only the cache of the real set lies beside it."""
+    assert sorted(p.name for p in out.parent.iterdir()) == ['cache', out.name] and len(list((out.parent / 'cache').iterdir())) == 1
+    return {key: value for key, value in json.loads(out.read_text()).items() if key != 'seconds'}
+
+
+def test_generation_of_two_ranks_and_of_a_killed_run(weights, clip, tmp_path):
+    make_pictures(tmp_path / 'real', 7), make_pictures(tmp_path / 'fake', 5, seed=1)
+    (tmp_path / 'captions.txt').write_text('red\nsquare\nblue frame\nred frame\nblue\n')
+    outs = {name: tmp_path / name / 'result.json' for name in ('one', 'two', 'killed')}
+    done = command(*generation(tmp_path, outs['one'], weights, clip))
+    assert done.returncode == 0, done.stderr
+    expected = measured(outs['one'])
+    assert len(set(expected['metrics'].values())) == 4 and expected['num_samples'] == 5
+
+    done = msrun(2, 8221, tmp_path / 'logs', *generation(tmp_path, outs['two'], weights, clip))
+    assert done.returncode == 0, done.stderr
+    assert measured(outs['two']) == expected
+
+    process = subprocess.Popen([sys.executable, *map(str, generation(tmp_path, outs['killed'], weights, clip))], cwd=ROOT,
+                               env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(outs['killed'].parent.rglob('fake*.npz'))) < 1:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path.name for path in outs['killed'].parent.rglob('*.parts/*.npz')}
+    assert {f'real{k:06d}.npz' for k in range(4)} | {'fake000000.npz'} <= finished and not outs['killed'].exists()
+    done = command(*generation(tmp_path, outs['killed'], weights, clip))
+    assert done.returncode == 0, done.stderr
+    assert measured(outs['killed']) == expected
 
 
 PROMPTS = ['red square', 'blue bar', 'green frame', 'black bar', 'yellow square']

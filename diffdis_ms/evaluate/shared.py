@@ -1,0 +1,120 @@
+"""One pass over many pictures: read ahead, shared by any number of processes, continued after a crash.
+
+The pass is cut into batches of fixed content. Each finished batch is a file, so that a killed run goes on where it was and the
+result is the same to the last bit for one process and for many.
+"""
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from diffdis_ms.files import whole_file
+
+READERS = min(8, os.cpu_count() or 1)            # threads that decode pictures
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the work is this process'.
+
+    Attributes:
+        parts: directory for finished batches, shared by all processes; None: keep them in memory (one process only).
+        rank, size: of this process. Each takes every size-th batch, then helps with what the others have not finished.
+    """
+    parts: Optional[Path] = None
+    rank: int = 0
+    size: int = 1
+
+
+def parts_directory(out, **identity):
+    """Where the finished batches of a result file lie: beside it, and named after all that decides their content."""
+    out = Path(out)
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return out.with_name(f'.{out.name}.{key}.parts')
+
+
+def shared_pass(count, batch_size, read, compute, share=Share(), name='', progress=''):
+    """Read and compute items in batches.
+
+    Args:
+        count: number of items; batch k holds the items from k * batch_size on.
+        read: item -> anything; called from several threads, for the next batch while one is computed.
+        compute: (range of items, what was read of each) -> {name: array}.
+        share: Share. name: of this pass, where several have one directory of parts. progress: description of a bar, '' for none.
+
+    Returns:
+        list of what `compute` returned, one a batch, in order.
+    """
+    batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    own = list(range(share.rank, len(batches), share.size))
+    others = [k for k in reversed(range(len(batches))) if k % share.size != share.rank]   # from the end: their owners come from the front
+    files = [share.parts and share.parts / f'{name}{k:06d}.npz' for k in range(len(batches))]
+    if share.parts is not None:
+        share.parts.mkdir(parents=True, exist_ok=True)
+    done = {}
+    with tqdm(total=count, desc=progress or None, unit='images', disable=None if progress else True, leave=False) as bar:
+        def finish(k, part):
+            done[k] = part
+            bar.update(len(batches[k]))
+
+        def unfinished():
+            for k in own + others:
+                part = _load(files[k])
+                if part is None:
+                    yield k
+                else:
+                    finish(k, part)
+
+        for k, rows in read_ahead(unfinished(), lambda k: batches[k], read):
+            part = _load(files[k])               # another process may have finished it by now
+            if part is None:
+                part = compute(batches[k], rows)
+                _save(files[k], part)
+            finish(k, part)
+    return [done[k] for k in range(len(batches))]
+
+
+def read_ahead(batches, items, read):
+    """Yields (batch, [read(item) for item in items(batch)]) in order; threads read the next batch while the caller works on one."""
+    with ThreadPoolExecutor(READERS) as pool:
+        try:
+            waiting = None
+            for batch in batches:
+                started = batch, [pool.submit(read, item) for item in items(batch)]
+                if waiting is not None:
+                    yield waiting[0], [future.result() for future in waiting[1]]
+                waiting = started
+            if waiting is not None:
+                yield waiting[0], [future.result() for future in waiting[1]]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _save(file, arrays):
+    if file is None:
+        return
+    try:
+        with whole_file(file) as f:
+            np.savez(f, **arrays)
+    except FileNotFoundError:                    # the directory is gone: another process had all of it, and the result is written
+        pass
+
+
+def _load(file):
+    """A finished batch, or None; a damaged file counts as unfinished."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return None
