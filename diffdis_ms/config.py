@@ -188,6 +188,7 @@ class TrainConfig:
     keep_checkpoints: int = 3
     tensorboard: bool = True                     # output_dir/tensorboard: scalars, the config, sample images
     sample_every: int = 0                        # draw the first captions' pictures into TensorBoard every so many steps (0: never)
+    shard_optimizer: bool = False                # each device keeps its part of AdamW's moments and the EMA only; the weights do not change
     recompute: bool = False                      # blocks are computed again in the backward pass: less memory, more time
 
 

@@ -11,21 +11,38 @@ from mindspore import Tensor
 from diffdis_ms.config import ConfigError
 from diffdis_ms.files import sha256, write_directory, write_flushed, write_weights
 from diffdis_ms.model_dir import MANIFEST, read_weights
+from diffdis_ms.train.sharding import PART
 
 
-def save_checkpoint(directory, step, state, keep):
+def state_arrays(step):
+    """{name: array} of all that a step carries along: parameters, moments, averages, counters. Of shards the whole: a collective then."""
+    arrays = {}
+    for p, name, shape in _parameters(step):
+        arrays[name] = np.atleast_1d(p.asnumpy()) if shape is None else step.update.shards.whole(p, shape)
+    return arrays
+
+
+def _parameters(step):
+    """(parameter, its name in a checkpoint, shape of the whole where it is one process's part, else None); each name once."""
+    shards = step.update.shards
+    shapes = {} if shards is None else {PART + unit.name: unit.shape for unit in shards.units}
+    for p in step.get_parameters():
+        prefix, found, name = p.name.partition(PART)
+        if not found:
+            yield p, p.name, None
+        elif prefix:                             # the parts of the weights themselves are not kept: the weights are
+            yield p, prefix + name, shapes[PART + name]
+
+
+def save_checkpoint(directory, arrays, state, keep):
     """Write step_N for state['step'], then drop all but the newest `keep`.
 
     Args:
-        directory: the run's `checkpoints`. step: TrainStep or AccumulatedStep; parameters, moments, averages and counters are kept.
-        state: JSON-able: step, loader position, seconds.
+        directory: the run's `checkpoints`. arrays: `state_arrays`. state: JSON-able: step, loader position, seconds.
     """
-    arrays = {p.name: np.atleast_1d(p.asnumpy()) for p in step.get_parameters()}
-
     def fill(temporary):
-        text = json.dumps(state).encode()
         digest = write_weights(temporary / 'state.safetensors', arrays)
-        write_flushed(temporary / 'state.json', text)
+        write_flushed(temporary / 'state.json', json.dumps(state).encode())
         files = {'state.safetensors': digest, 'state.json': sha256(temporary / 'state.json')}
         manifest = {'step': state['step'], 'files': {name: {'bytes': (temporary / name).stat().st_size, 'sha256': digest}
                                                      for name, digest in files.items()},
@@ -38,19 +55,25 @@ def save_checkpoint(directory, step, state, keep):
 
 
 def load_checkpoint(path, step):
-    """Restore what `save_checkpoint` wrote; returns its state.
+    """Restore what `save_checkpoint` wrote, by any number of processes, with shards or without; returns its state.
 
     Raises:
         ConfigError: damaged, or written by a run with other parameters.
     """
     path = Path(path)
     arrays = read_weights(path / 'state.safetensors')
-    params = {p.name: p for p in step.get_parameters()}
-    odd = sorted(set(arrays) ^ set(params)) or [n for n in params if arrays[n].size != params[n].size]
+    params = {name: (p, shape) for p, name, shape in _parameters(step)}
+    sizes = {name: p.size if shape is None else int(np.prod(shape)) for name, (p, shape) in params.items()}
+    odd = sorted(set(arrays) ^ set(params)) or [name for name in params if arrays[name].size != sizes[name]]
     if odd:
         raise ConfigError(f'checkpoint {path} belongs to another config: {odd[0]} differs (resume=none starts anew)')
-    for name, p in params.items():
-        p.set_data(Tensor(arrays[name].reshape(p.shape), p.dtype))
+    shards = step.update.shards
+    for name, (p, shape) in params.items():
+        array = arrays[name].reshape(p.shape) if shape is None else shards.part_of(arrays[name])
+        p.set_data(Tensor(array, p.dtype))
+    if shards is not None:
+        for part, unit in zip(shards.parts, shards.units):
+            part.set_data(Tensor(shards.part_of(arrays[unit.name])))
     try:
         return json.loads((path / 'state.json').read_text())
     except (OSError, ValueError) as e:

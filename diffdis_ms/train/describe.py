@@ -63,7 +63,7 @@ def memory(job):
     units = job.update.units
     trained, small = sum(p.size for p in units.parameters), sum(p.size for p in units.units if p.name.startswith('small.'))
     frozen = sum(p.size for _, network in _frozen(job) for p in network.get_parameters())
-    config, train = job.config, job.config.train
+    config, train, parts = job.config, job.config.train, job.world.size if job.update.shards is not None else 1
     activations = 0
     if config.objective == 'diffdis':
         each = 4 if train.precision == 'fp32' else 3             # bytes: half of what a 16-bit network keeps are results of norms, float32
@@ -71,7 +71,8 @@ def memory(job):
         alignment = 0 if train.task == 'gen' else train.batch_size
         activations = each * (generation * activation_elements(config, True) + alignment * activation_elements(config, False))
     return {'weights that train': 4 * trained, 'small ones once more, as one vector': 4 * small, 'frozen weights': 4 * frozen,
-            'gradients': 4 * trained, 'moments of AdamW': 8 * trained, 'EMA': 4 * trained,
+            'gradients': 4 * trained, 'moments of AdamW': 8 * trained // parts, 'EMA': 4 * trained // parts,
+            "this device's parts of the weights": 4 * trained // parts * (parts > 1),
             'accumulated gradients': 4 * trained * (train.accumulation_steps > 1), 'activations (estimate)': activations}
 
 

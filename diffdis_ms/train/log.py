@@ -56,12 +56,13 @@ class MetricsLog:
         row = {'step': step, 'loss': loss, 'loss_ig': loss_ig, 'loss_ita': loss_ita, 'lr': lr, 'lr_new': lr_new, 'grad_norm': norm,
                'loss_scale': loss_scale, 'skipped_steps': skipped_steps, 'samples_per_second': rate, 'logit_scale': logit_scale}
         if self.file is not None:
-            # JSON has no infinity: the gradients' norm at an fp16 overflow
-            self.file.write(json.dumps({k: v if math.isfinite(v) else None for k, v in row.items()}) + '\n')
+            # JSON has no infinity, which the gradients' norm is at an fp16 overflow; an autoencoder has no logit scale
+            row = {key: value if value is not None and math.isfinite(value) else None for key, value in row.items()}
+            self.file.write(json.dumps(row) + '\n')
             self.file.flush()
         if self.board is not None:
             for key, value in row.items():
-                if key != 'step' and math.isfinite(value):
+                if key != 'step' and value is not None:
                     self.board.add_scalar(key, value, step)
         return {'loss': f'{loss:.4f}', 'ig': f'{loss_ig:.4f}', 'ita': f'{loss_ita:.4f}', 'samples/s': f'{rate:.3g}'}
 

@@ -22,7 +22,7 @@ from diffdis_ms.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.train.accumulation import AccumulatedStep
 from diffdis_ms.train.build import build, load_tokenizer, resolve_model
 from diffdis_ms.train.cache import check_data, check_key
-from diffdis_ms.train.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from diffdis_ms.train.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint, state_arrays
 from diffdis_ms.train.distributed import Average, World, join_world
 from diffdis_ms.train.log import MetricsLog
 from diffdis_ms.train.optim import build_optimizer
@@ -100,8 +100,9 @@ def train(config, report=print, draw=None):
             report(f'skipped {len(job.loader.skipped)} samples that cannot be used (listed in {output / "skipped.txt"})')
     with MetricsLog(output, config, job.schedules, state['step'], job.global_batch, job.first) as log:
         state = _steps(job, state, log, output / 'checkpoints', draw)
+    averages = job.update.averaged()             # by all processes, where they have parts of it
     if job.first:
-        save_trained(output / 'model', job, state)
+        save_trained(output / 'model', job, state, averages)
     return output / 'model'
 
 
@@ -131,7 +132,7 @@ def assemble(config):
                         data.random_shift, rank=world.rank, size=world.size, min_side=data.min_side, check_directory=config.output_dir,
                         workers=data.workers, tokenizer=tokenizer, token_length=config.model.text_encoder.max_position_embeddings)
     setup = build(config, captions, tokenizer, world, cache)
-    units, optimizer, schedules = build_optimizer(config, list(setup.objective.trainable_params()))
+    units, optimizer, schedules = build_optimizer(config, list(setup.objective.trainable_params()), world)
     update = Update(setup.objective, units, optimizer, config, world)
     step = TrainStep(setup.objective, update) if train.accumulation_steps == 1 else AccumulatedStep(setup.objective, update, train.accumulation_steps)
     step.set_train()
@@ -163,15 +164,23 @@ def _steps(job, state, log, directory, draw):
                     print(f'step {step}/{last}: ' + ', '.join(f'{k} {v}' for k, v in shown.items()), flush=True)
             if draw is not None and job.first and train.sample_every and step % train.sample_every == 0:
                 log.pictures(step, draw(job.setup, captions), captions)
-            if job.first and step % train.checkpoint_every == 0 and step < last:
-                save_checkpoint(directory, job.step, state, train.keep_checkpoints)
+            if step % train.checkpoint_every == 0 and step < last:
+                _save(job, state, directory)
         batches.close()
-        if step > first and job.first:
-            save_checkpoint(directory, job.step, state, train.keep_checkpoints)
+        if step > first:
+            _save(job, state, directory)
         if stop.terminated:
             stop.agreed(True)                    # nobody leaves before the first process has saved: msrun would kill it
             raise Terminated(f'stopped at step {step} as asked; the same command continues from there')
     return state
+
+
+def _save(job, state, directory):
+    """A checkpoint, written by the first process; what shards hold all processes gather."""
+    if job.first or job.update.shards is not None:
+        arrays = state_arrays(job.step)
+        if job.first:
+            save_checkpoint(directory, arrays, state, job.config.train.keep_checkpoints)
 
 
 def _check(job, step, outputs, batch):
@@ -210,9 +219,9 @@ class _Stop:
         return bool(asked or finished)
 
 
-def save_trained(directory, job, state):
-    """The model directory of a run: EMA weights where there are any, the trained logit scale in its config."""
-    averages, networks, config = job.update.averaged(), {}, job.config
+def save_trained(directory, job, state, averages):
+    """The model directory of a run: EMA weights (`averages`) where there are any, the trained logit scale in its config."""
+    networks, config = {}, job.config
     for stem in job.setup.networks:
         networks[stem] = {name: averages.get(name, array) for name, array in parameters_to_numpy(job.setup.network(stem)).items()}
     model = config.model

@@ -13,6 +13,8 @@ from mindspore import Parameter, nn, ops
 import mindspore.common.dtype as mstype
 
 from diffdis_ms.models.names import is_new_parameter
+from diffdis_ms.train.distributed import World
+from diffdis_ms.train.sharding import Shards
 
 SMALL = 2 ** 18              # elements
 
@@ -44,11 +46,11 @@ def build_schedule(config, learning_rate):
     return CosineWithWarmUp(learning_rate=learning_rate, warmup_steps=warmup, total_steps=max(total, warmup + 1))
 
 
-def build_optimizer(config, parameters):
+def build_optimizer(config, parameters, world=World()):
     """AdamW over the parameters that train; `logit_scale` goes with the new ones, without weight decay.
 
     Returns:
-        (Units, optimizer over `Units.units`, {'lr': schedule, 'lr_new': schedule}).
+        (Units, optimizer over `Units.units`, or over this process's parts of them where `Units.shards` is set, {'lr': schedule, 'lr_new': schedule}).
     """
     options = config.optimizer
     schedules = {'lr': build_schedule(config, options.learning_rate), 'lr_new': build_schedule(config, options.new_learning_rate)}
@@ -56,8 +58,11 @@ def build_optimizer(config, parameters):
     for p in parameters:
         groups['scale' if p.name == 'logit_scale' else 'new' if is_new_parameter(p.name) else 'base'].append(p)
     units = Units({name: members for name, members in groups.items() if members})
+    if config.train.shard_optimizer and world.size > 1:
+        units.shards = Shards(units, world)
+    updated = units.groups if units.shards is None else units.shards.groups
     rates = {'base': {'lr': schedules['lr']}, 'new': {'lr': schedules['lr_new']}, 'scale': {'lr': schedules['lr_new'], 'weight_decay': 0.0}}
-    optimizer = AdamW([{'params': units.groups[name], **rates[name]} for name in units.groups], learning_rate=schedules['lr'],
+    optimizer = AdamW([{'params': updated[name], **rates[name]} for name in updated], learning_rate=schedules['lr'],
                       betas=(options.beta1, options.beta2), eps=options.eps, weight_decay=options.weight_decay)
     return units, optimizer, schedules
 
@@ -79,6 +84,7 @@ class Units(nn.Cell):
     Attributes:
         parameters: all of them, in the order that `join` takes their gradients.
         units: what the optimizer updates, in the order of its groups. groups: {name: units}.
+        shards: sharding.Shards where each process updates a part only, else None.
     """
 
     def __init__(self, groups):
@@ -97,7 +103,7 @@ class Units(nn.Cell):
                 value = np.concatenate([p.asnumpy().reshape(-1) for p in small]).astype(np.float32)
                 self.groups[name].append(Parameter(value, name=f'small.{name}'))
             units += self.groups[name]
-        self.units = units
+        self.units, self.shards = units, None
         self.map = ops.HyperMap()                # a loop over hundreds of parameters would exceed MindSpore's call depth
 
     def join(self, grads):

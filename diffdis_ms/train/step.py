@@ -26,6 +26,10 @@ def _scaled(factor, g):
     return g * factor.astype(g.dtype)
 
 
+def _assign(p, value):
+    return ops.assign(p, value)
+
+
 def _move_towards(rate, average, p):
     return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
 
@@ -47,9 +51,10 @@ class Update(nn.Cell):
 
     def __init__(self, objective, units, optimizer, config, world=World()):
         super().__init__(auto_prefix=False)
-        self.units, self.optimizer = units, optimizer
+        self.units, self.optimizer, self.shards = units, optimizer, units.shards
         self.trained, self.updated = ParameterTuple(units.parameters), ParameterTuple(units.units)
-        self.averages = ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in units.units])
+        averaged = units.units if self.shards is None else self.shards.parts
+        self.averages = ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in averaged])
         self.decay, self.max_norm = config.train.ema_decay, config.optimizer.max_grad_norm
         self.scale_limit = None
         if hasattr(objective, 'logit_scale') and config.model.learnable_logit_scale:
@@ -87,18 +92,25 @@ class Update(nn.Cell):
         if self.max_norm > 0:
             grads = self.map(ops.partial(_scaled, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)), grads)
         step = self.optimizer.global_step.astype(mstype.float32).reshape(())
+        if self.shards is not None:
+            grads = self.shards.cut(grads)
         # The optimizer's results are used, not its parameters: a graph may read those before they are written.
         values = self.optimizer(grads)
         if self.scale_limit is not None:                                         # the first unit: keep it below its limit
             values = (ops.minimum(values[0], self.scale_limit),) + values[1:]
-            norm = ops.depend(norm, ops.assign(self.updated[0], values[0]))
-        norm = ops.depend(norm, self.units.hand_back(values, self.trained))
+            norm = ops.depend(norm, ops.assign(self.updated[0] if self.shards is None else self.shards.parts[0], values[0]))
         rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
-        return ops.depend(norm, self.map(ops.partial(_move_towards, rate), self.averages, values))
+        norm = ops.depend(norm, self.map(ops.partial(_move_towards, rate), self.averages, values))
+        if self.shards is not None:
+            values = self.shards.gather(self.updated, values)
+            norm = ops.depend(norm, self.map(_assign, self.updated, values))
+        return ops.depend(norm, self.units.hand_back(values, self.trained))
 
     def averaged(self):
-        """{parameter name: array} of the EMA weights."""
-        return self.units.named([p.asnumpy() for p in self.averages])
+        """{parameter name: array} of the EMA weights. With shards a collective."""
+        if self.shards is None:
+            return self.units.named([p.asnumpy() for p in self.averages])
+        return self.units.named([self.shards.whole(p, unit.shape) for p, unit in zip(self.averages, self.units.units)])
 
 
 class Scaled(nn.Cell):

@@ -83,6 +83,22 @@ def test_two_processes_equal_one_with_twice_the_batch(one_process, two_processes
     assert not (two_processes / 'logs/attempt_1').exists()
 
 
+def test_sharded_optimizer_state_changes_no_bit_and_any_run_continues_from_its_checkpoints(two_processes, tmp_path):
+    directory = make_workspace(tmp_path)
+    done = launch(directory, 'batch_size=2', 'shard_optimizer=true', 'max_steps=12')
+    assert done.returncode == 0, done.stderr
+    ours, theirs = state(directory, 12), state(two_processes, 12)
+    assert ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    done = launch(directory, 'batch_size=2', 'shard_optimizer=true')
+    assert done.returncode == 0 and 'resumed from' in (directory / 'logs/attempt_0/worker_0.log').read_text(), done.stderr
+    ours, theirs = state(directory), state(two_processes)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    models = [load_file(d / 'run/model/unet.safetensors') for d in (directory, two_processes)]
+    assert all(np.array_equal(models[0][name], models[1][name]) for name in models[1])
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, f'max_steps={STEPS + 1}', 'batch_size=4')   # alone, without
+    assert done.returncode == 0 and 'resumed from' in done.stdout, done.stderr
+
+
 def test_four_accumulated_parts_equal_the_whole_batch(one_process, tmp_path):
     directory = make_workspace(tmp_path)
     done = command('tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, 'batch_size=1', 'accumulation_steps=4')
