@@ -8,7 +8,9 @@ from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEn
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.inception import InceptionV3
+from diffdis_ms.train.accumulation import AccumulatedStep
 from diffdis_ms.train.optim import build_optimizer
+from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
 from tests.helpers import make_objective, make_tiny_config, make_tiny_resnet, tiny_run
 
@@ -67,6 +69,23 @@ def training():
         cell, inputs = make_objective(config)
         units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
         yield f'training step, {objective}', TrainStep(cell, Update(cell, units, optimizer, config)).set_train(), inputs
+
+
+def mixed_precision():
+    """The joint step as it runs on Ascend: fp16 with its loss scale, bf16 without; and the graphs of an accumulated step."""
+    for precision in ('fp16', 'bf16'):
+        config = tiny_run('diffdis', precision=precision)
+        cell, inputs = make_objective(config)
+        apply_precision(cell, precision)
+        units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
+        update = Update(cell, units, optimizer, config)
+        yield f'training step, {precision}', TrainStep(cell, update).set_train(), inputs
+        step = AccumulatedStep(cell, update, 2).set_train()
+        queries, scale = zeros(4, 48), Tensor(1.0, ms.float32)
+        yield f'queries, {precision}', step.queries, inputs
+        yield f'gradients of the alignment, {precision}', step.alignment, (queries, queries)
+        yield f'accumulation, {precision}', step.accumulate, (scale, queries, queries, *inputs)
+        yield f'update from accumulated gradients, {precision}', step.finish, (scale, zeros(3), scale)
 
 
 def half_precision():
@@ -129,5 +148,5 @@ def doctor():
 
 def models():
     """All of the above."""
-    for graphs in (generation, alignment, autoencoder, clip, convolutional, training, half_precision, flash_attention):
+    for graphs in (generation, alignment, autoencoder, clip, convolutional, training, mixed_precision, half_precision, flash_attention):
         yield from graphs()
