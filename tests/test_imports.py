@@ -14,6 +14,7 @@ ALLOWED = {                                      # package below diffdis_ms -> w
     'ascend': {'config', 'runtime', 'cli', 'ascend'},
     'train': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'compile_cache', 'train'},
     'evaluate': {'config', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'evaluate'},
+    'formers': {'config', 'data', 'models', 'train', 'model_dir', 'runtime', 'formers'},
 }
 
 

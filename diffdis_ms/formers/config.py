@@ -1,0 +1,49 @@
+"""DiffDisConfig: an experiment's `Config` as MindFormers carries it."""
+import tempfile
+from pathlib import Path
+
+from mindformers.models import PretrainedConfig
+from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
+
+from diffdis_ms.config import ConfigError, load, to_yaml
+
+_KEPT = ('name_or_path', 'checkpoint_name_or_path', 'mindformers_version', 'architectures', '_commit_hash')
+
+
+@MindFormerRegister.register(MindFormerModuleType.CONFIG)
+class DiffDisConfig(PretrainedConfig):
+    """One of our configs inside MindFormers; every number of it has its home there.
+
+    Args:
+        config_file: one of our YAML files, or None for the defaults.
+        overrides: list of `key.sub=value`, as on our command lines.
+        experiment: the whole config as YAML text, in place of both: what `save_pretrained` writes, so that it does not depend on a file.
+        kwargs: what else MindFormers hands over; its own bookkeeping is kept.
+
+    Raises:
+        ConfigError: as for `config.load`.
+    """
+    model_type = 'diffdis'
+
+    def __init__(self, config_file=None, overrides=(), experiment=None, **kwargs):
+        super().__init__(**{name: kwargs[name] for name in _KEPT if name in kwargs})
+        self.experiment = experiment or to_yaml(load(config_file, list(overrides or ())))
+        self.resolved()
+
+    def resolved(self):
+        """A new `Config` of this experiment."""
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / 'experiment.yaml'
+            file.write_text(self.experiment, encoding='utf-8')
+            return load(file)
+
+    def to_dict(self):
+        """What goes into config.json: not what MindFormers' trainer hung on."""
+        kept = {name: self.__dict__.get(name) for name in ('architectures', 'experiment', 'mindformers_version')}
+        return {'model_type': self.model_type, **kept}
+
+    def save_pretrained(self, save_directory=None, save_name='mindspore_model', **kwargs):
+        """Writes config.json. MindFormers' YAML form is not written: it cannot be read back (see `DiffDisForTraining.save_pretrained`)."""
+        if kwargs.pop('save_json', True) is False:
+            raise ConfigError('save_pretrained: only save_json=True (the default here) can be read back')
+        super().save_pretrained(save_directory, save_name, save_json=True, **kwargs)

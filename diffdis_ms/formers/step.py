@@ -1,0 +1,125 @@
+"""MindFormers' one-step cell, on the CPU as well, and what DiffDis does after a step."""
+import json
+
+import mindspore as ms
+import numpy as np
+from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
+from mindformers.wrapper import MFTrainOneStepCell
+from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore.train import Callback
+import mindspore.common.dtype as mstype
+
+from diffdis_ms.model_dir import parameters_to_numpy, save_model
+from diffdis_ms.train.build import load_tokenizer
+from diffdis_ms.train.step import EMA
+
+_not_finite = ops.MultitypeFuncGraph('not_finite')
+
+
+@_not_finite.register('Tensor')
+def _tensor_not_finite(grad):
+    """1.0 where a gradient holds an inf or nan, else 0.0."""
+    return 1.0 - ops.isfinite(ops.reduce_sum(ops.abs(grad.astype(mstype.float32)))).astype(mstype.float32)
+
+
+@MindFormerRegister.register(MindFormerModuleType.WRAPPER)
+class PortableTrainOneStepCell(MFTrainOneStepCell):
+    """MFTrainOneStepCell: gradients, their mean over the processes, clipping, AdamW; a step that overflows is skipped and halves the scale.
+
+    MindFormers asks the NPU whether something overflowed, by operators that the CPU does not have; there the gradients are looked at.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.on_cpu = ms.get_context('device_target') == 'CPU'
+
+    def get_overflow_status(self, status, compute_output):
+        """Whether a gradient of any process is not finite, () bool."""
+        if self.on_cpu:
+            return self._get_distributed_overflow_status_on_infnan_mode(_not_finite, compute_output)
+        return super().get_overflow_status(status, compute_output)
+
+
+def _move_towards(rate, average, p):
+    return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
+
+
+class AfterStep(nn.Cell):
+    """Keeps the logit scale below its limit and moves the EMA weights, as `train.step.Update` does inside its step.
+
+    Args:
+        model: DiffDisForTraining. config: its Config.
+    """
+
+    def __init__(self, model, config):
+        super().__init__(auto_prefix=False)
+        averages = {p.name: p for p in model.averages}
+        trained = [p for p in model.trainable_params() if p.name != 'logit_scale']
+        self.trained, self.averages = ParameterTuple(trained), ParameterTuple([averages[EMA + p.name] for p in trained])
+        self.scale = model.objective.logit_scale.weight if config.model.learnable_logit_scale else None
+        self.scale_average = averages.get(EMA + 'logit_scale')
+        self.limit, self.decay = model.objective.logit_scale.limit, config.train.ema_decay
+        self.map = ops.HyperMap()
+
+    def construct(self, step):
+        """step: updates before this one, () float32. Returns a scalar that depends on all that is done."""
+        rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
+        done = ops.depend(rate, self.map(ops.partial(_move_towards, rate), self.averages, self.trained))
+        if self.scale is not None:
+            limited = ops.minimum(self.scale, self.limit)
+            done = ops.depend(done, ops.assign_add(self.scale_average, (limited - self.scale_average) * rate))
+            done = ops.depend(done, ops.assign(self.scale, limited))
+        return done
+
+
+class DiffDisCallback(Callback):
+    """Runs `AfterStep` after each step that was not skipped, logs it and, at the end, writes our model directory with the EMA weights.
+
+    Args:
+        config: Config after `resolve_model`. directory: for metrics.jsonl and model/; None where another process writes them.
+    """
+
+    def __init__(self, config, directory=None):
+        super().__init__()
+        self.config, self.directory, self.after = config, directory, None
+
+    def on_train_begin(self, run_context):
+        step = run_context.original_args().train_network
+        model = step.network
+        if _updates(step) == 0:                  # weights may have been loaded since the model was built
+            weights = {p.name: p for p in model.trainable_params()}
+            for average in model.averages:
+                average.set_data(Tensor(weights[average.name[len(EMA):]].asnumpy().astype(np.float32)))
+        self.after = AfterStep(model, self.config)
+
+    def on_train_step_end(self, run_context):
+        parameters = run_context.original_args()
+        step = parameters.train_network
+        loss, overflow, loss_scale, rate, norm = parameters.net_outputs[:5]
+        if not bool(np.any(overflow.asnumpy())):
+            self.after(Tensor(_updates(step) - 1.0, mstype.float32))
+        if self.directory is not None:
+            row = {'step': _updates(step), 'loss': _number(loss), 'lr': _number(rate), 'grad_norm': _number(norm), 'loss_scale': _number(loss_scale)}
+            with open(self.directory / 'metrics.jsonl', 'a', encoding='utf-8') as log:
+                log.write(json.dumps(row) + '\n')
+
+    def on_train_end(self, run_context):
+        if self.directory is None:
+            return
+        step = run_context.original_args().train_network
+        made, config, networks = step.network.made, self.config.model, {}
+        averages = {p.name[len(EMA):]: p.asnumpy() for p in step.network.averages}
+        for stem in made.networks:
+            networks[stem] = {name: averages.get(name, array) for name, array in parameters_to_numpy(made.network(stem)).items()}
+        config.logit_scale = float(np.exp(made.objective.logit_scale.weight.asnumpy().item()))
+        save_model(self.directory / 'model', config, networks, load_tokenizer(self.config), {'step': _updates(step), 'objective': 'diffdis'})
+
+
+def _updates(step):
+    """Updates a one-step cell has made; skipped steps do not count."""
+    return int(step.optimizer.global_step.asnumpy().item())
+
+
+def _number(value):
+    """A one-element tensor as a number; None where nothing was computed."""
+    return None if value is None else float(value.asnumpy().item())
