@@ -94,3 +94,11 @@ def test_damaged_and_unfinished_checkpoints_are_passed_over_with_a_warning(train
     assert len(warnings) == 3 and all(any(name in line for line in warnings) for name in ('step_6', 'step_8', '.step_9'))
     assert f'resumed from {checkpoints / "step_3"}' in done.stdout
     assert rows(directory)[-5:] == rows(trained[0])[-5:]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_samples(tmp_path):
+    directory = make_workspace(tmp_path)
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', 'optimizer.learning_rate=1e30', 'optimizer.new_learning_rate=1e30',
+                   'optimizer.warmup_steps=0')
+    assert_one_line_error(done, 'step', 'the loss is', 'samples')
+    assert not (directory / 'run/model').exists()
