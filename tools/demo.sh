@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole job on the demo set: install, draw the data, train V, T and DiffDis, classify, retrieve, generate, report.
-#   bash tools/demo.sh          about a quarter of an hour on two cores
+#   bash tools/demo.sh          some twenty minutes on two cores
 #   bash tools/demo.sh --fast   the same path in under three minutes, to see that everything works
 # VENV=DIR puts the environment elsewhere (default: .venv).
 set -euo pipefail
