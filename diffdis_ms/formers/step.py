@@ -11,7 +11,7 @@ import mindspore.common.dtype as mstype
 
 from diffdis_ms.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.train.build import load_tokenizer
-from diffdis_ms.train.step import EMA
+from diffdis_ms.train.step import EMA, move_towards
 
 _not_finite = ops.MultitypeFuncGraph('not_finite')
 
@@ -40,10 +40,6 @@ class PortableTrainOneStepCell(MFTrainOneStepCell):
         return super().get_overflow_status(status, compute_output)
 
 
-def _move_towards(rate, average, p):
-    return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
-
-
 class AfterStep(nn.Cell):
     """Keeps the logit scale below its limit and moves the EMA weights, as `train.step.Update` does inside its step.
 
@@ -64,7 +60,7 @@ class AfterStep(nn.Cell):
     def construct(self, step):
         """step: updates before this one, () float32. Returns a scalar that depends on all that is done."""
         rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
-        done = ops.depend(rate, self.map(ops.partial(_move_towards, rate), self.averages, self.trained))
+        done = ops.depend(rate, self.map(ops.partial(move_towards, rate), self.averages, self.trained))
         if self.scale is not None:
             limited = ops.minimum(self.scale, self.limit)
             done = ops.depend(done, ops.assign_add(self.scale_average, (limited - self.scale_average) * rate))

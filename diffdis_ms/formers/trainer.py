@@ -14,8 +14,8 @@ from diffdis_ms.formers.dataset import this_world
 from diffdis_ms.formers.sections import adopt
 from diffdis_ms.formers.step import DiffDisCallback
 from diffdis_ms.models.attention import use_flash
-from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.train.build import resolve_model
+from diffdis_ms.train.optim import group_parameters
 
 
 @MindFormerRegister.register(MindFormerModuleType.TRAINER)
@@ -79,12 +79,10 @@ class DiffDisTrainer(BaseTrainer):
         """AdamW of the config's `optimizer` section over the groups of `train.optim.build_optimizer`."""
         new = MindFormerConfig(**{**self.config.lr_schedule, 'learning_rate': self.ours.optimizer.new_learning_rate})
         self.lr_scheduler, new = self.create_lr_scheduler(self.config.lr_schedule), self.create_lr_scheduler(new)
-        groups = {'scale': [], 'new': [], 'base': []}
-        for p in network.trainable_params():
-            groups['scale' if p.name == 'logit_scale' else 'new' if is_new_parameter(p.name) else 'base'].append(p)
+        groups = group_parameters(network.trainable_params())
         decay = self.ours.optimizer.weight_decay
         settings = {'scale': {'lr': new, 'weight_decay': 0.0}, 'new': {'lr': new, 'weight_decay': decay},
                     'base': {'lr': self.lr_scheduler, 'weight_decay': decay}}    # the last one's rate is what MFLossMonitor shows
         self.optimizer = build_optim(self.config.optimizer, default_args={
-            'params': [{'params': groups[name], **settings[name]} for name in groups if groups[name]], 'learning_rate': self.lr_scheduler})
+            'params': [{'params': groups[name], **settings[name]} for name in groups], 'learning_rate': self.lr_scheduler})
         return self.optimizer

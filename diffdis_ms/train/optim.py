@@ -46,6 +46,14 @@ def build_schedule(config, learning_rate):
     return CosineWithWarmUp(learning_rate=learning_rate, warmup_steps=warmup, total_steps=max(total, warmup + 1))
 
 
+def group_parameters(parameters):
+    """{'scale': the logit scale, 'new': the new parts, 'base': Stable Diffusion's}: parameters by their rate; groups without any are left out."""
+    groups = {'scale': [], 'new': [], 'base': []}
+    for p in parameters:
+        groups['scale' if p.name == 'logit_scale' else 'new' if is_new_parameter(p.name) else 'base'].append(p)
+    return {name: members for name, members in groups.items() if members}
+
+
 def build_optimizer(config, parameters, world=World()):
     """AdamW over the parameters that train; `logit_scale` goes with the new ones, without weight decay.
 
@@ -54,10 +62,7 @@ def build_optimizer(config, parameters, world=World()):
     """
     options = config.optimizer
     schedules = {'lr': build_schedule(config, options.learning_rate), 'lr_new': build_schedule(config, options.new_learning_rate)}
-    groups = {'scale': [], 'new': [], 'base': []}
-    for p in parameters:
-        groups['scale' if p.name == 'logit_scale' else 'new' if is_new_parameter(p.name) else 'base'].append(p)
-    units = Units({name: members for name, members in groups.items() if members})
+    units = Units(group_parameters(parameters))
     if config.train.shard_optimizer and world.size > 1:
         units.shards = Shards(units, world)
     updated = units.groups if units.shards is None else units.shards.groups

@@ -30,7 +30,8 @@ def _assign(p, value):
     return ops.assign(p, value)
 
 
-def _move_towards(rate, average, p):
+def move_towards(rate, average, p):
+    """average <- average + rate * (p - average), float32; returns the new average."""
     return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
 
 
@@ -100,7 +101,7 @@ class Update(nn.Cell):
             values = (ops.minimum(values[0], self.scale_limit),) + values[1:]
             norm = ops.depend(norm, ops.assign(self.updated[0] if self.shards is None else self.shards.parts[0], values[0]))
         rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
-        norm = ops.depend(norm, self.map(ops.partial(_move_towards, rate), self.averages, values))
+        norm = ops.depend(norm, self.map(ops.partial(move_towards, rate), self.averages, values))
         if self.shards is not None:
             values = self.shards.gather(self.updated, values)
             norm = ops.depend(norm, self.map(_assign, self.updated, values))
