@@ -14,7 +14,7 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?start it with sbatch}"
 export logs=logs/slurm_$SLURM_JOB_ID
 mkdir -p "$logs"
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)               # this script runs there
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | awk 'NR == 1')           # this script runs there (head would end the pipe early)
 address=$(getent ahostsv4 "$first" | awk 'NR == 1 { print $1 }')
 export address
 # Only the first machine's launcher is told: all processes agree to stop at the same step. Signals to all of the job would hit msrun, too.

@@ -45,15 +45,15 @@ def cells(config, which, *constants):
 
 def step(config, seed):
     from diffdis_ms.train.optim import build_optimizer                           # MindFormers takes seconds to import
-    from diffdis_ms.train.step import TrainStep
+    from diffdis_ms.train.step import TrainStep, Update
     cell, inputs = make_objective(config)
     randomize(cell, int(seed))
     units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
-    train_step = TrainStep(cell, units, optimizer, config).set_train()
+    train_step = TrainStep(cell, Update(cell, units, optimizer, config)).set_train()
     how = compile_cached(train_step, inputs, config)
     losses = [[float(x) for x in train_step(*inputs)] for _ in range(3)]
     digest = hashlib.sha256()
-    for p in (*units.parameters, *train_step.averages):
+    for p in (*units.parameters, *train_step.update.averages):
         digest.update(p.asnumpy().tobytes())
     return how, losses, digest.hexdigest()
 
