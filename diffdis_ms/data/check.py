@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diffdis_ms.data.transforms import MIN_SIDE
 from diffdis_ms.data.samples import BadSample, add_skipped, check_side
-from diffdis_ms.files import whole_file
+from diffdis_ms.files import shared_order, whole_file
 
 VERSION = 1                                      # of what is checked: another one makes old verdicts void
 PART = 1000                                      # samples a process checks before it writes down what it found
@@ -86,14 +86,13 @@ def one_line(text):
 def _check(caption_set, files, count, min_side, num_workers, rank, size, progress):
     """[(i, key, reason)] of the bad samples, ascending."""
     starts = range(0, count, PART)
-    own = list(range(rank, len(starts), size)) if files.places else list(range(len(starts)))
-    others = sorted({*range(len(starts))} - {*own}, reverse=True)                # from the end: their owners come from the front
+    order = shared_order(len(starts), rank, size) if files.places else range(len(starts))
     found = files.load('all', 0, count)
     if found is not None:
         return found
     parts = {}
     with ThreadPoolExecutor(num_workers) as pool, tqdm(total=count, desc='checking samples', disable=None if progress else True, unit='') as bar:
-        for k in own + others:
+        for k in order:
             found = files.load('all', 0, count)  # another process has put it together
             if found is not None:
                 return found

@@ -120,12 +120,8 @@ class Loader(Stream):
         epoch, index = item
         row = self._cache.get(index) if self._cache is not None else None
         if row is None:
-            try:
-                sample = self.caption_set.read(index)
-            except BadSample as e:
-                raise ConfigError(f'sample {e.key} could be used when the data was checked and cannot now ({e.reason}): the data has '
-                                  'changed; restore it, or write it anew with tools/prepare_data.py') from None
-            row = to_pixels(resize_center_crop(sample.image, self.image_size)), self._ids(sample.caption), sample.caption
+            pixels, caption = read_good(self.caption_set, index, self.image_size)
+            row = pixels, self._ids(caption), caption
             if self._cache is not None:
                 self._cache[index] = row
         pixels, ids, caption = row
@@ -186,6 +182,15 @@ def read_all(caption_set, image_size, num_workers=2, progress=True):
         raise ConfigError(f'none of {len(caption_set)} samples can be used; the first: {next(iter(skipped.items()))}')
     pixels, captions, labels, keys, indices = zip(*rows)
     return Samples(np.stack(pixels), list(captions), list(labels), list(keys), np.array(indices), skipped)
+
+
+def read_good(caption_set, i, image_size):
+    """(pixels (3, S, S) uint8, caption) of a sample that was good when the set was checked; ConfigError where it is not any more."""
+    row = read_pixels(caption_set, i, image_size)
+    if isinstance(row, BadSample):
+        raise ConfigError(f'sample {row.key} could be used when the data was checked and cannot now ({row.reason}): the data has '
+                          'changed; restore it, or write it anew with tools/prepare_data.py')
+    return row[:2]
 
 
 def read_pixels(caption_set, i, image_size):

@@ -94,7 +94,11 @@ class Stream:
         for key, mine in self._identity().items():
             if state.get(key) != mine:
                 raise ConfigError(f'the data position was saved with {key} = {state.get(key)}, this run has {mine}: it cannot be continued')
-        self._next = (state['epoch'] * len(self.good) + state['position']) // self.batch_size
+        self.seek((state['epoch'] * len(self.good) + state['position']) // self.batch_size)
+
+    def seek(self, number):
+        """Continue with batch `number` of the stream, from 0; counts for iterators made from now on."""
+        self._next = number
 
     def _identity(self):
         """What decides the stream. `good_samples` is a checksum: it tells processes apart that see different data."""

@@ -17,7 +17,7 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from diffdis_ms.files import whole_file
+from diffdis_ms.files import shared_order, whole_file
 
 READERS = min(8, os.cpu_count() or 1)            # threads that decode pictures
 
@@ -55,8 +55,6 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
         list of what `compute` returned, one a batch, in order.
     """
     batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    own = list(range(share.rank, len(batches), share.size))
-    others = [k for k in reversed(range(len(batches))) if k % share.size != share.rank]   # from the end: their owners come from the front
     files = [share.parts and share.parts / f'{name}{k:06d}.npz' for k in range(len(batches))]
     if share.parts is not None:
         share.parts.mkdir(parents=True, exist_ok=True)
@@ -67,7 +65,7 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
             bar.update(len(batches[k]))
 
         def unfinished():
-            for k in own + others:
+            for k in shared_order(len(batches), share.rank, share.size):
                 part = _load(files[k])
                 if part is None:
                     yield k

@@ -60,8 +60,7 @@ class Steps:
         if step != self.next:
             if self.batches is not None:
                 self.batches.close()
-            epoch, position = divmod(step * self.loader.batch_size, len(self.loader.good))
-            self.loader.restore({**self.loader.state(), 'epoch': epoch, 'position': position})
+            self.loader.seek(step)
             self.batches = iter(self.loader)
         self.next = step + 1
         return tuple(x for x in self.features(next(self.batches), step) if x is not None)

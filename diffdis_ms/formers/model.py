@@ -14,7 +14,7 @@ from diffdis_ms.train.step import EMA
 class DiffDisForTraining(PreTrainedModel):
     """`DiffDisObjective` with the call MindFormers expects: a batch in, one loss out. Parameters keep the names of our checkpoints.
 
-    Beside them it holds the EMA weights (`ema.<name>`), so that MindFormers' checkpoints do; `averaging.AfterStep` moves them.
+    Beside them it holds the EMA weights (`ema.<name>`), so that MindFormers' checkpoints do; `step.AfterStep` moves them.
 
     Args:
         config: DiffDisConfig. Weights come from its `init`, from `checkpoint_name_or_path` where that is set, or are fresh.

@@ -99,9 +99,7 @@ class Finish(nn.Cell):
         self.update, self.sums, self.lambda_ita = update, sums, lambda_ita
 
     def construct(self, scale, losses, d_scale):
-        grads = ()
-        for total in self.sums:
-            grads += (total + 0.0,)
+        grads = self.sums                        # nothing in this graph writes them
         if self.update.scale_limit is not None:                                  # the logit scale is the first unit
             grads = (grads[0] + self.lambda_ita * scale * d_scale.reshape(grads[0].shape),) + grads[1:]
         norm, done = self.update(grads)

@@ -104,9 +104,9 @@ def _network(cell, stem, directory, config, may_be_missing=None):
     return cell
 
 
-def _trained(cell, *args, **options):
-    config = args[2]
-    return apply_precision(_network(cell, *args, **options), config.train.precision)
+def _trained(cell, stem, directory, config, may_be_missing=None):
+    """`_network`, in the precision that training asks for."""
+    return apply_precision(_network(cell, stem, directory, config, may_be_missing), config.train.precision)
 
 
 def load_tokenizer(config):

@@ -13,8 +13,7 @@ from tqdm import tqdm
 from diffdis_ms.config import ConfigError, to_yaml
 from diffdis_ms.data.check import fingerprint, good_samples
 from diffdis_ms.data.latent_cache import CONSTANTS, SUMMARY, part_path, write_part
-from diffdis_ms.data.loader import read_pixels
-from diffdis_ms.data.samples import BadSample
+from diffdis_ms.data.loader import read_good
 from diffdis_ms.files import sha256, whole_file
 from diffdis_ms.model_dir import read_config
 
@@ -101,12 +100,8 @@ class CacheWriter:
             for k in own:
                 rows = self._rows(k)
                 if not self._is_there(k):
-                    samples = list(pool.map(lambda i: read_pixels(self.caption_set, int(i), size), rows))
-                    bad = next((s for s in samples if isinstance(s, BadSample)), None)
-                    if bad is not None:
-                        raise ConfigError(f'sample {bad.key} could be used when the data was checked and cannot now ({bad.reason})')
-                    z = encoders.encode_images(np.stack([s[0] for s in samples]))
-                    captions = [s[1] for s in samples]
+                    pixels, captions = zip(*pool.map(lambda i: read_good(self.caption_set, int(i), size), rows))
+                    z = encoders.encode_images(np.stack(pixels))
                     c, e = encoders.encode_texts(captions)
                     write_part(self.out, k, list(zip(z, c, e, captions, rows)), self.begun['dtype'])
                 bar.update(len(rows))

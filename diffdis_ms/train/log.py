@@ -1,7 +1,6 @@
 """What a run leaves for its reader: metrics.jsonl and, beside it, TensorBoard's files."""
 import json
 import math
-import os
 import time
 
 import mindspore as ms
@@ -10,6 +9,7 @@ from mindspore import Tensor
 from tensorboardX import SummaryWriter
 
 from diffdis_ms.config import to_yaml
+from diffdis_ms.files import whole_file
 
 
 class MetricsLog:
@@ -28,9 +28,8 @@ class MetricsLog:
             return
         path = output / 'metrics.jsonl'
         kept = [line for line in path.read_text().splitlines() if json.loads(line)['step'] <= step] if path.exists() and step else []
-        temporary = path.with_name(path.name + '.tmp')
-        temporary.write_text(''.join(line + '\n' for line in kept))
-        os.replace(temporary, path)
+        with whole_file(path) as file:
+            file.write(''.join(line + '\n' for line in kept).encode())
         self.file = open(path, 'a', encoding='utf-8')
         if config.train.tensorboard:
             self.board = SummaryWriter(str(output / 'tensorboard'), purge_step=step or None)

