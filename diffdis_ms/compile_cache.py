@@ -7,6 +7,7 @@ is a hash of all that the graph depends on: the config, every constant in the tr
 and types of the inputs, the sources of this package, the versions, the context, the rank. What is in the directory is checked against
 its sha256 before it is believed.
 """
+import ctypes
 import hashlib
 import json
 import os
@@ -73,6 +74,14 @@ def compile_cached(cell, inputs, config, rank=0, size=1):
         write_flushed(temporary / ENTRY, json.dumps(entry, indent=1).encode())
     write_directory(directory, fill)
     return 'cold'
+
+
+def give_back_memory():
+    """Hand memory that was freed back to the system: compiling leaves more than a GiB of it (glibc keeps it; others do it by themselves)."""
+    try:
+        ctypes.CDLL('libc.so.6').malloc_trim(0)
+    except (OSError, AttributeError):            # no glibc
+        pass
 
 
 def graph_key(cell, inputs, config, rank=0, size=1):

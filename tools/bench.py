@@ -13,7 +13,8 @@ from diffdis_ms.files import whole_file
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 NAMES = {'convert': 'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s load-and-save',
          'data': 'images a second from tars to pixels and token ids, beside a plain Pillow loop and webdataset',
-         'cache': 'the inputs of a training step from a cache of latents, beside those computed from pictures'}
+         'cache': 'the inputs of a training step from a cache of latents, beside those computed from pictures',
+         'full_step': 'memory and time of a full-size training step on a CPU (it takes 23 GiB), beside the estimate of tools/train.py --dry-run'}
 
 EXAMPLES = """examples:
   python tools/bench.py --list

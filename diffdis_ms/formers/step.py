@@ -41,7 +41,7 @@ class PortableTrainOneStepCell(MFTrainOneStepCell):
 
 
 class AfterStep(nn.Cell):
-    """Keeps the logit scale below its limit and moves the EMA weights, as `train.step.Update` does inside its step.
+    """Keeps the logit scale below its limit and moves the EMA weights, as `train.step.AfterUpdate` does.
 
     Args:
         model: DiffDisForTraining. config: its Config.

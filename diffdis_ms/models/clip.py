@@ -4,7 +4,7 @@ from mindspore import Parameter, Tensor, nn, ops
 import mindspore.common.dtype as mstype
 
 from diffdis_ms.models.attention import attention
-from diffdis_ms.models.layers import conv2d, linear, merge_heads, split_heads
+from diffdis_ms.models.layers import conv2d, gelu, linear, merge_heads, split_heads
 from diffdis_ms.models.resnet import ModifiedResNet
 
 
@@ -33,7 +33,7 @@ class MLP(nn.Cell):
 
     def construct(self, x):
         x = self.fc1(x)
-        return self.fc2(x * ops.sigmoid(1.702 * x) if self.quick else ops.gelu(x))
+        return self.fc2(x * ops.sigmoid(1.702 * x) if self.quick else gelu(x))
 
 
 class TransformerLayer(nn.Cell):

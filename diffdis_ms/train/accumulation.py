@@ -102,8 +102,8 @@ class Finish(nn.Cell):
         grads = self.sums                        # nothing in this graph writes them
         if self.update.scale_limit is not None:                                  # the logit scale is the first unit
             grads = (grads[0] + self.lambda_ita * scale * d_scale.reshape(grads[0].shape),) + grads[1:]
-        norm, done = self.update(grads)
-        return ops.depend(self.update.mean(losses), done), norm
+        norm, rate = self.update(grads)
+        return self.update.mean(losses), norm, rate
 
 
 class Clear(nn.Cell):
@@ -171,5 +171,6 @@ class AccumulatedStep:
         self.clear()
         loss_ig = Tensor(np.mean([float(self.accumulate(scale, *gradients[a], *parts[a]).asnumpy()) for a in range(self.steps)]), mstype.float32)
         losses = ops.stack((loss_ig + self.objective.lambda_ita * loss_ita, loss_ig, loss_ita))
-        losses, norm = self.finish(scale, losses, d_scale)
+        losses, norm, rate = self.finish(scale, losses, d_scale)
+        self.update.after(rate)
         return (*losses.asnumpy(), norm)

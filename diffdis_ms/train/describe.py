@@ -1,6 +1,7 @@
 """What a run will be, before it starts: parameters by group, memory by part, the first batch as a picture (`tools/train.py --dry-run`)."""
 from pathlib import Path
 
+from diffdis_ms.compile_cache import compile_cached
 from diffdis_ms.data.transforms import image_grid, to_image
 from diffdis_ms.encoders import Encoders, to_unit_range
 
@@ -8,7 +9,8 @@ GiB = 2 ** 30
 
 
 def describe(job, report=print):
-    """Report parameters and memory; write output_dir/first_batch.png with its captions in first_batch.txt.
+    """Report parameters and memory; write output_dir/first_batch.png with its captions in first_batch.txt. With `runtime.compile_cache` the
+    step is compiled, too, so that training starts at once and without the memory that compiling takes.
 
     Args:
         job: loop.Job. report: called with each line.
@@ -25,6 +27,10 @@ def describe(job, report=print):
     image_grid([to_image(x) for x in pixels[:shown]]).save(output / 'first_batch.png')
     (output / 'first_batch.txt').write_text(''.join(f'{caption}\n' for caption in batch.captions[:shown]), encoding='utf-8')
     report(f'\nfirst batch: {output / "first_batch.png"}, its captions in first_batch.txt')
+    how = job.config.runtime.compile_cache and compile_cached(*job.step.main_graph(job.setup.features(batch, 0)), job.config, job.world.rank,
+                                                              job.world.size)
+    if how:
+        report(f'the step compiles; its graph {"is now" if how == "cold" else "was already"} in the compile cache')
     report(f'one step takes {job.global_batch} pairs: {job.config.train.batch_size} a device x {job.config.train.accumulation_steps} parts x '
            f'{job.world.size} devices; {len(job.loader.good)} good samples, {len(job.loader.skipped)} skipped')
 

@@ -11,7 +11,7 @@ from mindspore import Tensor
 import mindspore.common.dtype as mstype
 from tqdm import tqdm
 
-from diffdis_ms.compile_cache import compile_cached
+from diffdis_ms.compile_cache import compile_cached, give_back_memory
 from diffdis_ms.config import ConfigError, to_yaml
 from diffdis_ms.data.check import write_skipped
 from diffdis_ms.data.folders import open_captions
@@ -153,6 +153,8 @@ def _steps(job, state, log, directory, draw):
             if step == first and job.config.runtime.compile_cache:
                 compile_cached(*job.step.main_graph(inputs), job.config, job.world.rank, job.world.size)
             outputs = [float(x.asnumpy() if isinstance(x, Tensor) else x) for x in job.step.run(inputs)]
+            if step == first:
+                give_back_memory()               # of compiling
             step += 1
             _check(job, step, outputs, batch)
             state = {'step': step, 'seconds': seconds + time.monotonic() - started, 'loader': job.loader.state()}

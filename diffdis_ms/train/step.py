@@ -35,11 +35,40 @@ def move_towards(rate, average, p):
     return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
 
 
-class Update(nn.Cell):
-    """What a step does with its gradients: mean over the processes, global-norm clipping, optimizer, then
-    ema <- d * ema + (1 - d) * parameter.
+class AfterUpdate(nn.Cell):
+    """What follows the optimizer, in a graph of its own: the logit scale is kept below its limit, ema <- d * ema + (1 - d) * parameter,
+    and what was updated as a vector, or by other processes, goes back into the parameters.
 
-    The average starts as the parameters do; its decay at step n is min(ema_decay, (1 + n) / (10 + n)), so that a short
+    In one graph with the step MindSpore would copy every parameter before the step, as it is read before and after it is written.
+
+    Args:
+        update: Update.
+    """
+
+    def __init__(self, update):
+        super().__init__(auto_prefix=False)
+        self.units, self.shards, self.scale_limit = update.units, update.shards, update.scale_limit
+        self.trained, self.updated, self.averages = update.trained, update.updated, update.averages
+        self.moved = self.updated if self.shards is None else ParameterTuple(self.shards.parts)
+        self.map = ops.HyperMap()
+
+    def construct(self, rate):
+        """rate: 1 - d, 0 where the step was skipped, () float32. Returns a scalar that depends on all that is done."""
+        values, done = tuple(self.moved), rate
+        if self.scale_limit is not None:                                         # the first unit
+            values = (ops.minimum(values[0], self.scale_limit),) + values[1:]
+            done = ops.depend(done, ops.assign(self.moved[0], values[0]))
+        done = ops.depend(done, self.map(ops.partial(move_towards, rate), self.averages, values))
+        if self.shards is not None:
+            values = self.shards.gather(self.updated, values)
+            done = ops.depend(done, self.map(_assign, self.updated, values))
+        return ops.depend(done, self.units.hand_back(values, self.trained))
+
+
+class Update(nn.Cell):
+    """What a step does with its gradients: mean over the processes, global-norm clipping, optimizer. `after` must follow.
+
+    The average starts as the parameters do; its decay d at step n is min(ema_decay, (1 + n) / (10 + n)), so that a short
     run is not dominated by its first weights. In fp16 the gradients come in times the loss scale; where one of them is not finite
     nothing is changed but the scale, which halves, and the count of skipped steps.
 
@@ -48,6 +77,7 @@ class Update(nn.Cell):
 
     Attributes:
         loss_scale, skipped_steps: Parameters, () float32; None unless the precision is fp16.
+        after: AfterUpdate.
     """
 
     def __init__(self, objective, units, optimizer, config, world=World()):
@@ -68,16 +98,19 @@ class Update(nn.Cell):
             self.loss_scale, self.scale_counter = self.scaler.scale_value, self.scaler.counter
             self.loss_scale.name, self.scale_counter.name = 'loss_scale', 'loss_scale_counter'
             self.skipped_steps = Parameter(Tensor(0.0, mstype.float32), name='skipped_steps', requires_grad=False)
+        self.after = AfterUpdate(self)
 
     def construct(self, grads):
-        """Gradients of `units` -> (their norm before clipping, what depends on the update)."""
+        """Gradients of `units` -> (their norm before clipping, the rate for `after`, which depends on the update)."""
         if self.many:
             grads = self.map(self.mean, grads)
         if self.scaler is not None:
             grads = self.map(ops.partial(_scaled, 1.0 / self.loss_scale), grads)
         norm = ops.sqrt(ops.addn(self.map(_sum_of_squares, grads)))
+        step = self.optimizer.global_step.astype(mstype.float32).reshape(())
+        rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
         if self.scaler is None:
-            return norm, self.apply(grads, norm)
+            return norm, ops.depend(rate, self.apply(grads, norm))
         # The norm is not finite where a gradient is not. all_finite also asks the first Ascend 910, which saturates instead.
         finite = amp.all_finite((norm,))
         if self.many:
@@ -85,27 +118,17 @@ class Update(nn.Cell):
         done = norm
         if finite:
             done = self.apply(grads, norm)
-        done = ops.depend(done, ops.assign_add(self.skipped_steps, 1.0 - finite.astype(mstype.float32)))
-        return norm, ops.depend(done, self.scaler.adjust(finite))
+        applied = finite.astype(mstype.float32)
+        done = ops.depend(done, ops.assign_add(self.skipped_steps, 1.0 - applied))
+        return norm, ops.depend(rate * applied, ops.depend(done, self.scaler.adjust(finite)))
 
     def apply(self, grads, norm):
-        """Clip, optimize, average; returns a scalar that depends on it."""
+        """Clip and optimize; returns a scalar that depends on it."""
         if self.max_norm > 0:
             grads = self.map(ops.partial(_scaled, ops.minimum(self.max_norm / (norm + 1e-6), 1.0)), grads)
-        step = self.optimizer.global_step.astype(mstype.float32).reshape(())
         if self.shards is not None:
             grads = self.shards.cut(grads)
-        # The optimizer's results are used, not its parameters: a graph may read those before they are written.
-        values = self.optimizer(grads)
-        if self.scale_limit is not None:                                         # the first unit: keep it below its limit
-            values = (ops.minimum(values[0], self.scale_limit),) + values[1:]
-            norm = ops.depend(norm, ops.assign(self.updated[0] if self.shards is None else self.shards.parts[0], values[0]))
-        rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
-        norm = ops.depend(norm, self.map(ops.partial(move_towards, rate), self.averages, values))
-        if self.shards is not None:
-            values = self.shards.gather(self.updated, values)
-            norm = ops.depend(norm, self.map(_assign, self.updated, values))
-        return ops.depend(norm, self.units.hand_back(values, self.trained))
+        return ops.depend(norm, self.optimizer(grads))
 
     def averaged(self):
         """{parameter name: array} of the EMA weights. With shards a collective."""
@@ -127,13 +150,13 @@ class Scaled(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """The whole step as one graph.
+    """Losses, gradients and update as one graph; `run` is the whole step.
 
     Args:
         objective: loss cell returning (loss, loss_ig, loss_ita). update: Update.
 
     Returns:
-        (loss, loss_ig, loss_ita, gradient norm before clipping), scalars, the same in all processes.
+        (loss, loss_ig, loss_ita, gradient norm before clipping, rate for `update.after`), scalars, the same in all processes.
     """
 
     def __init__(self, objective, update):
@@ -147,17 +170,19 @@ class TrainStep(nn.Cell):
             (_, loss, loss_ig, loss_ita), grads = self.gradients(self.update.loss_scale, *inputs)
         else:
             (loss, loss_ig, loss_ita), grads = self.gradients(*inputs)
-        norm, done = self.update(self.update.units.join(grads))
+        norm, rate = self.update(self.update.units.join(grads))
         mean = self.update.mean
-        return ops.depend(mean(loss), done), mean(loss_ig), mean(loss_ita), norm
+        return mean(loss), mean(loss_ig), mean(loss_ita), norm, rate
 
     def main_graph(self, arrays):
         """(cell, its inputs): the graph that takes longest to compile."""
         return self, to_tensors(arrays)
 
     def run(self, arrays):
-        """One step from NumPy arrays (or None) over this process's batch."""
-        return self(*to_tensors(arrays))
+        """One step from NumPy arrays (or None) over this process's batch: (loss, loss_ig, loss_ita, norm)."""
+        *values, rate = self(*to_tensors(arrays))
+        self.update.after(rate)
+        return tuple(values)
 
 
 def to_tensors(arrays):

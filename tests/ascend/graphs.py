@@ -68,7 +68,9 @@ def training():
         config = tiny_run(objective)
         cell, inputs = make_objective(config)
         units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
-        yield f'training step, {objective}', TrainStep(cell, Update(cell, units, optimizer, config)).set_train(), inputs
+        update = Update(cell, units, optimizer, config)
+        yield f'training step, {objective}', TrainStep(cell, update).set_train(), inputs
+        yield f'after the update, {objective}', update.after, (Tensor(0.1, ms.float32),)
 
 
 def mixed_precision():

@@ -43,7 +43,8 @@ def test_four_parts_equal_the_whole_batch(objective, generation):
         ours, theirs = ([float(x) for x in s.run(arrays)] for s in (parts, whole))
         assert np.allclose(ours, theirs, rtol=1e-5, atol=1e-6), (step, ours, theirs)
     ours, theirs = weights(of_parts), weights(of_whole)
-    assert all(np.abs(ours[name] - theirs[name]).max() < 2e-4 for name in theirs)     # Adam divides by tiny gradients' size
+    for name in theirs:                          # Adam divides by tiny gradients' size; that of a key's bias is nothing but rounding
+        assert name.endswith('k_proj.bias') or np.abs(ours[name] - theirs[name]).max() < 2e-4, name
     drift = np.concatenate([(ours[name] - theirs[name]).reshape(-1) for name in theirs])
     moved = np.concatenate([(theirs[name] - before[name]).reshape(-1) for name in theirs])
     assert np.linalg.norm(drift) < 1e-2 * np.linalg.norm(moved)

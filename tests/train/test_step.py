@@ -35,7 +35,7 @@ def test_step_equals_clipped_adamw_and_ema_computed_in_numpy():
     for n in range(1, 4):
         (loss, *_), grads = gradients(*inputs)
         norm = math.sqrt(sum(float((g.asnumpy().astype(np.float64) ** 2).sum()) for g in grads))
-        found = [float(x) for x in step(*inputs)]
+        found = [float(x) for x in step.run(inputs)]
         assert np.isclose(found[0], float(loss), rtol=1e-5) and np.isclose(found[3], norm, rtol=1e-4)
         rate = min(n - 1, 2) / 2
         for p, g in zip(units.parameters, grads):
@@ -58,7 +58,7 @@ def test_units_always_hold_what_the_network_computes_with():
     config.optimizer.learning_rate = config.optimizer.new_learning_rate = 1e-2
     step, units, inputs, _ = make_step(config)
     for _ in range(3):
-        step(*inputs)
+        step.run(inputs)
         held = units.named([p.asnumpy() for p in units.units])
         assert all(np.array_equal(held[p.name], p.asnumpy()) for p in units.parameters)
 
@@ -69,7 +69,7 @@ def test_logit_scale_stays_below_its_limit_and_can_come_back():
     config.optimizer.new_learning_rate = 0.5
     step, units, inputs, _ = make_step(config)
     for _ in range(4):
-        step(*inputs)
+        step.run(inputs)
         assert step.objective.logit_scale.weight.asnumpy() <= math.log(10.0) + 1e-6
 
 
@@ -78,7 +78,7 @@ def test_training_on_one_batch_lowers_its_loss(objective):
     config = tiny_run(objective, max_steps=100)
     config.optimizer.learning_rate = config.optimizer.new_learning_rate = 2e-3
     step, _, inputs, _ = make_step(config)
-    losses = [float(step(*inputs)[0]) for _ in range(12)]
+    losses = [float(step.run(inputs)[0]) for _ in range(12)]
     assert losses[-1] < 0.9 * losses[0]
 
 

@@ -1,0 +1,99 @@
+"""A full-size training step (Stable Diffusion's UNet with all new parts, float32) on a CPU, from a cache: memory beside --dry-run's estimate."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from safetensors.numpy import save
+
+from diffdis_ms.config import ConfigError, ModelConfig
+from diffdis_ms.data.latent_cache import CONSTANTS, SUMMARY, write_part
+from diffdis_ms.data.tokenizer import train_tokenizer
+from diffdis_ms.files import whole_file
+from tools.benchmarks.data import WORDS
+from tools.benchmarks.processes import ROOT
+
+CONFIG, ROWS, VOCAB, GiB = 'ascend_configs/cc3m_diffdis.yaml', 8, 570, 2 ** 30
+MAKE = """
+import pathlib, sys
+from tools.benchmarks.full_step import make_cache, make_model
+work, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+make_model(work / 'model', seed)
+make_cache(work / 'cache', work / 'model', seed)
+"""
+
+
+def measure(work, repeats, seed):
+    """Returns the figures of one process after `repeats` + 1 steps of one pair."""
+    work = work.resolve() / 'full_step'
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        # This process stays small, and what makes the model is gone before the measurement: it takes nearly all that the machine has.
+        child([sys.executable, '-c', MAKE, str(work), str(seed)])
+        options = ['device=CPU', 'batch_size=1', 'init.unet=null', f'init.vae={work / "model"}', f'init.text_encoder={work / "model"}', 'data.path=',
+                   f'data.cache={work / "cache"}', 'data.num_workers=1', f'output_dir={work / "run"}', 'runtime.compile_cache=true',
+                   f'runtime.compile_cache_dir={work / "graphs"}']
+        # Compiling takes memory that stays: a process of its own does it, the measured one takes the graph from the cache.
+        child([sys.executable, 'tools/train.py', '--config', CONFIG, '--dry-run', *options])
+        return json.loads(child([sys.executable, 'tools/benchmarks/step_side.py', CONFIG, str(repeats + 1), *options]).splitlines()[-1])
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def child(command):
+    """What a process prints; ConfigError where it fails."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    if done.returncode:
+        raise ConfigError(f'the step failed with code {done.returncode}: {(done.stderr.strip().splitlines() or ["killed: not enough memory?"])[-1]}')
+    return done.stdout.strip()
+
+
+def make_model(directory, seed):
+    """V and T at full size with random weights; of T's vocabulary a small one, as no text is read."""
+    from diffdis_ms import runtime
+    runtime.setup('CPU')
+    from diffdis_ms.model_dir import parameters_to_numpy, save_model
+    from diffdis_ms.models.autoencoder import AutoencoderKL
+    from diffdis_ms.models.clip import CLIPTextEncoder
+    from diffdis_ms.models.init import initialize
+    config = ModelConfig()
+    config.text_encoder.vocab_size = VOCAB
+    networks = {'vae': AutoencoderKL(config.vae), 'text_encoder': CLIPTextEncoder(config.text_encoder)}
+    for network in networks.values():
+        initialize(network, seed)
+    tokenizer = train_tokenizer(WORDS, VOCAB, directory.parent / 'tokenizer')
+    save_model(directory, config, {stem: parameters_to_numpy(network) for stem, network in networks.items()}, tokenizer)
+
+
+def make_cache(directory, model, seed):
+    """Random latents and text features of the right shapes, in the cache's own format."""
+    from diffdis_ms.train.cache import cache_key
+    directory.mkdir()
+    rng = np.random.default_rng(seed)
+    z, c, e = (rng.standard_normal((ROWS, *shape), dtype=np.float32) for shape in ((4, 32, 32), (77, 768), (1, 768)))
+    e /= np.linalg.norm(e, axis=-1, keepdims=True)
+    write_part(directory, 0, [(z[i], c[i], e[i], 'a photo', i) for i in range(ROWS)], 'float32')
+    with whole_file(directory / CONSTANTS) as f:
+        f.write(save({'zero_latent': z[:1] * 0.5, 'empty_context': c[:1] * 0.5, 'good': np.arange(ROWS)}))
+    summary = {'key': cache_key(model, model, 256), 'data': None, 'dtype': 'float32', 'num_samples': ROWS, 'num_parts': 1,
+               'shapes': {'z': z.shape[1:], 'c': c.shape[1:], 'e': e.shape[1:]}}
+    with whole_file(directory / SUMMARY) as f:
+        f.write(json.dumps(summary).encode())
+
+
+def lines(result):
+    """For people."""
+    estimate, measured = result['estimate'], result['measured']
+    first = sum(estimate[part] for part in ('weights that train', 'small ones once more, as one vector', 'EMA'))
+    rows = [('Python, MindSpore, MindFormers', None, measured['program']),
+            ('weights, EMA', first, measured['assembled'] - measured['program']),
+            ('the compiled graph', None, measured['compiled'] - measured['assembled']),
+            ("moments, gradients, activations, kernels' own", sum(estimate.values()) - first, measured['peak'] - measured['compiled']),
+            ('in all', sum(estimate.values()), measured['peak'])]
+    yield f'{result["parameters"] / 1e6:.2f} M parameters, batch 1: {result["seconds"]:.1f} s a step (the first one {result["first_step"]:.0f} s)'
+    yield f'{"GiB":<46}{"estimated":>10}{"measured":>10}'
+    for name, guess, found in rows:
+        yield f'{name:<46}{"" if guess is None else format(guess / GiB, ".2f"):>10}{found / GiB:>10.2f}'

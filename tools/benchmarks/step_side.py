@@ -1,0 +1,59 @@
+"""The measured process of `full_step.py`: python step_side.py CONFIG STEPS [key=value ...]; its last line is JSON. A file of its own, as
+MindSpore's compile cache wants one."""
+import json
+import os
+import resource
+import statistics
+import sys
+import threading
+import time
+
+import psutil
+
+from diffdis_ms import runtime
+from diffdis_ms.compile_cache import compile_cached, give_back_memory
+from diffdis_ms.config import load
+
+RESERVE = 64 << 20                               # bytes
+
+
+def watch():
+    """End this process before the machine has no memory left."""
+    while psutil.virtual_memory().available > RESERVE:
+        time.sleep(0.02)
+    print(f'the memory of this machine does not suffice: {held() / 2 ** 30:.2f} GiB here', file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def held():
+    """Bytes of memory that this process has now."""
+    return psutil.Process().memory_info().rss
+
+
+def main():
+    threading.Thread(target=watch, daemon=True).start()
+    config, steps = load(sys.argv[1], sys.argv[3:]), int(sys.argv[2])
+    runtime.setup('CPU')
+    from diffdis_ms.train.describe import memory
+    from diffdis_ms.train.loop import assemble
+    program = held()
+    job = assemble(config)
+    assembled = held()
+    batches, seconds, losses = iter(job.loader), [], []
+    inputs = job.setup.features(next(batches), 0)
+    compile_cached(*job.step.main_graph(inputs), config)
+    compiled = held()
+    for step in range(steps):
+        begun = time.perf_counter()
+        losses.append(float(job.step.run(inputs)[0]))
+        seconds.append(time.perf_counter() - begun)
+        if step == 0:
+            give_back_memory()                   # as the training loop does
+        inputs = job.setup.features(next(batches), step + 1)
+    measured = {'program': program, 'assembled': assembled, 'compiled': compiled, 'peak': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    print(json.dumps({'estimate': memory(job), 'measured': measured, 'first_step': seconds[0], 'seconds': statistics.median(seconds[1:]),
+                      'losses': losses, 'parameters': sum(p.size for p in job.update.units.parameters)}))
+
+
+if __name__ == '__main__':
+    main()
