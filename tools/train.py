@@ -17,7 +17,8 @@ def main():
     parser.add_argument('--config', required=True, help='YAML file, see ascend_configs/')
     parser.add_argument('--device', choices=['CPU', 'Ascend'], help='the same as device=...')
     parser.add_argument('--seed', type=int, help='the same as seed=...')
-    parser.add_argument('--dry-run', action='store_true', help='build everything, show parameters, memory and the first batch (with runtime.compile_cache compile, too), and stop')
+    parser.add_argument('--dry-run', action='store_true', help='build everything, show parameters, memory and the first batch, and stop; with '
+                        'runtime.compile_cache=true compile the step, too')
     parser.add_argument('overrides', nargs='*', metavar='key=value', help='any config field, for example train.batch_size=64')
     args = parser.parse_args()
     extra = [f'{key}={value}' for key, value in (('device', args.device), ('seed', args.seed)) if value is not None]

@@ -21,16 +21,17 @@ def describe(job, report=print):
     batches = iter(job.loader)
     batch = next(batches)
     batches.close()
+    # Before any picture is decoded: MindSpore's cache knows graphs by their order, and training compiles the step first.
+    how = job.config.runtime.compile_cache and compile_cached(*job.step.main_graph(job.setup.features(batch, 0)), job.config, job.world.rank,
+                                                              job.world.size)
+    if how:
+        report(f'the step compiles; its graph {"is now" if how == "cold" else "was already"} in the compile cache')
     output.mkdir(parents=True, exist_ok=True)
     shown = min(64, len(batch.captions))
     pixels = to_unit_range(batch.pixels) if hasattr(batch, 'pixels') else _decoded(job, batch.z[:shown])
     image_grid([to_image(x) for x in pixels[:shown]]).save(output / 'first_batch.png')
     (output / 'first_batch.txt').write_text(''.join(f'{caption}\n' for caption in batch.captions[:shown]), encoding='utf-8')
     report(f'\nfirst batch: {output / "first_batch.png"}, its captions in first_batch.txt')
-    how = job.config.runtime.compile_cache and compile_cached(*job.step.main_graph(job.setup.features(batch, 0)), job.config, job.world.rank,
-                                                              job.world.size)
-    if how:
-        report(f'the step compiles; its graph {"is now" if how == "cold" else "was already"} in the compile cache')
     report(f'one step takes {job.global_batch} pairs: {job.config.train.batch_size} a device x {job.config.train.accumulation_steps} parts x '
            f'{job.world.size} devices; {len(job.loader.good)} good samples, {len(job.loader.skipped)} skipped')
 

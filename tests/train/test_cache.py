@@ -133,6 +133,12 @@ def test_cached_and_uncached_runs_have_the_same_losses_and_stale_caches_are_refu
     assert_one_line_error(command(*train, *cached, 'data.random_flip=true'), 'data.cache', 'data.random_flip')
     (directory / 'data/00000.tar').touch()
     assert_one_line_error(command(*train, *cached), 'not of the data set')
-    dry = command(*train, *cached, 'data.path=', '--dry-run')
-    assert dry.returncode == 0 and 'millions' in dry.stdout and 'sum' in dry.stdout, dry.stderr
+    graphs = tmp_path / 'graphs'
+    cached += ('data.path=', 'runtime.compile_cache=true', f'runtime.compile_cache_dir={graphs}')
+    dry = command(*train, *cached, '--dry-run')
+    assert dry.returncode == 0 and 'millions' in dry.stdout and 'sum' in dry.stdout and 'is now in the compile cache' in dry.stdout, dry.stderr
     assert (tmp_path / 'refused/first_batch.png').is_file() and not (tmp_path / 'refused/model').exists()
+    stored = {path: path.read_bytes() for path in graphs.rglob('*') if path.is_file()}
+    done = command(*train, *cached)
+    assert done.returncode == 0, done.stderr
+    assert stored == {path: path.read_bytes() for path in graphs.rglob('*') if path.is_file()}      # taken: a new graph would have been written
