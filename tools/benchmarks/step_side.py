@@ -1,5 +1,5 @@
-"""The measured process of `full_step.py`: python step_side.py CONFIG STEPS [key=value ...]; its last line is JSON. A file of its own, as
-MindSpore's compile cache wants one."""
+"""The measured process of `full_step.py`: python step_side.py CONFIG STEPS [key=value ...]; its last line is JSON. With 0 steps it compiles
+and ends. A file of its own, as MindSpore's compile cache wants one."""
 import json
 import os
 import resource
@@ -43,6 +43,8 @@ def main():
     inputs = job.setup.features(next(batches), 0)
     compile_cached(*job.step.main_graph(inputs), config)
     compiled = held()
+    if steps == 0:
+        return
     for step in range(steps):
         begun = time.perf_counter()
         losses.append(float(job.step.run(inputs)[0]))
