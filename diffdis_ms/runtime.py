@@ -23,11 +23,11 @@ HCCL_CONNECT_TIMEOUT = 600                       # seconds; CANN's 120 are short
 _device = None
 
 
-def setup(device='CPU', runtime=None):
+def setup(device='CPU', runtime=None, precision='fp32'):
     """Graph mode on `device` ('CPU' or 'Ascend'). Once a process: MindSpore cannot change its device later.
 
     Args:
-        runtime: `Config.runtime`; None for its defaults.
+        runtime: `Config.runtime`; None for its defaults. precision: `Config.train.precision` of what will run.
 
     Raises:
         ConfigError: the chip cannot do what `runtime` asks for, or this MindSpore cannot use Ascend.
@@ -46,13 +46,13 @@ def setup(device='CPU', runtime=None):
         ms.runtime.dispatch_threads_num(1)
         use_flash(False)
     else:
-        _setup_ascend(runtime)
+        _setup_ascend(runtime, precision)
     if runtime.deterministic:
         ms.set_deterministic(True)
     _device = device
 
 
-def _setup_ascend(runtime):
+def _setup_ascend(runtime, precision):
     """Environment variables first: HCCL and the device read them when they start."""
     os.environ.update(ascend_environment(runtime, os.environ))
     if runtime.jit_level is not None:
@@ -64,6 +64,8 @@ def _setup_ascend(runtime):
     chip = ascend_chip()
     if runtime.overflow_mode == 'infnan' and chip == 'ascend910':
         raise ConfigError('runtime.overflow_mode: infnan is not possible on a 910, which saturates; leave it out or use saturation')
+    if precision == 'bf16' and chip == 'ascend910':
+        raise ConfigError('train.precision: a 910 has no bf16; use fp16')
     if runtime.memory_limit_gb is not None:
         ms.runtime.set_memory(max_size=f'{runtime.memory_limit_gb}GB')
     use_flash(runtime.flash_attention and chip in FLASH_CHIPS)

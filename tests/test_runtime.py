@@ -18,9 +18,9 @@ def ascend(monkeypatch):
     monkeypatch.setattr(runtime, '_device', None)
     monkeypatch.setattr(runtime.os, 'environ', {})
 
-    def start(chip, **fields):
+    def start(chip, precision='fp16', **fields):
         monkeypatch.setattr(runtime, 'ascend_chip', lambda: chip)
-        runtime.setup('Ascend', RuntimeConfig(**fields))
+        runtime.setup('Ascend', RuntimeConfig(**fields), precision)
         record['environment'] = {k: v for k, v in runtime.os.environ.items() if k.startswith(('HCCL', 'MS_'))}
         record['flash'] = use_flash(False)
         return record
@@ -55,6 +55,12 @@ def test_a_910_saturates(ascend):
     with pytest.raises(ConfigError, match='runtime.overflow_mode'):
         ascend('ascend910', overflow_mode='infnan')
     assert ascend('ascend910', overflow_mode='saturation')['device'] == 'Ascend'
+
+
+def test_a_910_has_no_bf16(ascend):
+    with pytest.raises(ConfigError, match='train.precision: .* fp16'):
+        ascend('ascend910', precision='bf16')
+    assert ascend('ascend910b', precision='bf16')['device'] == 'Ascend'
 
 
 def test_the_environment_wins_over_our_default_and_a_field_over_the_environment():

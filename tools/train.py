@@ -25,7 +25,7 @@ def main():
     config = load(args.config, args.overrides + extra)
 
     from diffdis_ms import runtime               # after the config is known to be good: MindSpore takes seconds to import
-    runtime.setup(config.device, config.runtime)
+    runtime.setup(config.device, config.runtime, config.train.precision)
     from diffdis_ms.train.loop import Terminated, assemble, train
     if args.dry_run:
         from diffdis_ms.train.describe import describe
