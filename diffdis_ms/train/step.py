@@ -6,9 +6,7 @@ import mindspore.common.dtype as mstype
 from diffdis_ms.train.distributed import Average, World
 
 EMA = 'ema.'
-
-
-ROW = 512
+ROW = 512                                        # elements
 
 
 def _sum_of_squares(g):
