@@ -1,4 +1,4 @@
-"""One training step: gradients, their mean over the processes, clipping, AdamW, EMA. As one graph, or in parts that need less memory."""
+"""One training step: gradients, their mean over the processes, clipping and AdamW as one graph; the EMA as a second one."""
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 import mindspore.common.dtype as mstype
