@@ -12,9 +12,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-
-class ConfigError(ValueError):
-    """A config file, key or value that cannot be used; the message names it and what to do."""
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.text_files import read_text
 
 
 @dataclass
@@ -391,10 +390,10 @@ def _layers(path, above=()):
     if path.resolve() in above:
         raise ConfigError(f'config file {path} is its own base')
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise ConfigError(f'config file {path} does not exist') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        content = yaml.safe_load(read_text(path))
+    except ConfigError as e:
+        raise ConfigError(f'config file {e}') from None
+    except (yaml.YAMLError, RecursionError) as e:
         raise ConfigError(f'config file {path} cannot be read: {_first_line(e)}') from None
     content = {} if content is None else content
     if not isinstance(content, dict):
