@@ -91,12 +91,12 @@ class ImageEncoderConfig:
 
 @dataclass
 class ImageDiffusionConfig:
-    """Diffusion of z: Stable Diffusion's schedule, noise target (Eq. 4)."""
+    """Diffusion of z: Stable Diffusion's schedule (diffusion/schedule.py says what each is), noise target (Eq. 4)."""
     num_train_timesteps: int = 1000
-    schedule: Literal['linear', 'cosine'] = 'linear'
+    schedule: Literal['linear', 'linear_beta', 'cosine'] = 'linear'
     beta_start: float = 0.00085
     beta_end: float = 0.0120
-    target: Literal['noise', 'data'] = 'noise'
+    target: Literal['noise', 'data', 'velocity'] = 'noise'       # diffusers' epsilon, sample, v_prediction
 
 
 @dataclass

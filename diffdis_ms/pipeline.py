@@ -9,7 +9,7 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.class_names import read_templates
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
-from diffdis_ms.diffusion.process import data_from_noise, noise_from_data, starting_noise
+from diffdis_ms.diffusion.process import data_from_noise, noise_from_target, starting_noise
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
 from diffdis_ms.encoders import Encoders, ensemble_labels, padded_batches, to_unit_range
@@ -141,7 +141,7 @@ class DiffDisPipeline:
             def predict_noise(z, t, c=c, b=len(rows)):
                 prediction = self._guided_noise(z, _timestep(t, b), c, empty, Tensor(guidance_weight, z.dtype))
                 bar.update()
-                return prediction if self.config.image_diffusion.target == 'noise' else noise_from_data(z, prediction, float(self._abar_z[t]))
+                return noise_from_target(z, prediction, float(self._abar_z[t]), self.config.image_diffusion.target)
 
             z = SAMPLERS[sampler](predict_noise, Tensor(latents[rows]), timesteps, self._abar_z)
             images += [to_image(x) for x in self.decode_latents(z)[:kept]]

@@ -1,4 +1,4 @@
-"""Forward processes and conversions between the two targets, noise and data. Arrays are NumPy's or MindSpore's.
+"""Forward processes and conversions between the targets: noise, data and velocity. Arrays are NumPy's or MindSpore's.
 
 `abar` is alphas_cumprod at the sample's timestep, shaped to broadcast.
 """
@@ -30,3 +30,21 @@ def data_from_noise(x_t, noise, abar, gamma=1.0):
 def noise_from_data(x_t, x0, abar, gamma=1.0):
     """The noise from x_t and its x0: Eq. 5 solved for the noise."""
     return (x_t - gamma * abar ** 0.5 * x0) / (1 - abar) ** 0.5
+
+
+def velocity(x0, noise, abar):
+    """v of Salimans & Ho 2022, diffusers' v_prediction: sqrt(abar) * noise - sqrt(1 - abar) * x0."""
+    return abar ** 0.5 * noise - (1 - abar) ** 0.5 * x0
+
+
+def noise_from_velocity(x_t, v, abar):
+    """The noise from x_t (gamma = 1) and its v: both definitions solved for the noise. No division, so abar may be 0 or 1."""
+    return abar ** 0.5 * v + (1 - abar) ** 0.5 * x_t
+
+
+def noise_from_target(x_t, prediction, abar, target):
+    """The noise that a prediction of `target` ('noise', 'data' or 'velocity') stands for. Linear in the prediction and with weights that
+    guidance keeps: a guided prediction gives the guided noise."""
+    if target == 'data':
+        return noise_from_data(x_t, prediction, abar)
+    return noise_from_velocity(x_t, prediction, abar) if target == 'velocity' else prediction

@@ -10,8 +10,9 @@ def betas(config):
     """beta_t for t = 0..T-1.
 
     Args:
-        config: ImageDiffusionConfig or TextDiffusionConfig. `linear` is Stable Diffusion's, linear in sqrt(beta);
-            `cosine` is Nichol & Dhariwal's, clipped at 0.999.
+        config: ImageDiffusionConfig or TextDiffusionConfig. `linear` is Stable Diffusion's, linear in sqrt(beta) (diffusers calls it
+            scaled_linear); `linear_beta` is Ho et al.'s, linear in beta (diffusers' linear); `cosine` is Nichol & Dhariwal's, clipped
+            at 0.999 (diffusers' squaredcos_cap_v2).
 
     Returns:
         (T,) float64.
@@ -19,10 +20,12 @@ def betas(config):
     steps = config.num_train_timesteps
     if config.schedule == 'linear':
         return np.linspace(config.beta_start ** 0.5, config.beta_end ** 0.5, steps, dtype=np.float64) ** 2
+    if config.schedule == 'linear_beta':
+        return np.linspace(config.beta_start, config.beta_end, steps, dtype=np.float64)
     if config.schedule == 'cosine':
         f = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
         return np.array([min(1 - f[i + 1] / f[i], 0.999) for i in range(steps)], np.float64)
-    raise ConfigError(f'schedule: {config.schedule!r} is neither linear nor cosine')
+    raise ConfigError(f'schedule: {config.schedule!r} is none of linear, linear_beta and cosine')
 
 
 def alphas_cumprod(config):
@@ -36,7 +39,9 @@ def sampling_timesteps(steps, num_train_timesteps, last=None):
     Args:
         steps: 1..num_train_timesteps.
         last: `None` gives diffusers' "leading" spacing with an offset of 1, as Stable Diffusion samples images
-            (50 steps: 981, 961, ..., 1). An int gives even spacing from `last` down to 0, both included, used for the
+            (50 steps: 981, 961, ..., 1); where `steps` does not divide num_train_timesteps the distances differ by one, so that the
+            first timestep is within one distance of the end (400 steps: 998, 996, 993, ...), and as many steps as there are
+            timesteps are all of them (999, 998, ..., 0). An int gives even spacing from `last` down to 0, both included, used for the
             text query, whose first step has to start from pure noise.
 
     Raises:
@@ -45,7 +50,7 @@ def sampling_timesteps(steps, num_train_timesteps, last=None):
     if not 1 <= steps <= num_train_timesteps:
         raise ConfigError(f'steps: {steps} is not in 1..{num_train_timesteps}')
     if last is None:
-        return np.arange(steps)[::-1] * (num_train_timesteps // steps) + 1
+        return np.arange(steps)[::-1] * num_train_timesteps // steps + (steps < num_train_timesteps)
     if steps == 1:
         return np.array([last])
     return np.round(np.linspace(last, 0, steps)).astype(np.int64)

@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor, nn, ops
 import mindspore.common.dtype as mstype
 
 from diffdis_ms.diffusion.losses import alignment_loss, autoencoder_loss, image_generation_loss, total_loss
-from diffdis_ms.diffusion.process import q_sample
+from diffdis_ms.diffusion.process import q_sample, velocity
 from diffdis_ms.diffusion.schedule import alphas_cumprod
 from diffdis_ms.train.distributed import Gather, World
 
@@ -98,9 +98,12 @@ class DiffDisObjective(Objective):
     def generation(self, z, c, t_z, noise, drop_caption):
         """Eq. 4, with e masked and captions dropped for classifier-free guidance."""
         c = ops.where(drop_caption.reshape(-1, 1, 1), self.empty_context.astype(c.dtype), c)
-        z_t = q_sample(z, noise, self.abar_z[t_z].reshape(-1, 1, 1, 1))
+        abar = self.abar_z[t_z].reshape(-1, 1, 1, 1)
+        z_t = q_sample(z, noise, abar)
         prediction = self.unet(z_t.astype(z.dtype), t_z, c)
-        return image_generation_loss(prediction, noise if self.image_target == 'noise' else z)
+        if self.image_target == 'noise':
+            return image_generation_loss(prediction, noise)
+        return image_generation_loss(prediction, z if self.image_target == 'data' else velocity(z, noise, abar))
 
     def query(self, z, e, t_e, noise, drop_image):
         """e0_hat (B, D), of any length: Eq. 5, with c masked and images dropped for classifier-free guidance."""
