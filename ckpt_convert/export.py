@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffdis_ms.config import to_yaml
+from diffdis_ms.config import ImageDiffusionConfig, to_yaml
 from diffdis_ms.files import write_directory, write_flushed, write_weights
 from diffdis_ms.model_dir import read_config
 from diffdis_ms.models.names import is_new_parameter
@@ -19,6 +19,7 @@ from ckpt_convert import name_map
 from ckpt_convert.convert import check_destination
 from ckpt_convert.plan import NETWORKS, PROJECTION
 from ckpt_convert.reader import open_checkpoint
+from ckpt_convert.sd_configs import SCHEDULES, TARGETS
 from ckpt_convert.source import SIDECAR
 from ckpt_convert.tensors import CheckpointError
 
@@ -57,6 +58,9 @@ def export(src, dst, layout, overwrite=False):
         if not (src / f'{stem}.safetensors').is_file():
             raise CheckpointError(f'{src} holds no {stem}.safetensors: only models with unet, vae and text encoder can be exported')
         tensors[stem] = open_checkpoint(src / f'{stem}.safetensors').tensors
+    if layout == 'ldm' and config.image_diffusion != ImageDiffusionConfig():
+        raise CheckpointError(f'{src}: image_diffusion is not Stable Diffusion v1\'s (noise as target and its schedule), and CompVis\' files have no '
+                              'place to say so: export to --format diffusers')
     total = sum(t.nbytes for network in tensors.values() for t in network.values())
     with tqdm(total=total, unit='B', unit_scale=True, desc='exporting', disable=None) as bar:
         ours, theirs = _split(tensors, config, layout, bar)
@@ -105,7 +109,7 @@ def _fill_diffusers(folder, theirs, config):
     _json(folder / 'scheduler' / 'scheduler_config.json', _scheduler(config))
     _json(folder / 'model_index.json', {
         '_class_name': 'StableDiffusionPipeline', '_diffusers_version': DIFFUSERS, 'requires_safety_checker': False,
-        'scheduler': ['diffusers', 'PNDMScheduler'], 'unet': ['diffusers', 'UNet2DConditionModel'], 'vae': ['diffusers', 'AutoencoderKL'],
+        'scheduler': ['diffusers', _scheduler(config)['_class_name']], 'unet': ['diffusers', 'UNet2DConditionModel'], 'vae': ['diffusers', 'AutoencoderKL'],
         'text_encoder': ['transformers', 'CLIPTextModel'], 'tokenizer': ['transformers', 'CLIPTokenizer'],
         'safety_checker': [None, None], 'feature_extractor': [None, None]})
 
@@ -148,10 +152,13 @@ def _text_encoder(config):
 
 def _scheduler(config):
     diffusion = config.image_diffusion
-    return {'_class_name': 'PNDMScheduler', '_diffusers_version': DIFFUSERS, 'num_train_timesteps': diffusion.num_train_timesteps,
+    schedule, target = (next(theirs for theirs, ours in table.items() if ours == value)
+                        for table, value in ((SCHEDULES, diffusion.schedule), (TARGETS, diffusion.target)))
+    # diffusers' PNDM knows no data as target
+    sampler = {'_class_name': 'PNDMScheduler', 'skip_prk_steps': True} if target != 'sample' else {'_class_name': 'DDIMScheduler', 'clip_sample': False}
+    return {**sampler, '_diffusers_version': DIFFUSERS, 'num_train_timesteps': diffusion.num_train_timesteps,
             'beta_start': diffusion.beta_start, 'beta_end': diffusion.beta_end,
-            'beta_schedule': 'scaled_linear' if diffusion.schedule == 'linear' else 'squaredcos_cap_v2',
-            'prediction_type': 'epsilon' if diffusion.target == 'noise' else 'sample', 'skip_prk_steps': True, 'set_alpha_to_one': False, 'steps_offset': 1}
+            'beta_schedule': schedule, 'prediction_type': target, 'set_alpha_to_one': False, 'steps_offset': 1, 'timestep_spacing': 'leading'}
 
 
 CONFIGS = {'unet': _unet, 'vae': _vae, 'text_encoder': _text_encoder}

@@ -5,22 +5,17 @@ and otherwise is what the field's models have; `--set key=value` overrides it.
 """
 from diffdis_ms.config import AutoencoderConfig, ImageEncoderConfig, TextEncoderConfig, UNetConfig
 
+from ckpt_convert.sd_configs import check_sizes, check_unet, check_vae, same_for_all
 from ckpt_convert.tensors import CheckpointError
 
 CLIP_HEAD = 64                                   # width of a head in all of OpenAI's CLIP models
 MAX_TOKENS = 4096                                # longest text or grid that is believed
-SD1_ONLY = {'use_linear_projection': (False,), 'class_embed_type': (None,), 'addition_embed_type': (None,), 'only_cross_attention': (False,),
-            'dual_cross_attention': (False,), 'num_class_embeds': (None,), 'encoder_hid_dim': (None,), 'act_fn': ('silu', 'swish'),
-            'flip_sin_to_cos': (True,), 'freq_shift': (0,), 'resnet_time_scale_shift': ('default',), 'conv_in_kernel': (3,),
-            'conv_out_kernel': (3,), 'time_embedding_type': ('positional',), 'center_input_sample': (False,)}
 
 
 def unet_config(shapes, json=None):
     """UNetConfig of {name: shape} in CompVis' or diffusers' names."""
     json = json or {}
-    for key, allowed in SD1_ONLY.items():
-        if json.get(key, allowed[0]) not in allowed:
-            raise CheckpointError(f'unet/config.json: {key} = {json[key]!r}: this is not a UNet of Stable Diffusion v1')
+    check_unet(json)
     if 'input_blocks.0.0.weight' in shapes:
         levels, conv_in, conv_out = _levels_ldm(shapes), 'input_blocks.0.0.weight', 'out.2.weight'
     else:
@@ -29,13 +24,21 @@ def unet_config(shapes, json=None):
     depths = {depth for level in levels for _, depth in level if depth}
     if len(layers) != 1 or len(depths) > 1:
         raise CheckpointError('the UNet has another number of blocks on each level: this is not a UNet of Stable Diffusion v1')
-    heads = json.get('num_attention_heads') or json.get('attention_head_dim', 8)      # diffusers' attention_head_dim is their number
-    if not isinstance(heads, int):
+    heads = same_for_all(json.get('num_attention_heads') or json.get('attention_head_dim', 8))    # attention_head_dim is their number
+    if type(heads) is not int:
         raise CheckpointError(f'unet/config.json: attention_head_dim = {heads!r}: this is not a UNet of Stable Diffusion v1')
-    return UNetConfig(in_channels=_shape(shapes, conv_in, 4)[1], out_channels=_shape(shapes, conv_out, 4)[0],
+    unet = UNetConfig(in_channels=_shape(shapes, conv_in, 4)[1], out_channels=_shape(shapes, conv_out, 4)[0],
                       block_out_channels=[level[0][0] for level in levels], attention_levels=[bool(level[0][1]) for level in levels],
                       layers_per_block=layers.pop(), transformer_layers_per_block=depths.pop() if depths else 1,
                       num_attention_heads=heads, norm_num_groups=_number(json, 'norm_num_groups', 32))
+    kinds = ['CrossAttn' if attends else '' for attends in unet.attention_levels]
+    context = next((shape[-1] for name, shape in shapes.items() if name.endswith('attn2.to_k.weight')), None)
+    check_sizes(json, 'unet/config.json', {
+        'in_channels': unet.in_channels, 'out_channels': unet.out_channels, 'block_out_channels': unet.block_out_channels,
+        'layers_per_block': unet.layers_per_block, 'transformer_layers_per_block': unet.transformer_layers_per_block,
+        'down_block_types': [f'{kind}DownBlock2D' for kind in kinds], 'up_block_types': [f'{kind}UpBlock2D' for kind in reversed(kinds)],
+        **({} if context is None else {'cross_attention_dim': context})})
+    return unet
 
 
 def _levels_ldm(shapes):
@@ -72,15 +75,23 @@ def _checked(levels):
 def vae_config(shapes, json=None):
     """AutoencoderConfig of {name: shape} in CompVis' or diffusers' names."""
     json = json or {}
+    check_vae(json)
     block = 'encoder.down.{}.block.{}.conv1.weight' if 'encoder.down.0.block.0.conv1.weight' in shapes else 'encoder.down_blocks.{}.resnets.{}.conv1.weight'
     levels = _count(shapes, block.format('{}', 0))
     if not levels:
         raise CheckpointError('the file holds no autoencoder (no encoder.down... tensors)')
-    return AutoencoderConfig(
+    vae = AutoencoderConfig(
         in_channels=_shape(shapes, 'encoder.conv_in.weight', 4)[1], latent_channels=_shape(shapes, 'post_quant_conv.weight', 4)[0],
         block_out_channels=[_shape(shapes, block.format(i, 0), 4)[0] for i in range(levels)],
         layers_per_block=_count(shapes, block.format(0, '{}')), norm_num_groups=_number(json, 'norm_num_groups', 32),
         scaling_factor=float(_number(json, 'scaling_factor', 0.18215)))
+    if not 0 < vae.scaling_factor < float('inf'):
+        raise CheckpointError(f'vae/config.json: scaling_factor = {vae.scaling_factor} is not above 0')
+    check_sizes(json, 'vae/config.json', {
+        'in_channels': vae.in_channels, 'out_channels': vae.in_channels, 'latent_channels': vae.latent_channels,
+        'block_out_channels': vae.block_out_channels, 'layers_per_block': vae.layers_per_block,
+        'down_block_types': ['DownEncoderBlock2D'] * levels, 'up_block_types': ['UpDecoderBlock2D'] * levels})
+    return vae
 
 
 def text_config(shapes, json=None):

@@ -1,5 +1,4 @@
 """What a conversion does, tensor by tensor."""
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional
@@ -10,8 +9,9 @@ from diffdis_ms.config import ConfigError, ModelConfig, load
 from diffdis_ms.diffusion.schedule import alphas_cumprod
 from diffdis_ms.models.names import copied_from, is_new_parameter
 from diffdis_ms.models.init import fresh
+from diffdis_ms.text_files import read_json
 
-from ckpt_convert import infer, name_map
+from ckpt_convert import infer, name_map, sd_configs
 from ckpt_convert.source import constant
 from ckpt_convert.tensors import CheckpointError, LazyTensor, short
 
@@ -96,9 +96,11 @@ def make_plan(source, text_source=None, overrides=(), dtype=None, seed=0):
     if source.kind == 'sd':
         _check_schedule(source, config)
     for stem in NETWORKS[source.kind]:
-        part = source.parts.get(stem)
-        if part is None:
-            raise CheckpointError(f'{source.path} holds no {stem.replace("_", " ")}')
+        if stem not in source.parts:
+            hint = ' under a known name: give CLIP ViT-L/14 with --text-encoder' if (stem, source.kind) == ('text_encoder', 'sd') else ''
+            raise CheckpointError(f'{source.path} holds no {stem.replace("_", " ")}{hint}')
+    for stem in NETWORKS[source.kind]:
+        part = source.parts[stem]
         shapes = parameter_shapes(stem, config)
         plan.networks[stem] = _match(stem, part, _table(stem, part, config), shapes, source, plan, dtype, seed)
     if source.kind == 'sd':
@@ -109,6 +111,9 @@ def make_plan(source, text_source=None, overrides=(), dtype=None, seed=0):
 def model_config(source, text_source=None, overrides=()):
     """ModelConfig of a source: that of an export of ours, or sizes read off the shapes; overrides come last."""
     base = load(source.config, schema=ModelConfig) if source.config else ModelConfig()
+    if source.kind == 'sd':
+        _complete(source, text_source)
+        _read_pipeline(source, base)
     if not source.config:
         shapes = {stem: {name: t.shape for name, t in part.tensors.items()} for stem, part in source.parts.items()}
         json = {stem: part.json for stem, part in source.parts.items()}
@@ -120,7 +125,7 @@ def model_config(source, text_source=None, overrides=()):
             part = text_source.parts['text_encoder']
             theirs = infer.text_config({name: t.shape for name, t in part.tensors.items()}, part.json)
             base.text_encoder.projection_dim = theirs.projection_dim
-            if not json['text_encoder']:         # a CompVis file has no config.json; the same tower there has
+            if not json.get('text_encoder'):     # a CompVis file has no config.json; the same tower there has
                 base.text_encoder.num_attention_heads, base.text_encoder.hidden_act = theirs.num_attention_heads, theirs.hidden_act
         if 'image_encoder' not in shapes:
             base.image_encoder.projection_dim = base.text_encoder.projection_dim
@@ -128,6 +133,37 @@ def model_config(source, text_source=None, overrides=()):
         if source.kind == 'clip' and constant(source, 'logit_scale') is not None:
             base.logit_scale = float(min(np.exp(constant(source, 'logit_scale')), base.max_logit_scale))
     return load(None, [*flat(base), *overrides], ModelConfig)
+
+
+def _complete(source, text_source):
+    """Refuse what is no Stable Diffusion v1; where it has no text encoder, take that of --text-encoder, if its width is what the UNet reads."""
+    sd_configs.refuse_other_models(source)
+    if 'text_encoder' not in source.parts and text_source is not None and 'text_encoder' in text_source.parts:
+        source.parts['text_encoder'] = text_source.parts['text_encoder']
+    reads, writes = (width(source.parts[stem]) if stem in source.parts else None for stem, width in
+                     (('unet', sd_configs.context_width), ('text_encoder', sd_configs.text_width)))
+    if reads is not None and writes is not None and reads != writes:
+        raise CheckpointError(f'{source.path}: the UNet reads texts of width {reads}, the text encoder\'s are {writes} wide: they do not belong together')
+
+
+def _read_pipeline(source, base):
+    """What model_index.json and scheduler_config.json say, into a ModelConfig; that of an export of ours must say the same."""
+    index, scheduler = source.json.get('model_index'), source.json.get('scheduler')
+    if index:
+        sd_configs.check_index(index)
+    for stem, infer_config in (('unet', infer.unet_config), ('vae', infer.vae_config)) if source.config is not None else ():
+        part = source.parts.get(stem)
+        if part is not None and part.json and infer_config({name: t.shape for name, t in part.tensors.items()}, part.json) != getattr(base, stem):
+            raise CheckpointError(f'{source.path}/{stem}/config.json says another thing than {stem} in {source.config}')
+    if not scheduler:
+        return
+    diffusion = sd_configs.image_diffusion(scheduler, sd_configs.scheduler_class(index))
+    if source.config is None:
+        base.image_diffusion = diffusion
+        if diffusion.num_train_timesteps != ModelConfig().image_diffusion.num_train_timesteps:
+            base.dual_stream.image_condition_timestep = diffusion.num_train_timesteps        # behind the last one, as before
+    elif diffusion.target != base.image_diffusion.target or not np.array_equal(alphas_cumprod(diffusion), alphas_cumprod(base.image_diffusion)):
+        raise CheckpointError(f'{source.path}/scheduler/scheduler_config.json says another thing than image_diffusion in {source.config}')
 
 
 def flat(node, prefix=''):
@@ -146,7 +182,7 @@ def parameter_shapes(stem, config):
     """
     if config is not None and stem in ('unet', 'vae', 'text_encoder') and all(
             getattr(config, part) == getattr(ModelConfig(), part) for part in ('unet', 'dual_stream', 'alignment', 'vae', 'text_encoder')):
-        return {name: tuple(shape) for name, shape in json.loads(TABLE.read_text(encoding='utf-8'))[stem].items()}
+        return {name: tuple(shape) for name, shape in read_json(TABLE)[stem].items()}
     return shapes_of_network(stem, config)
 
 
@@ -181,6 +217,7 @@ def _match(stem, part, table, shapes, source, plan, dtype, seed):
     ours_only = source.parts.get('diffdis')
     for name, shape in shapes.items():
         if name == PROJECTION and stem == 'text_encoder' and source.kind == 'sd':
+            used.add(name_map.place(name, shape, table).name)
             result[name] = None                  # keeps its row; filled in by _project
             continue
         if stem == 'unet' and is_new_parameter(name):
@@ -197,7 +234,7 @@ def _match(stem, part, table, shapes, source, plan, dtype, seed):
             result[name] = _converted(name, shape, tensor, there, label, dtype)
     if ours_only and stem == 'unet':
         plan.unmapped += [ours_only.where + n for n in ours_only.tensors if n != f'text_encoder.{PROJECTION}' and n.partition('.')[2] not in shapes]
-    plan.unmapped += [part.where + n for n in part.tensors if n not in used and not (n == PROJECTION and source.kind == 'sd')]
+    plan.unmapped += [part.where + n for n in part.tensors if n not in used]
     return result
 
 

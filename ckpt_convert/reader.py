@@ -1,8 +1,10 @@
 """Any checkpoint file to {name: LazyTensor}: nothing from the file is imported, called or written."""
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List
+
+from diffdis_ms.text_files import decode, parse_json
 
 from ckpt_convert.safetensors_file import read_safetensors
 from ckpt_convert.tensors import CheckpointError, LazyTensor, MappedFile, short
@@ -13,6 +15,7 @@ WRAPPERS = ('state_dict', 'model_state_dict', 'model')       # keys below which 
 MAX_DEPTH = 64                                   # of modules in modules
 MAX_NAMES = 1_000_000                            # things looked at; a long name counts for several
 MAX_INDEX = 8 << 20                              # bytes of an index.json
+INDEX = re.compile(r'.*\.index(\.[\w-]+)?\.json$')   # also of a variant: .index.fp16.json
 HINTS = ((b'<', 'an HTML or XML page: the download went wrong'), (b'version https://git-lfs', 'a Git LFS pointer: run `git lfs pull`'),
          (b'\x1f\x8b', 'gzip-compressed: unpack it first'), (b'BZh', 'bzip2-compressed: unpack it first'), (b'\xfd7zXZ', 'xz-compressed: unpack it first'),
          (b'7z\xbc\xaf', 'a 7z archive: unpack it first'), (b'\x80', 'a pickle, but not one of torch.save'), (b'\x89HDF', 'an HDF5 file'))
@@ -36,7 +39,7 @@ def open_checkpoint(path):
     """Read the names and places of all tensors of a file.
 
     Args:
-        path: .ckpt, .pt, .pth, .bin (zip archive, TorchScript or the format before torch 1.6), .safetensors, or .index.json.
+        path: .ckpt, .pt, .pth, .bin (zip archive, TorchScript or the format before torch 1.6), .safetensors, .index.json or .index.fp16.json.
 
     Returns:
         Checkpoint; no tensor has been read yet.
@@ -45,7 +48,7 @@ def open_checkpoint(path):
         CheckpointError: missing, damaged, hostile, or none of these formats.
     """
     path = Path(path)
-    if path.name.endswith('.index.json'):
+    if INDEX.match(path.name):
         return _open_index(path)
     file = MappedFile(path)
     start = file.read(0, min(64, file.size))
@@ -68,14 +71,13 @@ def _open_index(path):
     if file.size > MAX_INDEX:
         raise CheckpointError(f'{path} is too large for an index')
     try:
-        weight_map = json.loads(file.read(0, file.size).decode('utf-8'))['weight_map']
-        sound = isinstance(weight_map, dict) and weight_map and all(isinstance(name, str) for name in weight_map.values())
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise CheckpointError(f'{path} cannot be read as an index of shards ({short(str(e))})') from None
-    if not sound:
+        weight_map = parse_json(decode(file.read(0, file.size), path, CheckpointError), path, dict, CheckpointError).get('weight_map')
+    except CheckpointError as e:
+        raise CheckpointError(f'{e}; an index of shards was expected') from None
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f'{path}: weight_map is no mapping of tensors to files')
     for name in set(weight_map.values()):
-        if name != Path(name).name or '\\' in name or len(name) > 255 or not name.isprintable() or name.endswith('.index.json'):
+        if name != Path(name).name or '\\' in name or len(name) > 255 or not name.isprintable() or INDEX.match(name):
             raise CheckpointError(f'{path} names {short(name)}, which is not a file beside it')
     tensors, paths, kind = {}, [path], None
     for name in sorted(set(weight_map.values())):

@@ -1,30 +1,34 @@
 """What a path holds: which networks, in which layout, and which tensors belong to none."""
-import json
 import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional
 
+from diffdis_ms.text_files import read_json
+
 from ckpt_convert.reader import open_checkpoint
+from ckpt_convert.sd_configs import check_index
 from ckpt_convert.tensors import CheckpointError, LazyTensor, short
 
 MAX_JSON = 1 << 20                               # bytes of a config.json
 SIDECAR = 'diffdis'                              # folder of an export with what other tools have no place for
 BPE = 'bpe_simple_vocab_16e6.txt.gz'             # OpenAI's vocabulary
 TOKENIZER_FILES = ('vocab.json', 'merges.txt', 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
-WEIGHTS = ('{}.safetensors', '{}.safetensors.index.json', '{}.bin', '{}.bin.index.json', '{}.fp16.safetensors', '{}.fp16.bin')
+WEIGHTS = ('{}.safetensors', '{}.safetensors.index.json', '{}.bin', '{}.bin.index.json')
+VARIANTS = ('fp32', 'fp16', 'bf16')              # the same weights in other precisions, the best first; any other is other weights
 STEMS = ('diffusion_pytorch_model', 'model', 'pytorch_model', 'open_clip_model', 'open_clip_pytorch_model')
 
 SCHEDULE = 'noise schedule, computed from the config'
 CONSTANT = 'a constant of the network'
 COUNTER = 'counter of batch normalisation'
+FLAT = r'(embeddings\.(token|position)_embedding\.|encoder\.layers\.|final_layer_norm\.)'     # a CLIPTextModel without `text_model.`
 # layout -> (pattern of the tensor's name, network it belongs to or None, what is cut off the name, why it is not converted)
 RULES = {
     'ldm': [(r'model\.diffusion_model\.', 'unet', 'model.diffusion_model.', ''),
             (r'first_stage_model\.loss\.', None, '', 'training loss of the autoencoder'),
             (r'first_stage_model\.', 'vae', 'first_stage_model.', ''),
-            (r'cond_stage_model\.transformer\.text_model\.embeddings\.position_ids$', None, '', CONSTANT),
+            (r'cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids$', None, '', CONSTANT),
             (r'cond_stage_model\.transformer\.', 'text_encoder', 'cond_stage_model.transformer.', ''),
             (r'model_ema\.', None, '', 'EMA of the UNet; --ema converts it'),
             (r'(betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?|posterior_\w+|lvlb_weights|logvar)$', None, '', SCHEDULE),
@@ -34,8 +38,9 @@ RULES = {
                (r'visual\.', 'image_encoder', '', ''),
                (r'(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection$)', 'text_encoder', '', ''),
                (r'logit_scale$', None, '', 'logit scale, kept in the config')],
-    'transformers': [(r'(text|vision)_model\.embeddings\.position_ids$', None, '', CONSTANT),
+    'transformers': [(r'((text|vision)_model\.)?embeddings\.position_ids$', None, '', CONSTANT),
                      (r'(text_model\.|text_projection\.)', 'text_encoder', '', ''),
+                     (FLAT, 'text_encoder', '', ''),
                      (r'(vision_model\.|visual_projection\.)', 'image_encoder', '', ''),
                      (r'logit_scale$', None, '', 'logit scale, kept in the config')],
     'inception': [(r'.*num_batches_tracked$', None, '', COUNTER),
@@ -64,6 +69,7 @@ class Source:
         unused: {name: why it is not converted}. unknown: names that no rule covers.
         paths: all files read. tokenizer: directory or vocabulary that came along, or None. config: of an export of ours, or None.
         constants: tensors that go into the config (logit_scale, scale_factor, alphas_cumprod).
+        json: of a diffusers directory, {'model_index' | 'scheduler': content}. folders: the directory's own, by name.
     """
     path: Path
     kind: str
@@ -76,6 +82,8 @@ class Source:
     tokenizer: Optional[Path] = None
     config: Optional[Path] = None
     constants: Dict[str, LazyTensor] = field(default_factory=dict)
+    json: Dict[str, dict] = field(default_factory=dict)
+    folders: List[str] = field(default_factory=list)
 
 
 def open_source(path, kind='auto', ema=False):
@@ -95,7 +103,7 @@ def open_source(path, kind='auto', ema=False):
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f'{path} does not exist')
-    if path.is_dir() and (path / 'unet').is_dir():
+    if path.is_dir() and ((path / 'unet').is_dir() or (path / 'model_index.json').is_file()):
         source = _open_diffusers(path)
     else:
         source = _open_file(path, ema)
@@ -120,10 +128,15 @@ def _holds_tokenizer(folder):
 
 
 def _open_diffusers(path):
-    source = Source(path, 'sd', 'diffusers', '', {}, {}, [], [])
+    source = Source(path, 'sd', 'diffusers', '', {}, {}, [], [], folders=sorted(p.name for p in path.iterdir() if p.is_dir()))
+    source.json = {'model_index': _json(path / 'model_index.json'), 'scheduler': _json(path / 'scheduler' / 'scheduler_config.json')}
+    if not {'unet', 'vae'} <= set(source.folders):
+        check_index(source.json['model_index'])  # says what it is, where it is something else
     for name in ('unet', 'vae', 'text_encoder'):
         folder = path / name
         if not folder.is_dir():
+            if name == 'text_encoder':           # --text-encoder may stand for it
+                continue
             raise CheckpointError(f'{path} lacks {name}/: expected a diffusers directory of Stable Diffusion v1 with unet/, vae/ and text_encoder/')
         checkpoint = open_checkpoint(_weights_file(folder))
         source.format, source.paths = checkpoint.format, source.paths + checkpoint.paths
@@ -131,6 +144,8 @@ def _open_diffusers(path):
             _sort(checkpoint.tensors, 'transformers', source, f'{name}/', {name: _tower(_json(folder / 'config.json'), 8)})
         else:
             source.parts[name] = Part(checkpoint.tensors, 'diffusers', f'{name}/', _json(folder / 'config.json'))
+    image = source.parts.pop('image_encoder', None)
+    source.unused.update({image.where + name: 'image encoder of CLIP, which Stable Diffusion does not use' for name in (image.tensors if image else ())})
     return source
 
 
@@ -161,7 +176,7 @@ def _layout(tensors):
         return 'inception'
     if {'token_embedding.weight', 'positional_embedding'} <= names:
         return 'openai'
-    return 'transformers' if 'text_model.embeddings.token_embedding.weight' in names else None
+    return 'transformers' if {'text_model.embeddings.token_embedding.weight', 'embeddings.token_embedding.weight'} & names else None
 
 
 def _sort(tensors, layout, source, where, configs):
@@ -175,9 +190,14 @@ def _sort(tensors, layout, source, where, configs):
             if name in ('logit_scale', 'scale_factor', 'alphas_cumprod'):
                 source.constants[name] = tensor
         else:
+            if rule[1] == 'text_encoder' and re.match(FLAT, name[len(rule[2]):]):
+                name = f'{rule[2]}text_model.{name[len(rule[2]):]}'
             part = source.parts.setdefault(rule[1], Part({}, 'transformers' if layout == 'ldm' and rule[1] == 'text_encoder' else layout,
                                                          where + rule[2], configs.get(rule[1], {})))
-            part.tensors[name[len(rule[2]):]] = tensor
+            name = name[len(rule[2]):]
+            if name in part.tensors:
+                raise CheckpointError(f'{source.path} holds two text encoders: {short(name)} with and without text_model.')
+            part.tensors[name] = tensor
 
 
 def _take_ema(tensors, source):
@@ -200,22 +220,33 @@ def _weights_file(folder):
         for pattern in WEIGHTS:
             if (folder / pattern.format(stem)).is_file():
                 return folder / pattern.format(stem)
-    raise CheckpointError(f'{folder} holds no weights under a known name (such as {WEIGHTS[0].format(STEMS[0])}, {WEIGHTS[2].format(STEMS[2])})')
+    return _variant_file(folder)
+
+
+def _variant_file(folder):
+    """The file of the best variant, where no plain one is there: `model.fp16.safetensors`, `model.safetensors.index.fp16.json` ..."""
+    pattern = re.compile(r'(%s)\.(?:(?P<a>[\w-]+)\.(safetensors|bin)|(safetensors|bin)\.index\.(?P<b>[\w-]+)\.json)' % '|'.join(STEMS))
+    found = {}
+    for file in sorted(folder.iterdir()):
+        match = pattern.fullmatch(file.name)
+        variant = match and (match['a'] or match['b'])
+        if variant and not re.search(r'-\d{5}-of-\d{5}$', variant) and file.is_file():
+            found.setdefault(variant, []).append(file)
+    others = [variant for variant in found if variant not in VARIANTS]
+    if len(found) > 1 and others:
+        raise CheckpointError(f'{folder} holds the variants {", ".join(map(short, found))} and no plain file: they may be different weights; '
+                              'keep one of them there')
+    if not found:
+        raise CheckpointError(f'{folder} holds no weights under a known name (such as {WEIGHTS[0].format(STEMS[0])}, {WEIGHTS[2].format(STEMS[2])})')
+    files = found[next((variant for variant in VARIANTS if variant in found), *others)]
+    return min(files, key=lambda file: ('.safetensors' not in file.name, '.index.' in file.name, STEMS.index(file.name.partition('.')[0])))
 
 
 def _json(path):
     """A config.json as dict; {} where there is none."""
     if not path.is_file():
         return {}
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError('too large')
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as e:
-        raise CheckpointError(f'{path} cannot be read ({short(str(e))})') from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f'{path} is no mapping of keys to values')
-    return content
+    return read_json(path, dict, CheckpointError, MAX_JSON)
 
 
 def _clip_configs(folder):
