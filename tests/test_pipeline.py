@@ -6,7 +6,7 @@ from PIL import Image
 
 from diffdis_ms import DiffDisPipeline
 from diffdis_ms.config import ConfigError
-from diffdis_ms.diffusion.process import noise_from_data, q_sample
+from diffdis_ms.diffusion.process import noise_from_data, q_sample, velocity
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
 from tests.helpers import make_tiny_config
 from tests.workspace import draw
@@ -35,6 +35,24 @@ def test_generate_takes_latents_as_array_or_tensor(pipe, sampler):
     latents = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
     from_array, from_tensor = (pipe.generate(['red bar', 'red bar'], steps=2, sampler=sampler, latents=x) for x in (latents, Tensor(latents)))
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(from_array, from_tensor))
+
+
+@pytest.mark.parametrize('target', ['noise', 'data', 'velocity'])
+@pytest.mark.parametrize('sampler', ['pndm', 'ddim', 'dpm++'])
+def test_generate_with_a_perfect_network_of_every_target(pipe, monkeypatch, sampler, target):
+    """The network knows the picture's latent: whatever it predicts, that latent is decoded."""
+    rng = np.random.default_rng(0)
+    z0, start, drawn, abar = rng.standard_normal((1, 4, 8, 8)).astype(np.float32), rng.standard_normal((1, 4, 8, 8)), [], pipe._abar_z
+
+    def perfect(z_t, t, *_):
+        noise = noise_from_data(z_t.asnumpy(), z0, abar[t.asnumpy()[0]])
+        return Tensor({'noise': noise, 'data': z0, 'velocity': velocity(z0, noise, abar[t.asnumpy()[0]])}[target].astype(np.float32))
+
+    monkeypatch.setattr(pipe.config.image_diffusion, 'target', target)
+    monkeypatch.setattr(pipe, '_guided_noise', perfect)
+    monkeypatch.setattr(pipe, 'decode_latents', lambda z: drawn.append(z.asnumpy()) or np.zeros((1, 3, 32, 32), np.float32))
+    pipe.generate(['red bar'], steps=20, sampler=sampler, latents=start)
+    np.testing.assert_allclose(drawn[0], z0, atol=0.1)
 
 
 def test_embed_images_is_algorithm_3(pipe):

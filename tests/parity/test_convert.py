@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import PNDMScheduler, StableDiffusionPipeline
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from mindspore import Tensor
 from safetensors.numpy import load_file
@@ -21,7 +21,9 @@ from ckpt_convert.source import BPE
 from ckpt_convert.tensors import CheckpointError
 from ckpt_convert.verify import verify
 from diffdis_ms import DiffDisPipeline
+from diffdis_ms.config import ImageDiffusionConfig
 from diffdis_ms.data.tokenizer import Tokenizer
+from diffdis_ms.diffusion.schedule import alphas_cumprod
 from diffdis_ms.model_dir import load_weights, read_config
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.inception import InceptionV3
@@ -78,6 +80,8 @@ def write(models, folder, layout, tokenizer):
     path = folder / 'sd.ckpt'
     if layout.startswith('diffusers'):
         options = {'diffusers': {}, 'diffusers bin': {'safe_serialization': False}, 'diffusers sharded': {'max_shard_size': '2MB'},
+                   'diffusers sharded fp16': {'max_shard_size': '2MB', 'variant': 'fp16'},
+                   'diffusers sharded fp16 bin': {'max_shard_size': '2MB', 'variant': 'fp16', 'safe_serialization': False},
                    'diffusers sharded bin': {'max_shard_size': '2MB', 'safe_serialization': False}, 'diffusers fp16 variant': {'variant': 'fp16'}}
         if layout == 'diffusers, old names':
             models.save_old_diffusers(folder / 'sd', tokenizer)
@@ -95,7 +99,8 @@ def write(models, folder, layout, tokenizer):
 
 
 @pytest.mark.parametrize('layout', ['no wrapper', 'no extras', 'ema', 'legacy', 'half', 'safetensors', 'diffusers', 'diffusers bin', 'diffusers sharded',
-                                    'diffusers sharded bin', 'diffusers fp16 variant', 'diffusers, old names'])
+                                    'diffusers sharded bin', 'diffusers sharded fp16', 'diffusers sharded fp16 bin', 'diffusers fp16 variant',
+                                    'diffusers, old names'])
 def test_every_layout_of_stable_diffusion(torch_side, converted, tmp_path, layout):
     folder, models = torch_side
     src, out = write(models, tmp_path, layout, folder / 'tokenizer'), tmp_path / 'model'
@@ -103,6 +108,23 @@ def test_every_layout_of_stable_diffusion(torch_side, converted, tmp_path, layou
     assert_same(weights(out), weights(converted), 2e-3 if layout == 'half' else 0.0)
     checked = verify(src, out)
     assert checked['tensors'] == done['tensors'] and checked['unused'] == len(done['unused']) and checked['initialized'] > 50
+
+
+@pytest.mark.parametrize('settings, expected', [
+    ({'prediction_type': 'v_prediction'}, {'target': 'velocity'}), ({'beta_schedule': 'linear', 'beta_start': 0.0001, 'beta_end': 0.02},
+                                                                    {'schedule': 'linear_beta', 'beta_start': 0.0001, 'beta_end': 0.02})])
+def test_settings_of_a_scheduler_come_along_and_go_back(torch_side, tmp_path, settings, expected):
+    """Written by diffusers, imported, exported, read by diffusers."""
+    folder, models = torch_side
+    models.save_diffusers(tmp_path / 'sd', folder / 'tokenizer')
+    scheduler = PNDMScheduler.from_pretrained(tmp_path / 'sd/scheduler')
+    PNDMScheduler.from_config({**scheduler.config, **settings}).save_pretrained(tmp_path / 'sd/scheduler')
+    convert(tmp_path / 'sd', tmp_path / 'out', text_encoder=folder / 'clip', overrides=SET)
+    assert read_config(tmp_path / 'out').image_diffusion == ImageDiffusionConfig(**expected)
+    export(tmp_path / 'out', tmp_path / 'again', 'diffusers')
+    again = StableDiffusionPipeline.from_pretrained(tmp_path / 'again').scheduler
+    assert again.config.prediction_type == settings.get('prediction_type', 'epsilon')
+    np.testing.assert_allclose(again.alphas_cumprod, alphas_cumprod(ImageDiffusionConfig(**expected)), rtol=1e-4)
 
 
 def test_outputs_are_those_of_the_torch_side(torch_side, converted):

@@ -8,7 +8,7 @@ from mindspore import Tensor, nn
 
 from diffdis_ms.config import ImageDiffusionConfig, TextDiffusionConfig
 from diffdis_ms.diffusion.losses import alignment_loss
-from diffdis_ms.diffusion.process import q_sample
+from diffdis_ms.diffusion.process import noise_from_target, q_sample, velocity
 from diffdis_ms.diffusion.samplers import SAMPLERS
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
 
@@ -41,6 +41,33 @@ def test_sampler_equals_diffusers(name, steps):
     error = np.linalg.norm(ours - z.numpy()) / np.linalg.norm(z.numpy())
     print(f'{name}, {steps} steps: relative error {error:.1e}')
     assert error <= 1e-5
+
+
+@pytest.mark.parametrize('name, betas, prediction_type, ours', [
+    ('pndm', {}, 'v_prediction', {'target': 'velocity'}), ('ddim', {}, 'sample', {'target': 'data'}), ('dpm++', {}, 'v_prediction', {'target': 'velocity'}),
+    ('ddim', {'beta_schedule': 'linear', 'beta_start': 0.0001, 'beta_end': 0.02}, 'epsilon',
+     {'schedule': 'linear_beta', 'beta_start': 0.0001, 'beta_end': 0.02}),
+    ('pndm', {'beta_schedule': 'squaredcos_cap_v2'}, 'v_prediction', {'target': 'velocity', 'schedule': 'cosine'})])
+def test_targets_and_schedules_equal_diffusers(name, betas, prediction_type, ours):
+    """And the velocity that training asks for is diffusers' get_velocity."""
+    start = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
+    settings = {key: value for key, value in SCHEDULERS[name]().config.items() if not key.startswith('_')}       # _use_default_values undoes the rest
+    scheduler = type(SCHEDULERS[name]())(**{**settings, **betas, 'prediction_type': prediction_type})
+    scheduler.set_timesteps(20)
+    z = torch.tensor(start)
+    for t in scheduler.timesteps:
+        z = scheduler.step(predict(z, float(t)), t, z).prev_sample
+    config = ImageDiffusionConfig(**ours)
+    abar = alphas_cumprod(config)
+    timesteps = scheduler.timesteps.numpy() if name == 'dpm++' else sampling_timesteps(20, 1000)
+    found = SAMPLERS[name](lambda z, t: noise_from_target(z, predict(z, t), float(abar[t]), config.target), start, timesteps, abar)
+    error = np.linalg.norm(found - z.numpy()) / np.linalg.norm(z.numpy())
+    print(f'{name}, {prediction_type}: relative error {error:.1e}')
+    assert error <= 1e-4
+    ddim = DDIMScheduler(**{**BETAS, **betas})
+    x0, noise, t = torch.tensor(start), torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
+    expected = velocity(x0.numpy(), noise.numpy(), abar[t.numpy()].reshape(-1, 1, 1, 1))
+    np.testing.assert_allclose(ddim.get_velocity(x0, noise, t).numpy(), expected, atol=1e-5)
 
 
 class GammaProcess(nn.Cell):

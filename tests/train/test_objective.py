@@ -1,16 +1,31 @@
 """Algorithm 1: what is masked, dropped and drawn."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from mindspore import Tensor
 
 from diffdis_ms.diffusion.schedule import alphas_cumprod
-from diffdis_ms.train.objective import draw_diffdis
+from diffdis_ms.train.objective import DiffDisObjective, draw_diffdis
 from tests.helpers import make_objective, tiny_run
 
 
 def run(cell, inputs, **changed):
     names = ('z', 'c', 'e', 'ids', 't_z', 'noise_z', 'drop_caption', 't_e', 'noise_e', 'drop_image')
     return [float(x) for x in cell(*(changed.get(name, value) for name, value in zip(names, inputs)))]
+
+
+@pytest.mark.parametrize('target', ['noise', 'data', 'velocity'])
+def test_image_target(target):
+    """A network that predicts zero: the loss is the target's mean square."""
+    rng, abar = np.random.default_rng(0), np.array([0.9, 0.3], np.float32)
+    z, noise = rng.standard_normal((2, 2, 4, 4, 4), dtype=np.float32)
+    a = abar.reshape(-1, 1, 1, 1)
+    expected = {'noise': noise, 'data': z, 'velocity': np.sqrt(a) * noise - np.sqrt(1 - a) * z}[target]
+    cell = SimpleNamespace(empty_context=Tensor(np.zeros((1, 3, 2), np.float32)), abar_z=Tensor(abar), image_target=target, unet=lambda z_t, t, c: z_t * 0)
+    loss = DiffDisObjective.generation(cell, Tensor(z), Tensor(np.zeros((2, 3, 2), np.float32)), Tensor(np.array([0, 1], np.int32)), Tensor(noise),
+                                       Tensor(np.zeros(2, bool)))
+    assert np.isclose(float(loss), (expected ** 2).mean(), rtol=1e-5)
 
 
 def test_joint_loss_is_built_from_the_two_networks():
