@@ -55,7 +55,7 @@ def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, em
 
             def manifest():
                 return {'converted_from': {'layout': source.layout, 'format': source.format, 'ema': ema,
-                                           'text_encoder': os.path.abspath(text_encoder) if text_encoder else None,
+                                           'text_encoder': os.path.abspath(text_encoder) if text_encoder else None, 'overrides': list(overrides),
                                            'sources': [{'path': os.path.abspath(p), 'sha256': h} for p, h in zip(paths, hashes)]},
                         'initialized': {'seed': seed, 'parameters': plan.initialized}, 'unused': plan.unused}
 

@@ -158,7 +158,7 @@ def make_clip(text, image):
         text_config=_clip_text(text),
         vision_config={'image_size': image.image_size, 'patch_size': image.patch_size, 'hidden_size': image.hidden_size,
                        'intermediate_size': image.intermediate_size, 'num_hidden_layers': image.num_hidden_layers,
-                       'num_attention_heads': image.num_attention_heads, 'hidden_act': image.hidden_act,
+                       'num_attention_heads': image.num_attention_heads, 'hidden_act': image.hidden_act, 'layer_norm_eps': image.layer_norm_eps,
                        'projection_dim': image.projection_dim},
         projection_dim=text.projection_dim))
 
@@ -167,4 +167,5 @@ def _clip_text(text):
     """OpenAI's configs name 2 as the end of text: the pooled token is then the largest id."""
     return {'vocab_size': text.vocab_size, 'max_position_embeddings': text.max_position_embeddings, 'hidden_size': text.hidden_size,
             'intermediate_size': text.intermediate_size, 'num_hidden_layers': text.num_hidden_layers,
-            'num_attention_heads': text.num_attention_heads, 'hidden_act': text.hidden_act, 'eos_token_id': 2, 'projection_dim': text.projection_dim}
+            'num_attention_heads': text.num_attention_heads, 'hidden_act': text.hidden_act, 'layer_norm_eps': text.layer_norm_eps, 'eos_token_id': 2,
+            'projection_dim': text.projection_dim}
