@@ -9,13 +9,13 @@ from diffdis_ms.config import CLIP_MEAN, CLIP_STD
 from diffdis_ms.text_files import read_json
 
 from ckpt_convert.known_keys import check_keys
-from ckpt_convert.tensors import CheckpointError, short
+from ckpt_convert.tensors import CheckpointError
 
 MAX_JSON = 1 << 20                               # bytes
 OPEN_CLIP, TRANSFORMERS, PREPROCESSOR, PROCESSOR = 'open_clip_config.json', 'config.json', 'preprocessor_config.json', 'processor_config.json'
 PICTURES = ('image_mean', 'image_std', 'interpolation', 'resize_mode')
 OPENAI_PICTURES = {'image_mean': list(CLIP_MEAN), 'image_std': list(CLIP_STD), 'interpolation': 'bicubic', 'resize_mode': 'shortest'}
-SURE_WIDTH = 1024                                # up to here, CLIP's heads are 64 wide; ViT-H's, g's and G's are not
+SURE = {'text_encoder': (256, 1024), 'image_encoder': (64, 1024)}  # widths whose heads are 64 wide in all CLIPs; ViT-H's, g's and G's are not
 RESAMPLE = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')       # Pillow's numbers
 ACTIVATIONS = {'quick_gelu': 'quick_gelu', 'gelu': 'gelu', 'gelu_python': 'gelu', 'gelu_pytorch_tanh': 'gelu_pytorch_tanh',
                'gelu_new': 'gelu_pytorch_tanh', 'gelu_fast': 'gelu_pytorch_tanh'}            # the last three differ in rounding only
@@ -89,23 +89,27 @@ def check_sizes(config, said, where):
         raise CheckpointError(f'{where}: pictures are resized to {said["size"]}, but the tensors are for {config.image_size}')
     for key, value in said.get('sizes', {}).items():
         if value is not None and getattr(config, key) != value:
-            raise CheckpointError(f'{where}: the config beside the weights says {key} = {short(repr(value))}, the tensors {getattr(config, key)}')
+            raise CheckpointError(f'{where}: the config beside the weights says {key} = {_shown(value)}, the tensors {getattr(config, key)}')
 
 
 def require_known(config, towers, overrides, where):
-    """CheckpointError where nothing says what the networks compute: an activation, or the heads of a wide image encoder.
+    """CheckpointError where nothing says what the networks compute: an activation, or the heads of an encoder of unusual width.
 
     Args:
         config: ModelConfig. towers: {'text_encoder' | 'image_encoder': what `read_configs` said}. overrides: 'key=value' strings.
     """
-    given = {item.partition('=')[0] for item in overrides}
-    resnet, wide = config.image_encoder.architecture == 'resnet', config.image_encoder.hidden_size > SURE_WIDTH
-    needed = [('text_encoder', 'hidden_act', True), ('image_encoder', 'hidden_act', not resnet), ('image_encoder', 'num_attention_heads', wide and not resnet)]
-    missing = [f'{stem}.{key}' for stem, key, wanted in needed if wanted and stem in towers and key not in towers[stem] and f'{stem}.{key}' not in given]
+    given, missing = {item.partition('=')[0] for item in overrides}, []
+    for stem, said in towers.items():
+        part = getattr(config, stem)
+        if 'hidden_act' in said or getattr(part, 'architecture', '') == 'resnet':
+            continue
+        low, high = SURE[stem]
+        keys = ('hidden_act',) if low <= part.hidden_size <= high else ('hidden_act', 'num_attention_heads')
+        missing += [f'{stem}.{key}' for key in keys if f'{stem}.{key}' not in given]
     if missing:
-        example = ' '.join(f'{key}={"quick_gelu" if key.endswith("act") else 16}' for key in missing)
+        example = ' '.join(f'{key}={"gelu" if key.endswith("act") else "N"}' for key in missing)
         raise CheckpointError(f'{where}: no config beside the weights says {" and ".join(missing)}, and the weights cannot: give --set {example} '
-                              '(activations: quick_gelu, as OpenAI trained, gelu, as most of open_clip\'s, or gelu_pytorch_tanh)')
+                              '(activations: quick_gelu, as OpenAI trained; gelu, as most of open_clip\'s; gelu_pytorch_tanh)')
 
 
 def assumed(towers, overrides):
@@ -140,7 +144,7 @@ def _open_clip_towers(path):
     vision, text = _section(model, 'vision_cfg', path, True), _section(model, 'text_cfg', path, True)
     quick = model.get('quick_gelu') or False
     if not isinstance(quick, bool):
-        raise CheckpointError(f'{path}: quick_gelu = {short(repr(quick))} is neither true nor false')
+        raise CheckpointError(f'{path}: quick_gelu = {_shown(quick)} is neither true nor false')
     return {'text_encoder': _open_clip_text(text, quick, model.get('embed_dim'), f'{path}, text_cfg'),
             'image_encoder': _open_clip_vision(vision, quick, model.get('embed_dim'), f'{path}, vision_cfg')}
 
@@ -150,7 +154,7 @@ def _open_clip_text(cfg, quick, embed_dim, where):
                TEXT_IDLE, TEXT_ONLY)
     words, width = _whole(cfg, 'vocab_size', 49408, where), _whole(cfg, 'width', 512, where)
     if cfg.get('pool_type') == 'eos' and cfg.get('eos_id', 2) != words - 1:
-        raise CheckpointError(f'{where}: pool_type = eos with eos_id = {short(repr(cfg.get("eos_id", 2)))}: only the highest id ({words - 1}) can be converted')
+        raise CheckpointError(f'{where}: pool_type = eos with eos_id = {_shown(cfg.get("eos_id", 2))}: only the highest id ({words - 1}) can be converted')
     return {'hidden_act': _open_clip_act(cfg, quick, where), 'layer_norm_eps': _open_clip_eps(cfg, where),
             'num_attention_heads': _whole(cfg, 'heads', 8, where),
             'sizes': {'vocab_size': words, 'max_position_embeddings': _whole(cfg, 'context_length', 77, where), 'hidden_size': width,
@@ -174,7 +178,7 @@ def _open_clip_vision(cfg, quick, embed_dim, where):
 def _open_clip_act(cfg, quick, where):
     options = cfg.get('act_kwargs') or {}
     if not isinstance(options, dict) or options and quick:
-        raise CheckpointError(f'{where}: act_kwargs = {short(repr(options))} does not go with {"quick_gelu" if quick else "an activation"}')
+        raise CheckpointError(f'{where}: act_kwargs = {_shown(options)} does not go with {"quick_gelu" if quick else "an activation"}')
     check_keys(options, f'{where}, act_kwargs', only={'approximate': ('none', 'tanh')})
     return 'quick_gelu' if quick else 'gelu_pytorch_tanh' if options.get('approximate') == 'tanh' else 'gelu'
 
@@ -182,7 +186,7 @@ def _open_clip_act(cfg, quick, where):
 def _open_clip_eps(cfg, where):
     options = cfg.get('norm_kwargs') or {}
     if not isinstance(options, dict):
-        raise CheckpointError(f'{where}: norm_kwargs = {short(repr(options))} is no mapping')
+        raise CheckpointError(f'{where}: norm_kwargs = {_shown(options)} is no mapping')
     check_keys(options, f'{where}, norm_kwargs', ('eps',), only={'elementwise_affine': (True,), 'bias': (True,)})
     return _number(options, 'eps', 1e-5, where)
 
@@ -209,7 +213,7 @@ def _transformers_towers(path):
     content = read_json(path, error=CheckpointError, limit=MAX_JSON)
     kind = content.get('model_type', 'clip')
     if kind not in ('clip', 'clip_text_model'):
-        raise CheckpointError(f'{path}: model_type = {short(repr(kind))} (only clip and clip_text_model can be converted)')
+        raise CheckpointError(f'{path}: model_type = {_shown(kind)} (only clip and clip_text_model can be converted)')
     if kind == 'clip_text_model':
         return {'text_encoder': transformers_text(content, path), 'image_encoder': {}}
     check_keys(content, path, ('model_type', 'text_config', 'vision_config', 'text_config_dict', 'vision_config_dict', 'projection_dim', 'eos_token_id'),
@@ -234,7 +238,7 @@ def transformers_text(cfg, where):
                {**HF_ONLY, 'model_type': ('clip_text_model',)})
     words, end = _whole(cfg, 'vocab_size', 49408, where), cfg.get('eos_token_id', 49407)
     if end not in (2, words - 1):                # 2 makes transformers look for the highest id
-        raise CheckpointError(f'{where}: eos_token_id = {short(repr(end))}, at which the text would be pooled (only 2 or the highest id, {words - 1}, '
+        raise CheckpointError(f'{where}: eos_token_id = {_shown(end)}, at which the text would be pooled (only 2 or the highest id, {words - 1}, '
                               'can be converted)')
     return {**_transformers_tower(cfg, 8, where), 'sizes': {key: cfg.get(key) for key in keys}}
 
@@ -250,7 +254,7 @@ def _transformers_tower(cfg, heads, where):
     """What transformers leaves out is what its classes have by default."""
     act = cfg.get('hidden_act', 'quick_gelu')
     if act not in ACTIVATIONS:
-        raise CheckpointError(f'{where}: hidden_act = {short(repr(act))} (only {", ".join(ACTIVATIONS)} can be converted)')
+        raise CheckpointError(f'{where}: hidden_act = {_shown(act)} (only {", ".join(ACTIVATIONS)} can be converted)')
     return {'hidden_act': ACTIVATIONS[act], 'num_attention_heads': _whole(cfg, 'num_attention_heads', heads, where),
             'layer_norm_eps': _number(cfg, 'layer_norm_eps', 1e-5, where)}
 
@@ -270,10 +274,10 @@ def _transformers_pictures(folder):
     if abs(255 * _number(cfg, 'rescale_factor', 1 / 255, path) - 1) > 1e-6:
         raise CheckpointError(f'{path}: rescale_factor = {cfg["rescale_factor"]!r} (only 1/255 can be converted)')
     if type(cfg.get('resample', 3)) is not int or cfg.get('resample', 3) not in range(len(RESAMPLE)):
-        raise CheckpointError(f'{path}: resample = {short(repr(cfg["resample"]))} is none of Pillow\'s 0 to {len(RESAMPLE) - 1}')
+        raise CheckpointError(f'{path}: resample = {_shown(cfg["resample"])} is none of Pillow\'s 0 to {len(RESAMPLE) - 1}')
     squash, normalized = _transformers_size(cfg, path), cfg.get('do_normalize', True)
     if not isinstance(normalized, bool):
-        raise CheckpointError(f'{path}: do_normalize = {short(repr(normalized))} is neither true nor false')
+        raise CheckpointError(f'{path}: do_normalize = {_shown(normalized)} is neither true nor false')
     colours = {'image_mean': _colours(cfg, 'image_mean', CLIP_MEAN, path), 'image_std': _colours(cfg, 'image_std', CLIP_STD, path)}
     colours = colours if normalized else {'image_mean': [0.0] * 3, 'image_std': [1.0] * 3}
     return {**colours, 'interpolation': RESAMPLE[cfg.get('resample', 3)], 'resize_mode': 'squash' if squash else 'shortest',
@@ -285,11 +289,11 @@ def _transformers_size(cfg, where):
     size = cfg.get('size', 224)
     squash = isinstance(size, dict) and set(size) == {'height', 'width'}
     if isinstance(size, dict) and not squash and set(size) != {'shortest_edge'}:
-        raise CheckpointError(f'{where}: size = {short(repr(size))} (only shortest_edge, or height and width, can be converted)')
+        raise CheckpointError(f'{where}: size = {_shown(size)} (only shortest_edge, or height and width, can be converted)')
     if cfg.get('do_center_crop', True) is True:
         _agree(_transformers_side(cfg, where), _side(cfg.get('crop_size', 224), 'crop_size', where), where, 'crop_size')
     elif not squash:
-        raise CheckpointError(f'{where}: do_center_crop = {short(repr(cfg["do_center_crop"]))}: pictures would not be square')
+        raise CheckpointError(f'{where}: do_center_crop = {_shown(cfg["do_center_crop"])}: pictures would not be square')
     return squash
 
 
@@ -299,6 +303,12 @@ def _transformers_side(cfg, where):
 
 
 # values
+
+def _shown(value):
+    """A value of a JSON file for a message, cut."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + '...'
+
 
 def _section(content, key, where, required=False):
     value = content.get(key)
@@ -312,7 +322,7 @@ def _section(content, key, where, required=False):
 def _number(cfg, key, default, where):
     value = cfg.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise CheckpointError(f'{where}: {key} = {short(repr(value))} is no number above 0')
+        raise CheckpointError(f'{where}: {key} = {_shown(value)} is no number above 0')
     return value
 
 
@@ -328,7 +338,7 @@ def _side(size, key, where):
     sides = list(size.values()) if isinstance(size, dict) and set(size) == {'height', 'width'} else size if isinstance(size, list) and size else [size]
     numbers = [_whole({key: side}, key, None, where) for side in sides]
     if len(set(numbers)) != 1 or len(numbers) > 2:
-        raise CheckpointError(f'{where}: {key} = {short(repr(size))} is not the side of a square')
+        raise CheckpointError(f'{where}: {key} = {_shown(size)} is not the side of a square')
     return numbers[0]
 
 
@@ -341,8 +351,8 @@ def _colours(cfg, key, default, where):
     value = cfg.get(key, list(default))
     value = [value] * 3 if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     if not isinstance(value, list) or len(value) != 3:
-        raise CheckpointError(f'{where}: {key} = {short(repr(value))} is not one number for each of the three colours')
+        raise CheckpointError(f'{where}: {key} = {_shown(value)} is not one number for each of the three colours')
     numbers = [float(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else math.nan for v in value]
     if not all(map(math.isfinite, numbers)):
-        raise CheckpointError(f'{where}: {key} = {short(repr(value))} is not one number for each of the three colours')
+        raise CheckpointError(f'{where}: {key} = {_shown(value)} is not one number for each of the three colours')
     return numbers
