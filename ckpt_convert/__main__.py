@@ -75,6 +75,8 @@ def do_import(args):
     print(f'{args.dst}: {done["tensors"]} tensors converted, {done["parameters"]:,} parameters, {done["bytes"] / 1e9:.3f} GB, {done["seconds"]:.1f} s')
     for reason, count in Counter(done['unused'].values()).most_common():
         print(f'  not converted: {count} tensors: {reason}')
+    for line in done['assumed']:
+        print(f'  assumed: {line}')
     if done['initialized']:
         heads = Counter('dual_stream' if '.dual_stream.' in n else n.partition('.')[0] for n in done['initialized'])
         print(f'  initialised (seed {args.seed}): ' + ', '.join(f'{head} ({n} tensors)' for head, n in heads.items()))

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from diffdis_ms.files import sha256
 from diffdis_ms.model_dir import save_model
 
-from ckpt_convert.plan import complaints, make_plan
+from ckpt_convert.plan import assumptions, complaints, make_plan
 from ckpt_convert.source import open_source
 from ckpt_convert.tensors import CheckpointError
 from ckpt_convert.vocabulary import find_tokenizer
@@ -37,7 +37,7 @@ def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, em
         overwrite: replace a model directory that is there.
 
     Returns:
-        dict: tensors, parameters, bytes, seconds, initialized, unused.
+        dict: tensors, parameters, bytes, seconds, initialized, unused; assumed: lines that say what no file told.
 
     Raises:
         CheckpointError: nothing was written.
@@ -55,7 +55,7 @@ def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, em
 
             def manifest():
                 return {'converted_from': {'layout': source.layout, 'format': source.format, 'ema': ema,
-                                           'text_encoder': os.path.abspath(text_encoder) if text_encoder else None,
+                                           'text_encoder': os.path.abspath(text_encoder) if text_encoder else None, 'overrides': list(overrides),
                                            'sources': [{'path': os.path.abspath(p), 'sha256': h} for p, h in zip(paths, hashes)]},
                         'initialized': {'seed': seed, 'parameters': plan.initialized}, 'unused': plan.unused}
 
@@ -64,7 +64,8 @@ def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, em
             hashing.shutdown(wait=False, cancel_futures=True)
             raise
     return {'tensors': len({c.label for c in rows if c.tensor is not None}), 'parameters': sum(c.nbytes // c.dtype.itemsize for c in rows),
-            'bytes': sum(c.nbytes for c in rows), 'seconds': time.time() - start, 'initialized': plan.initialized, 'unused': plan.unused}
+            'bytes': sum(c.nbytes for c in rows), 'seconds': time.time() - start, 'initialized': plan.initialized, 'unused': plan.unused,
+            'assumed': assumptions(source, overrides)}
 
 
 def _prepare(source, text_source, vocab, dtype, seed, overrides, allow_unmapped):

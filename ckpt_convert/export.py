@@ -146,7 +146,7 @@ def _text_encoder(config):
     return {'architectures': ['CLIPTextModel'], 'model_type': 'clip_text_model', 'vocab_size': text.vocab_size,
             'max_position_embeddings': text.max_position_embeddings, 'hidden_size': text.hidden_size, 'intermediate_size': text.intermediate_size,
             'num_hidden_layers': text.num_hidden_layers, 'num_attention_heads': text.num_attention_heads, 'projection_dim': text.projection_dim,
-            'hidden_act': text.hidden_act, 'layer_norm_eps': 1e-5, 'bos_token_id': text.vocab_size - 2,
+            'hidden_act': text.hidden_act, 'layer_norm_eps': text.layer_norm_eps, 'bos_token_id': text.vocab_size - 2,
             'eos_token_id': 2, 'pad_token_id': 1}              # OpenAI's 2 makes transformers pool at the highest id, as CLIP does
 
 

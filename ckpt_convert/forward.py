@@ -5,6 +5,8 @@ own converter reads CompVis' layout, and the others are diffusers' and transform
 """
 import numpy as np
 
+from diffdis_ms.text_files import read_json
+
 from ckpt_convert.source import open_source
 from ckpt_convert.tensors import CheckpointError
 
@@ -71,9 +73,10 @@ def _compare_clip(source, dst, rng):
     clip = ClipModel(open_clip_directory(dst))
     config, text, image = clip.config, clip.text, clip.image
     towers = [source.parts[stem] for stem in ('text_encoder', 'image_encoder')]
-    if not all(part.json for part in towers):
+    beside = (source.path if source.path.is_dir() else source.path.parent) / 'config.json'
+    if not beside.is_file():
         raise CheckpointError(f'{source.path} has no config.json beside it, by which transformers would build its CLIP')
-    model = CLIPModel(CLIPConfig(text_config=towers[0].json, vision_config=towers[1].json, projection_dim=config.text_encoder.projection_dim)).eval()
+    model = CLIPModel(CLIPConfig.from_dict(read_json(beside, error=CheckpointError))).eval()
     state = {name: tensor for part in towers for name, tensor in _torch_tensors(part).items()}
     model.load_state_dict({'logit_scale': model.logit_scale, **state})
     ids = _token_ids(config.text_encoder, rng)
@@ -158,7 +161,7 @@ def make_clip(text, image):
         text_config=_clip_text(text),
         vision_config={'image_size': image.image_size, 'patch_size': image.patch_size, 'hidden_size': image.hidden_size,
                        'intermediate_size': image.intermediate_size, 'num_hidden_layers': image.num_hidden_layers,
-                       'num_attention_heads': image.num_attention_heads, 'hidden_act': image.hidden_act,
+                       'num_attention_heads': image.num_attention_heads, 'hidden_act': image.hidden_act, 'layer_norm_eps': image.layer_norm_eps,
                        'projection_dim': image.projection_dim},
         projection_dim=text.projection_dim))
 
@@ -167,4 +170,5 @@ def _clip_text(text):
     """OpenAI's configs name 2 as the end of text: the pooled token is then the largest id."""
     return {'vocab_size': text.vocab_size, 'max_position_embeddings': text.max_position_embeddings, 'hidden_size': text.hidden_size,
             'intermediate_size': text.intermediate_size, 'num_hidden_layers': text.num_hidden_layers,
-            'num_attention_heads': text.num_attention_heads, 'hidden_act': text.hidden_act, 'eos_token_id': 2, 'projection_dim': text.projection_dim}
+            'num_attention_heads': text.num_attention_heads, 'hidden_act': text.hidden_act, 'layer_norm_eps': text.layer_norm_eps, 'eos_token_id': 2,
+            'projection_dim': text.projection_dim}

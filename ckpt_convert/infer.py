@@ -1,10 +1,11 @@
 """Sizes of the networks in a checkpoint, read off the shapes of its tensors.
 
-What shapes do not tell (numbers of attention heads, activation) comes from the config.json beside the file where there is one,
-and otherwise is what the field's models have; `--set key=value` overrides it.
+What shapes do not tell (numbers of attention heads, activation, epsilon) comes from the config beside the file where there is one
+(of a CLIP: see clip_configs.py), and otherwise is what the field's models have; `--set key=value` overrides it.
 """
 from diffdis_ms.config import AutoencoderConfig, ImageEncoderConfig, TextEncoderConfig, UNetConfig
 
+from ckpt_convert.clip_configs import ACTIVATIONS, PICTURES
 from ckpt_convert.sd_configs import check_sizes, check_unet, check_vae, same_for_all
 from ckpt_convert.tensors import CheckpointError
 
@@ -108,7 +109,7 @@ def text_config(shapes, json=None):
     return TextEncoderConfig(
         vocab_size=words[0], max_position_embeddings=positions[0], hidden_size=words[1], intermediate_size=_shape(shapes, layer.format(0), 2)[0],
         num_hidden_layers=_count(shapes, layer), num_attention_heads=_number(json, 'num_attention_heads', max(words[1] // CLIP_HEAD, 1)),
-        projection_dim=projection, hidden_act=_activation(json))
+        projection_dim=projection, hidden_act=_activation(json), layer_norm_eps=_number(json, 'layer_norm_eps', 1e-5))
 
 
 def image_config(shapes, json=None):
@@ -120,7 +121,7 @@ def image_config(shapes, json=None):
             architecture='resnet', image_size=32 * grid, hidden_size=width,
             num_attention_heads=_number(json, 'num_attention_heads', max(width // CLIP_HEAD, 1)),
             resnet_layers=[_count(shapes, f'visual.layer{i}.' + '{}.conv1.weight') for i in range(1, 5)],
-            projection_dim=_shape(shapes, 'visual.attnpool.c_proj.weight', 2)[0])
+            projection_dim=_shape(shapes, 'visual.attnpool.c_proj.weight', 2)[0], **_pictures(json))
     openai = 'visual.conv1.weight' in shapes
     patches = _shape(shapes, 'visual.conv1.weight' if openai else 'vision_model.embeddings.patch_embedding.weight', 4)
     grid = _side(shapes, 'visual.positional_embedding' if openai else 'vision_model.embeddings.position_embedding.weight')
@@ -129,7 +130,11 @@ def image_config(shapes, json=None):
         image_size=grid * patches[2], patch_size=patches[2], hidden_size=patches[0], intermediate_size=_shape(shapes, layer.format(0), 2)[0],
         num_hidden_layers=_count(shapes, layer), num_attention_heads=_number(json, 'num_attention_heads', max(patches[0] // CLIP_HEAD, 1)),
         projection_dim=_shape(shapes, 'visual.proj', 2)[1] if openai else _shape(shapes, 'visual_projection.weight', 2)[0],
-        hidden_act=_activation(json))
+        hidden_act=_activation(json), layer_norm_eps=_number(json, 'layer_norm_eps', 1e-5), **_pictures(json))
+
+
+def _pictures(json):
+    return {key: json[key] for key in PICTURES if key in json}
 
 
 def _count(shapes, template):
@@ -166,6 +171,6 @@ def _number(json, key, default):
 
 def _activation(json):
     act = json.get('hidden_act', 'quick_gelu')
-    if act not in ('quick_gelu', 'gelu'):
-        raise CheckpointError(f'config.json: hidden_act = {act!r}; quick_gelu and gelu are understood')
-    return act
+    if not isinstance(act, str) or act not in ACTIVATIONS:
+        raise CheckpointError(f'config.json: hidden_act = {act!r} (only {", ".join(ACTIVATIONS)} can be converted)')
+    return ACTIVATIONS[act]

@@ -11,7 +11,7 @@ from diffdis_ms.models.names import copied_from, is_new_parameter
 from diffdis_ms.models.init import fresh
 from diffdis_ms.text_files import read_json
 
-from ckpt_convert import infer, name_map, sd_configs
+from ckpt_convert import clip_configs, infer, name_map, sd_configs
 from ckpt_convert.source import constant
 from ckpt_convert.tensors import CheckpointError, LazyTensor, short
 
@@ -121,6 +121,7 @@ def model_config(source, text_source=None, overrides=()):
                                    ('image_encoder', infer.image_config)):
             if stem in shapes:
                 setattr(base, stem, infer_config(shapes[stem], json[stem]))
+                clip_configs.check_sizes(getattr(base, stem), json[stem], source.path)
         if source.kind == 'sd' and text_source is not None and 'text_encoder' in text_source.parts:
             part = text_source.parts['text_encoder']
             theirs = infer.text_config({name: t.shape for name, t in part.tensors.items()}, part.json)
@@ -130,6 +131,8 @@ def model_config(source, text_source=None, overrides=()):
         if 'image_encoder' not in shapes:
             base.image_encoder.projection_dim = base.text_encoder.projection_dim
         base.vae.scaling_factor = constant(source, 'scale_factor') or base.vae.scaling_factor
+        if source.kind == 'clip':
+            clip_configs.require_known(base, json, overrides, source.path)
         if source.kind == 'clip' and constant(source, 'logit_scale') is not None:
             base.logit_scale = float(min(np.exp(constant(source, 'logit_scale')), base.max_logit_scale))
     return load(None, [*flat(base), *overrides], ModelConfig)
@@ -323,6 +326,11 @@ def complaints(plan):
     return '; '.join(lines[:5]) + (f' (and {len(lines) - 5} more; `inspect` lists all)' if len(lines) > 5 else '')
 
 
+def assumptions(source, overrides=()):
+    """Lines that say what was assumed because no file of the source tells it."""
+    return clip_configs.assumed({stem: part.json for stem, part in source.parts.items()}, overrides) if source.kind == 'clip' else []
+
+
 def inspect_plan(source):
     """Lines that say what an import of this source alone would lack."""
     try:
@@ -330,7 +338,8 @@ def inspect_plan(source):
     except ConfigError as e:
         return [f'  to be mended   {e}']
     lines = [f'  to be mended   {line}' for line in plan.problems] + [f'  no place       {short(name, 200)}' for name in plan.unmapped]
-    return lines or [f'  would convert  {sum(c.tensor is not None for n in plan.networks.values() for c in n.values())} parameters, nothing left over']
+    lines = lines or [f'  would convert  {sum(c.tensor is not None for n in plan.networks.values() for c in n.values())} parameters, nothing left over']
+    return lines + [f'  assumed        {line}' for line in assumptions(source)]
 
 
 def write_table():

@@ -7,6 +7,7 @@ from typing import Dict, List, Optional
 
 from diffdis_ms.text_files import read_json
 
+from ckpt_convert.clip_configs import read_configs
 from ckpt_convert.reader import open_checkpoint
 from ckpt_convert.sd_configs import check_index
 from ckpt_convert.tensors import CheckpointError, LazyTensor, short
@@ -19,6 +20,7 @@ WEIGHTS = ('{}.safetensors', '{}.safetensors.index.json', '{}.bin', '{}.bin.inde
 VARIANTS = ('fp32', 'fp16', 'bf16')              # the same weights in other precisions, the best first; any other is other weights
 STEMS = ('diffusion_pytorch_model', 'model', 'pytorch_model', 'open_clip_model', 'open_clip_pytorch_model')
 
+OPENAI = {'input_resolution', 'context_length', 'vocab_size'}      # constants that OpenAI's own files of CLIP hold, and no other's
 SCHEDULE = 'noise schedule, computed from the config'
 CONSTANT = 'a constant of the network'
 COUNTER = 'counter of batch normalisation'
@@ -153,19 +155,27 @@ def _open_file(path, ema):
     folder = path if path.is_dir() else path.parent
     file = _weights_file(path) if path.is_dir() else path
     checkpoint = open_checkpoint(file)
-    tensors = checkpoint.tensors
-    if tensors and all(name.startswith('module.') for name in tensors):          # of a data-parallel training
-        tensors = {name[len('module.'):]: t for name, t in tensors.items()}
+    tensors = _own_names(checkpoint.tensors)
     layout = _layout(tensors)
     if layout is None:
         some = ', '.join(short(n) for n in list(tensors)[:3]) or 'none'
         raise CheckpointError(f'{file}: the layout is not known (first tensors: {some}); expected Stable Diffusion v1 (CompVis or a diffusers '
                               'directory), CLIP (OpenAI, Hugging Face, open_clip) or FID\'s Inception')
     source = Source(path, KINDS[layout], layout, checkpoint.format, {}, {}, [], checkpoint.paths)
-    _sort(tensors, layout, source, '', _clip_configs(folder) if KINDS[layout] == 'clip' else {})
+    _sort(tensors, layout, source, '', read_configs(folder, layout, OPENAI <= set(tensors)) if KINDS[layout] == 'clip' else {})
     if ema:
         _take_ema(tensors, source)
     return source
+
+
+def _own_names(tensors):
+    """Names without what a data-parallel training, torch.compile or open_clip's CustomTextCLIP puts before or into them."""
+    names = {name: name.replace('_orig_mod.', '') for name in tensors}
+    if names and all(name.startswith('module.') for name in names.values()):
+        names = {name: own[len('module.'):] for name, own in names.items()}
+    if {'text.token_embedding.weight', 'text.positional_embedding'} <= set(names.values()):
+        names = {name: own[len('text.'):] if own.startswith('text.') else own for name, own in names.items()}
+    return {names[name]: t for name, t in tensors.items()} if len(set(names.values())) == len(names) else tensors
 
 
 def _layout(tensors):
@@ -247,18 +257,6 @@ def _json(path):
     if not path.is_file():
         return {}
     return read_json(path, dict, CheckpointError, MAX_JSON)
-
-
-def _clip_configs(folder):
-    """What the configs of transformers and open_clip say of the two towers."""
-    config, open_clip = _json(folder / 'config.json'), _json(folder / 'open_clip_config.json').get('model_cfg')
-    if isinstance(open_clip, dict):
-        act = 'quick_gelu' if open_clip.get('quick_gelu') else 'gelu'
-        towers = {'text_encoder': open_clip.get('text_cfg'), 'image_encoder': open_clip.get('vision_cfg')}
-        return {name: {'hidden_act': act, **({'num_attention_heads': tower['heads']} if isinstance(tower, dict) and 'heads' in tower else {})}
-                for name, tower in towers.items()}
-    text = config if config.get('model_type') == 'clip_text_model' else config.get('text_config')
-    return {'text_encoder': _tower(text, 8), 'image_encoder': _tower(config.get('vision_config'), 12)}
 
 
 def _tower(config, heads):

@@ -1,5 +1,4 @@
-"""Is a model directory what its source says? Every tensor is read again on both sides."""
-import json
+"""Is a model directory what its source says? Every tensor and every config is read again on both sides."""
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +6,7 @@ from tqdm import tqdm
 
 from diffdis_ms.files import sha256
 from diffdis_ms.model_dir import MANIFEST, read_config
+from diffdis_ms.text_files import read_json
 
 from ckpt_convert.plan import complaints, flat, make_plan
 from ckpt_convert.reader import open_checkpoint
@@ -36,7 +36,9 @@ def verify(src, dst, text_encoder=None):
     for path in source.paths + (text_source.paths if text_source else []):
         if sha256(path) not in [s['sha256'] for s in made['sources']]:
             raise CheckpointError(f'{path} is not the file that {dst} was converted from (sha256 differs)')
-    plan = make_plan(source, text_source, _overrides(dst, source), None, initialized['seed'])
+    plan = make_plan(source, text_source, made.get('overrides') or (), None, initialized['seed'])
+    if plan.config is not None:
+        _compare_configs(dst, plan.config, source, 'overrides' in made)
     plan.unmapped = [name for name in plan.unmapped if name not in manifest['unused']]
     if complaints(plan):
         raise CheckpointError(f'{source.path} does not fit: {complaints(plan)}')
@@ -55,11 +57,14 @@ def verify(src, dst, text_encoder=None):
 
 
 def _manifest(dst):
+    unknown = CheckpointError(f'{dst} was not written by `ckpt_convert import`: no {MANIFEST} that says what it was converted from')
+    if not (dst / MANIFEST).is_file():
+        raise unknown
+    manifest = read_json(dst / MANIFEST, error=CheckpointError)
     try:
-        manifest = json.loads((dst / MANIFEST).read_text(encoding='utf-8'))
-        manifest['converted_from']['sources'], manifest['initialized']['seed'], manifest['files'], manifest['unused']
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f'{dst} was not written by `ckpt_convert import`: no {MANIFEST} that says what it was converted from') from None
+        manifest['converted_from']['sources'], manifest['converted_from']['ema'], manifest['initialized']['seed'], manifest['files'], manifest['unused']
+    except (KeyError, TypeError):
+        raise unknown from None
     return manifest
 
 
@@ -70,6 +75,10 @@ def _text_source(made, text_encoder):
     return open_source(text_encoder, 'clip') if text_encoder else None
 
 
-def _overrides(dst, source):
-    """The sizes written in the model directory, so that a conversion with --set is compared with the same ones."""
-    return flat(read_config(dst)) if source.kind != 'inception' else ()
+def _compare_configs(dst, expected, source, remembers):
+    """What shapes do not tell is in the config: both sides' must be the same, key by key."""
+    for ours, theirs in zip(flat(read_config(dst)), flat(expected)):
+        if ours != theirs:
+            key, _, value = theirs.partition('=')
+            hint = '' if remembers else ' (it does not remember the --set of its import: import it again)'
+            raise CheckpointError(f'{dst}: {ours.replace("=", " = ", 1)}, but {source.path} says {value} for {key}{hint}')

@@ -4,6 +4,7 @@
 does not exist, or a value of the wrong type, raises `ConfigError`, which names the key and the nearest valid one.
 """
 import difflib
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, List, Literal, Optional
@@ -15,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.text_files import read_text
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)              # OpenAI's, of each colour in 0..1
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass
 class UNetConfig:
@@ -67,7 +70,8 @@ class TextEncoderConfig:
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     projection_dim: int = 768
-    hidden_act: Literal['quick_gelu', 'gelu'] = 'quick_gelu'
+    hidden_act: Literal['quick_gelu', 'gelu', 'gelu_pytorch_tanh'] = 'quick_gelu'
+    layer_norm_eps: float = 1e-5
 
 
 @dataclass
@@ -75,7 +79,7 @@ class ImageEncoderConfig:
     """CLIP's image encoder (defaults: ViT-L/14). DiffDis does not need it; the CLIP baseline does.
 
     resnet is CLIP's ModifiedResNet: `hidden_size` is the width of its last feature map, 32 times the stem's (2048 for RN50); it has
-    no use for patch_size, intermediate_size, num_hidden_layers and hidden_act.
+    no use for patch_size, intermediate_size, num_hidden_layers, hidden_act and layer_norm_eps.
     """
     architecture: Literal['vit', 'resnet'] = 'vit'
     resnet_layers: List[int] = field(default_factory=lambda: [3, 4, 6, 3])       # bottlenecks a stage; resnet only
@@ -86,7 +90,12 @@ class ImageEncoderConfig:
     num_hidden_layers: int = 24
     num_attention_heads: int = 16
     projection_dim: int = 768
-    hidden_act: Literal['quick_gelu', 'gelu'] = 'quick_gelu'
+    hidden_act: Literal['quick_gelu', 'gelu', 'gelu_pytorch_tanh'] = 'quick_gelu'
+    layer_norm_eps: float = 1e-5
+    image_mean: List[float] = field(default_factory=lambda: list(CLIP_MEAN))     # what is taken out of a picture's colours in 0..1
+    image_std: List[float] = field(default_factory=lambda: list(CLIP_STD))
+    resize_mode: Literal['shortest', 'squash'] = 'shortest'  # shorter side to image_size and the centre cut out, or both sides to it
+    interpolation: Literal['nearest', 'box', 'bilinear', 'hamming', 'bicubic', 'lanczos'] = 'bicubic'
 
 
 @dataclass
@@ -281,6 +290,7 @@ def validate(model):
         _divides('unet.num_attention_heads', unet.num_attention_heads, width)
     _divides('text_encoder.num_attention_heads', text.num_attention_heads, text.hidden_size)
     _divides('image_encoder.num_attention_heads', image.num_attention_heads, image.hidden_size)
+    _validate_encoders(text, image)
     if image.architecture == 'resnet':
         _validate_resnet(image)
     else:
@@ -303,6 +313,17 @@ def validate(model):
     steps = model.image_diffusion.num_train_timesteps
     if not 0 <= model.dual_stream.image_condition_timestep <= steps:
         raise ConfigError(f'dual_stream.image_condition_timestep: {model.dual_stream.image_condition_timestep} is not in 0..{steps}')
+
+
+def _validate_encoders(text, image):
+    for name, eps in (('text_encoder', text.layer_norm_eps), ('image_encoder', image.layer_norm_eps)):
+        if not 0 < eps < 1:
+            raise ConfigError(f'{name}.layer_norm_eps: {eps} is not in (0, 1)')
+    for name, colours in (('image_mean', image.image_mean), ('image_std', image.image_std)):
+        if len(colours) != 3 or not all(map(math.isfinite, colours)):
+            raise ConfigError(f'image_encoder.{name}: {colours} is not one finite number for each of the three colours')
+    if min(image.image_std) <= 0:
+        raise ConfigError(f'image_encoder.image_std: {image.image_std} is not above 0')
 
 
 def _validate_resnet(image):
@@ -341,6 +362,10 @@ def _validate_run(config):
         raise ConfigError(f'train.generation_batch_size: {train.generation_batch_size} is not in 1..train.batch_size = {train.batch_size}')
     if train.precision == 'bf16' and config.device == 'CPU':
         raise ConfigError('train.precision: MindSpore has no bf16 kernels for the CPU; use fp32 or fp16 there')
+    image = config.model.image_encoder
+    if config.objective == 'clip' and (image.resize_mode, image.interpolation) != ('shortest', 'bicubic'):
+        raise ConfigError(f'model.image_encoder: resize_mode = {image.resize_mode} and interpolation = {image.interpolation}: training '
+                          'resizes the shorter side, bicubic, and cuts out the centre')
     if config.data.cache is not None:
         _validate_cache(config)
     if config.data.cache_in_memory and config.data.workers == 'processes':

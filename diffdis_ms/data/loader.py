@@ -193,10 +193,10 @@ def read_good(caption_set, i, image_size):
     return row[:2]
 
 
-def read_pixels(caption_set, i, image_size):
+def read_pixels(caption_set, i, image_size, resize=resize_center_crop):
     """(pixels (3, S, S) uint8, caption, label, key) of sample `i`, or its BadSample: a thread hands on what it met."""
     try:
         sample = caption_set.read(i)
     except BadSample as e:
         return e
-    return to_pixels(resize_center_crop(sample.image, image_size)), sample.caption, sample.label, sample.key
+    return to_pixels(resize(sample.image, image_size)), sample.caption, sample.label, sample.key

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from diffdis_ms.config import CLIP_MEAN, CLIP_STD
+
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # Pillow knows formats that call other programs (EPS) or have seen little use; these are the ones data sets hold.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
@@ -66,16 +66,20 @@ def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
         raise BadImage(f'pixels cannot be decoded: {_one_line(e)}') from None
 
 
-def resize_center_crop(image, size):
-    """Resize the shorter side to `size` (bicubic, antialiased) and cut out the centre, as CLIP does.
+def resize_center_crop(image, size, interpolation='bicubic', mode='shortest'):
+    """Resize the shorter side to `size` (antialiased) and cut out the centre, as CLIP does.
 
     Args:
-        image: PIL image.
-        size: pixels.
+        image: PIL image. size: pixels.
+        interpolation: name of one of Pillow's, in small letters.
+        mode: 'shortest', or 'squash': both sides are resized to `size`, nothing is cut.
 
     Returns:
         PIL image, size x size.
     """
+    resampling = Image.Resampling[interpolation.upper()]
+    if mode == 'squash':
+        return image if image.size == (size, size) else image.resize((size, size), resampling)
     width, height = image.size
     limit = _MAX_ASPECT * min(width, height)
     if max(width, height) > limit:               # only the centre is kept, and the resized strip could be huge
@@ -84,7 +88,7 @@ def resize_center_crop(image, size):
     if (width, height) == (size, size):
         return image
     short = min(width, height)
-    image = image.resize((size * width // short, size * height // short), Image.Resampling.BICUBIC)
+    image = image.resize((size * width // short, size * height // short), resampling)
     return _center_crop(image, size, size)
 
 
@@ -104,10 +108,10 @@ def to_image(array):
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def clip_normalize(array):
-    """float32 (..., 3, H, W) in [-1, 1] -> float32 with CLIP's mean and standard deviation taken out."""
-    mean = np.array(CLIP_MEAN, np.float32)[:, None, None]
-    std = np.array(CLIP_STD, np.float32)[:, None, None]
+def clip_normalize(array, mean=CLIP_MEAN, std=CLIP_STD):
+    """float32 (..., 3, H, W) in [-1, 1] -> float32 with the mean and standard deviation (of colours in 0..1) taken out."""
+    mean = np.array(mean, np.float32)[:, None, None]
+    std = np.array(std, np.float32)[:, None, None]
     return ((array + 1) / 2 - mean) / std
 
 

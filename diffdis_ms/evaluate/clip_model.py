@@ -6,7 +6,7 @@ from mindspore import Tensor
 
 from diffdis_ms.config import ConfigError, ModelConfig
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.data.transforms import clip_normalize, normalize
+from diffdis_ms.data.transforms import clip_normalize, normalize, resize_center_crop
 from diffdis_ms.encoders import ensemble_labels, in_batches
 from diffdis_ms.files import sha256
 from diffdis_ms.model_dir import load_weights, read_config
@@ -40,6 +40,16 @@ def open_clip_directory(path):
     return ClipDirectory(path, config, tokenizer)
 
 
+def resized(image, encoder):
+    """PIL image -> PIL image of the size, and made in the way, that an ImageEncoderConfig says."""
+    return resize_center_crop(image, encoder.image_size, encoder.interpolation, encoder.resize_mode)
+
+
+def standardized(pixels, encoder):
+    """uint8 (..., 3, S, S) -> float32 with the mean and deviation of an ImageEncoderConfig taken out."""
+    return clip_normalize(normalize(pixels), encoder.image_mean, encoder.image_std)
+
+
 class ClipModel:
     """Both towers of a CLIP and its tokenizer.
 
@@ -58,8 +68,9 @@ class ClipModel:
             cell.set_train(False)
 
     def embed_images(self, pixels):
-        """(N, 3, S, S) uint8, resized already -> (N, D) float32, L2-normalised."""
-        return in_batches(lambda x: (self.image(Tensor(clip_normalize(normalize(x)))),), (pixels,), self.batch_size)[0]
+        """(N, 3, S, S) uint8, `resized` already -> (N, D) float32, L2-normalised."""
+        encoder = self.config.image_encoder
+        return in_batches(lambda x: (self.image(Tensor(standardized(x, encoder))),), (pixels,), self.batch_size)[0]
 
     def embed_texts(self, texts, progress=''):
         """list of N strings -> (N, D) float32, L2-normalised; the end of a long one is cut off."""

@@ -1,8 +1,8 @@
 """CLIP-score: how well pictures fit their captions, after a CLIP of any architecture (the paper's: ResNet-50)."""
 import numpy as np
 
-from diffdis_ms.data.transforms import clip_normalize, normalize, resize_center_crop, to_pixels
-from diffdis_ms.evaluate.clip_model import ClipModel
+from diffdis_ms.data.transforms import to_pixels
+from diffdis_ms.evaluate.clip_model import ClipModel, resized, standardized
 from diffdis_ms.evaluate.pictures import over_images, read_rgb
 from diffdis_ms.evaluate.shared import Share, shared_pass
 
@@ -24,14 +24,14 @@ def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=
     parts = shared_pass(len(captions), batch_size, lambda i: captions[i], lambda places, rows: {'rows': model.embed_texts(rows)}, share, 'captions',
                         progress and 'CLIP: captions')
     texts = np.concatenate([part['rows'] for part in parts])
-    size = clip.config.image_encoder.image_size
-    images = over_images(model.image, lambda path: preprocess(read_rgb(path), size), paths, batch_size, progress and 'CLIP: pictures', share, 'clip')
+    encoder = clip.config.image_encoder
+    images = over_images(model.image, lambda path: preprocess(read_rgb(path), encoder), paths, batch_size, progress and 'CLIP: pictures', share, 'clip')
     return images, texts
 
 
-def preprocess(image, size):
-    """CLIP's: PIL RGB image -> float32 (3, size, size), shorter side resized (bicubic), centre cut out, mean and deviation taken out."""
-    return clip_normalize(normalize(to_pixels(resize_center_crop(image, size))))
+def preprocess(image, encoder):
+    """PIL RGB image -> float32 (3, S, S), resized, cut, mean and deviation taken out as an ImageEncoderConfig says."""
+    return standardized(to_pixels(resized(image, encoder)), encoder)
 
 
 def clip_score(images, texts, clip=False, weight=100.0):

@@ -7,8 +7,10 @@ import numpy as np
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.loader import read_pixels
+from diffdis_ms.data.transforms import resize_center_crop
 from diffdis_ms.data.webdataset import BadSample
 from diffdis_ms.diffusion.process import starting_noise
+from diffdis_ms.evaluate.clip_model import resized
 from diffdis_ms.evaluate.shared import Share, shared_pass
 
 
@@ -41,6 +43,7 @@ class GeneratedQueries:
 
     def __init__(self, pipe):
         self.pipe, self.image_size, self.batch_size = pipe, pipe.config.image_size, pipe.batch_size
+        self.resize = resize_center_crop         # (image, size) -> image
 
     def __call__(self, pixels, indices, samplings):
         """pixels (B, 3, H, W) uint8 and the images' places in the set -> [(B, D) float32, one a Sampling]."""
@@ -53,6 +56,10 @@ class ClipEmbeddings:
 
     def __init__(self, clip):
         self.clip, self.image_size, self.batch_size = clip, clip.config.image_encoder.image_size, clip.batch_size
+
+    def resize(self, image, size):
+        """PIL image -> PIL image, size x size."""
+        return resized(image, self.clip.config.image_encoder)
 
     def __call__(self, pixels, indices, samplings):
         return [self.clip.embed_images(pixels)] * len(samplings)
@@ -73,7 +80,7 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
     """
     if limit is not None and limit < 1:
         raise ConfigError(f'limit: {limit} is below 1')
-    parts = shared_pass(min(len(reader), limit or len(reader)), encoder.batch_size, lambda i: read_pixels(reader, i, encoder.image_size),
+    parts = shared_pass(min(len(reader), limit or len(reader)), encoder.batch_size, lambda i: read_pixels(reader, i, encoder.image_size, encoder.resize),
                         lambda places, rows: _embed(encoder, places, rows, samplings), share, progress=progress and 'embedding images')
     return _join(parts, samplings, getattr(reader, 'skipped', {}))
 

@@ -150,15 +150,17 @@ def open_model(directory, batch_size):
     directory = Path(directory)
     if (directory / 'image_encoder.safetensors').is_file() and not (directory / 'unet.safetensors').is_file():
         model = ClipModel(open_clip_directory(directory), batch_size)
-        encoder, about = ClipEmbeddings(model), {'model': 'CLIP'}
+        encoder, image = ClipEmbeddings(model), model.config.image_encoder
+        resize = f'{image.interpolation}, {"centre crop" if image.resize_mode == "shortest" else "both sides squashed"}'
+        about = {'model': 'CLIP', 'resize': f'{resize}, {encoder.image_size}', 'mean': list(image.image_mean), 'std': list(image.image_std)}
         weights = 'image_encoder.safetensors'
     else:
         model = DiffDisPipeline.from_pretrained(directory, batch_size)
-        encoder, about = GeneratedQueries(model), {'model': 'DiffDis', 'gamma': model.config.text_diffusion.gamma}
+        encoder = GeneratedQueries(model)
+        about = {'model': 'DiffDis', 'gamma': model.config.text_diffusion.gamma, 'resize': f'bicubic, centre crop, {encoder.image_size}'}
         weights = 'unet.safetensors'
     manifest = json.loads((directory / MANIFEST).read_text())
-    return model, encoder, {**about, 'resize': f'bicubic, centre crop, {encoder.image_size}',
-                            'weights_sha256': manifest['files'].get(weights) or sha256(directory / weights)}
+    return model, encoder, {**about, 'weights_sha256': manifest['files'].get(weights) or sha256(directory / weights)}
 
 
 def describe(task, dataset, images, embedded, measured, protocol):

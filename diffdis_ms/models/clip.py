@@ -4,7 +4,7 @@ from mindspore import Parameter, Tensor, nn, ops
 import mindspore.common.dtype as mstype
 
 from diffdis_ms.models.attention import attention
-from diffdis_ms.models.layers import conv2d, gelu, linear, merge_heads, split_heads
+from diffdis_ms.models.layers import conv2d, gelu, gelu_tanh, linear, merge_heads, split_heads
 from diffdis_ms.models.resnet import ModifiedResNet
 
 
@@ -24,27 +24,29 @@ class SelfAttention(nn.Cell):
 
 
 class MLP(nn.Cell):
-    """fc2(act(fc1(x))); `quick_gelu` is x * sigmoid(1.702 x)."""
+    """fc2(act(fc1(x))); `quick_gelu` is x * sigmoid(1.702 x), `gelu_pytorch_tanh` is gelu with the Gaussian's integral by tanh."""
 
     def __init__(self, dim, inner_dim, act):
         super().__init__()
         self.fc1, self.fc2 = linear(dim, inner_dim), linear(inner_dim, dim)
-        self.quick = act == 'quick_gelu'
+        self.act = act
 
     def construct(self, x):
         x = self.fc1(x)
-        return self.fc2(x * ops.sigmoid(1.702 * x) if self.quick else gelu(x))
+        if self.act == 'quick_gelu':
+            return self.fc2(x * ops.sigmoid(1.702 * x))
+        return self.fc2(gelu(x) if self.act == 'gelu' else gelu_tanh(x))
 
 
 class TransformerLayer(nn.Cell):
     """Pre-norm transformer block: transformers' `CLIPEncoderLayer`."""
 
-    def __init__(self, dim, heads, inner_dim, act):
+    def __init__(self, dim, heads, inner_dim, act, eps=1e-5):
         super().__init__()
         self.self_attn = SelfAttention(dim, heads)
-        self.layer_norm1 = nn.LayerNorm((dim,), epsilon=1e-5)
+        self.layer_norm1 = nn.LayerNorm((dim,), epsilon=eps)
         self.mlp = MLP(dim, inner_dim, act)
-        self.layer_norm2 = nn.LayerNorm((dim,), epsilon=1e-5)
+        self.layer_norm2 = nn.LayerNorm((dim,), epsilon=eps)
 
     def construct(self, x, mask):
         x = x + self.self_attn(self.layer_norm1(x), mask)                        # (B, N, C)
@@ -57,7 +59,7 @@ class Encoder(nn.Cell):
     def __init__(self, config):
         super().__init__()
         self.layers = nn.CellList([
-            TransformerLayer(config.hidden_size, config.num_attention_heads, config.intermediate_size, config.hidden_act)
+            TransformerLayer(config.hidden_size, config.num_attention_heads, config.intermediate_size, config.hidden_act, config.layer_norm_eps)
             for _ in range(config.num_hidden_layers)])
 
     def construct(self, x, mask):
@@ -83,7 +85,7 @@ class TextTransformer(nn.Cell):
         super().__init__()
         self.embeddings = TextEmbeddings(config)
         self.encoder = Encoder(config)
-        self.final_layer_norm = nn.LayerNorm((config.hidden_size,), epsilon=1e-5)
+        self.final_layer_norm = nn.LayerNorm((config.hidden_size,), epsilon=config.layer_norm_eps)
         length = config.max_position_embeddings
         self.causal_mask = Tensor(np.triu(np.full((length, length), -1e4, np.float32), 1))
 
@@ -141,9 +143,9 @@ class VisionTransformer(nn.Cell):
     def __init__(self, config):
         super().__init__()
         self.embeddings = VisionEmbeddings(config)
-        self.pre_layrnorm = nn.LayerNorm((config.hidden_size,), epsilon=1e-5)
+        self.pre_layrnorm = nn.LayerNorm((config.hidden_size,), epsilon=config.layer_norm_eps)
         self.encoder = Encoder(config)
-        self.post_layernorm = nn.LayerNorm((config.hidden_size,), epsilon=1e-5)
+        self.post_layernorm = nn.LayerNorm((config.hidden_size,), epsilon=config.layer_norm_eps)
 
     def construct(self, pixels):
         x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)), None)       # (B, 1 + hw, C)
@@ -151,7 +153,7 @@ class VisionTransformer(nn.Cell):
 
 
 class CLIPImageEncoder(nn.Cell):
-    """CLIP's image embedding: pixels (B, 3, S, S), normalised with CLIP's mean and deviation -> (B, projection_dim), L2-normalised."""
+    """CLIP's image embedding: pixels (B, 3, S, S), normalised with its config's mean and deviation -> (B, projection_dim), L2-normalised."""
 
     def __init__(self, config):
         super().__init__()

@@ -30,6 +30,11 @@ def gelu(x):
     return x * (ops.erf(x * 2 ** -0.5) + 1.0) * 0.5
 
 
+def gelu_tanh(x):
+    """x Phi(x) with Phi by tanh: torch's gelu(approximate='tanh')."""
+    return x * (ops.tanh((x + 0.044715 * x * x * x) * (2 / math.pi) ** 0.5) + 1.0) * 0.5
+
+
 def split_heads(x, heads):
     """(B, N, heads * D) -> (B, heads, N, D)."""
     b, n, c = x.shape

@@ -73,7 +73,7 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     if config.objective == 'clip':
         image_encoder = _trained(CLIPImageEncoder(model.image_encoder), 'image_encoder', None, config)
         text_encoder = apply_precision(make_text_encoder(), config.train.precision)
-        return Setup(CLIPObjective(image_encoder, text_encoder, config, world), CLIPFeatures(),
+        return Setup(CLIPObjective(image_encoder, text_encoder, config, world), CLIPFeatures(model.image_encoder),
                      {'text_encoder': text_encoder, 'image_encoder': image_encoder}, tokenizer)
     unet = _trained(DiffDisUNet(model), 'unet', init.unet, config, may_be_missing=is_new_parameter)
     if config.train.recompute:

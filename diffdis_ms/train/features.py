@@ -64,10 +64,13 @@ class CachedFeatures:
 
 
 class CLIPFeatures:
-    """CLIP-normalised pixels and token ids."""
+    """Pixels, normalised as an ImageEncoderConfig says, and token ids."""
+
+    def __init__(self, image):
+        self.mean, self.std = image.image_mean, image.image_std
 
     def __call__(self, batch, step):
-        return clip_normalize(to_unit_range(batch.pixels)), batch.token_ids
+        return clip_normalize(to_unit_range(batch.pixels), self.mean, self.std), batch.token_ids
 
 
 class AutoencoderFeatures:

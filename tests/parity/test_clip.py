@@ -34,9 +34,11 @@ def compare(config, tolerance, batch=3):
     check('image embedding', image(pixels), out.image_embeds, tolerance)
 
 
-@pytest.mark.parametrize('hidden_act', ['quick_gelu', 'gelu'])
+@pytest.mark.parametrize('hidden_act', ['quick_gelu', 'gelu', 'gelu_pytorch_tanh'])
 def test_clip(tiny_config, hidden_act):
     tiny_config.text_encoder.hidden_act = tiny_config.image_encoder.hidden_act = hidden_act
+    if hidden_act == 'gelu_pytorch_tanh':
+        tiny_config.text_encoder.layer_norm_eps, tiny_config.image_encoder.layer_norm_eps = 1e-2, 3e-3
     compare(tiny_config, 1e-4)
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from transformers import CLIPImageProcessor, CLIPTokenizer
 
 from ckpt_convert.convert import convert
+from diffdis_ms.config import ImageEncoderConfig
 from diffdis_ms.data.emoji import draw_all
 from diffdis_ms.data.transforms import CLIP_MEAN, CLIP_STD
 from diffdis_ms.evaluate import generation
@@ -216,5 +217,5 @@ def test_clip_score_is_transformers(captioned, tmp_path):
         pixels = processor([Image.open(p) for p in captioned[1]], return_tensors='pt')['pixel_values']
         out = clip(input_ids=ids, pixel_values=pixels)
     for path, expected in zip(captioned[1], pixels):
-        np.testing.assert_allclose(preprocess(read_rgb(path), size), expected.numpy(), atol=2e-5, err_msg=str(path))
+        np.testing.assert_allclose(preprocess(read_rgb(path), ImageEncoderConfig(image_size=size)), expected.numpy(), atol=2e-5, err_msg=str(path))
     compare_scores(captioned, tmp_path / 'clip', out.image_embeds, out.text_embeds)
