@@ -17,13 +17,14 @@ class FileSet:
         class_names: list, or None where the set's files hold no names; then captions are ''.
         num_classes: int.
         split: what was chosen (split, partition, classes), for results.
+        class_ids: what the set itself calls each class, where that is not its name: WordNet ids, numbers; else None.
     """
 
-    def __init__(self, base, rows, class_names, split, num_classes=None):
+    def __init__(self, base, rows, class_names, split, num_classes=None, class_ids=None):
         """`rows`: [(path below `base`, label)]."""
         self.base, self._rows = base, rows
         self.class_names, self.split = class_names, split
-        self.num_classes = num_classes or len(class_names)
+        self.num_classes, self.class_ids = num_classes or len(class_names), class_ids
 
     def __len__(self):
         return len(self._rows)
