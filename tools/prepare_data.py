@@ -9,9 +9,9 @@ from diffdis_ms.data.cc3m import Cc3mTsv
 from diffdis_ms.data.folders import CsvFolder
 from diffdis_ms.data.mindrecord import MindRecordSet, MindRecordWriter
 from diffdis_ms.data.prepare import check_out, rewrite
-from diffdis_ms.data.webdataset import CaptionSet, TarWriter
+from diffdis_ms.data.webdataset import TarWriter, open_tars
 
-READERS = {'csv': CsvFolder, 'webdataset': CaptionSet, 'cc3m-tsv': Cc3mTsv, 'mindrecord': MindRecordSet}
+READERS = {'csv': CsvFolder, 'webdataset': open_tars, 'cc3m-tsv': Cc3mTsv, 'mindrecord': MindRecordSet}
 WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}
 SOURCES = {'emoji': 'draw the demo set from an emoji font',
            'csv': 'images listed in csv files with the columns dir,text',

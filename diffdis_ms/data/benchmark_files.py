@@ -6,8 +6,9 @@ import numpy as np
 from scipy.io import loadmat
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.folders import list_images, read_image
-from diffdis_ms.data.webdataset import Sample
+from diffdis_ms.data.listing import list_images
+from diffdis_ms.data.samples import Sample, read_image
+from diffdis_ms.text_files import lines_of, read_text
 
 
 class FileSet:
@@ -57,11 +58,9 @@ def required(name, path):
 
 
 def read_lines(name, path):
-    """Lines of a list, stripped, blank ones left out; raises ConfigError: missing, empty, not UTF-8."""
-    try:
-        lines = [line.strip() for line in required(name, path).read_text(encoding='utf-8').splitlines()]
-    except UnicodeDecodeError:
-        raise ConfigError(f'{name}: {path} is not UTF-8 text') from None
+    """Lines of a list, stripped, blank ones left out; raises ConfigError: missing, empty, not text."""
+    required(name, path)
+    lines = [line.strip() for line in lines_of(read_text(path, lambda reason: ConfigError(f'{name}: {reason}')))]
     lines = [line for line in lines if line]
     if not lines:
         raise ConfigError(f'{name}: {path} is empty; extract the data set anew')

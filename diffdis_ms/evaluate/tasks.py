@@ -22,7 +22,7 @@ from diffdis_ms.files import sha256, whole_file
 from diffdis_ms.model_dir import MANIFEST
 
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
-RETRIEVAL_SETS = ('emoji', 'captions', *KARPATHY_SETS)
+RETRIEVAL_SETS = ('emoji', 'captions', 'webdataset', *KARPATHY_SETS)
 
 
 def zeroshot(pipe, embedded, class_names, templates):
@@ -130,7 +130,7 @@ def open_retrieval(dataset, data_root, split=None):
     if dataset in KARPATHY_SETS:
         return KarpathySet(dataset, data_root, split or 'test')
     _refuse_split(dataset, split)
-    return open_captions(_emoji_root(data_root, dataset))
+    return open_captions(_tars(data_root, dataset))
 
 
 def open_model(directory, batch_size):
@@ -199,5 +199,5 @@ def _emoji_root(data_root, dataset):
 
 def _tars(data_root, dataset):
     root = _emoji_root(data_root, dataset)
-    in_test = dataset == 'webdataset' and root.is_dir() and not any(root.glob('*.tar')) and any(root.glob('test/*.tar'))
+    in_test = dataset in ('webdataset', 'captions') and root.is_dir() and not any(root.glob('*.tar')) and any(root.glob('test/*.tar'))
     return root / 'test' if in_test else root
