@@ -47,9 +47,11 @@ class UrlTable:
         if not len(self._starts):
             raise ConfigError(f'{path} has no row; expected lines caption<TAB>url')
         self._find_columns()
-        for row in range(len(self)):
-            if not _URL.fullmatch(self.url(row)):
-                raise ConfigError(f'{path}: row {row + 1} ({_shown(self._record(row))}) has no url in column {self._url + 1}: is a caption with '
+        content, column = self._text.tobytes(), self._url
+        for row, (start, end) in enumerate(zip(self._starts.tolist(), self._ends.tolist())):
+            fields = self._fields(content[start:end].rstrip(b'\r'))
+            if len(fields) <= column or not _URL.fullmatch(fields[column].strip()):
+                raise ConfigError(f'{path}: row {row + 1} ({_shown(content[start:end])}) has no url in column {column + 1}: is a caption with '
                                   'a line break or a tab not quoted? Later rows would get captions of others')
 
     def __len__(self):
@@ -57,12 +59,12 @@ class UrlTable:
 
     def url(self, row):
         """Url of a row, as bytes; b'' where there is none."""
-        fields = self._fields(row)
+        fields = self._fields(self._record(row))
         return fields[self._url].strip() if len(fields) > self._url else b''
 
     def caption(self, row):
         """Caption of a row, as bytes, without blanks around it."""
-        fields = self._fields(row)
+        fields = self._fields(self._record(row))
         return fields[self._caption].strip() if len(fields) > self._caption else b''
 
     def _split(self, first):
@@ -90,15 +92,14 @@ class UrlTable:
     def _record(self, row):
         return self._text[self._starts[row]:self._ends[row]].tobytes().rstrip(b'\r')
 
-    def _fields(self, row):
-        record = self._record(row)
+    def _fields(self, record):
         if not self.quoted or b'"' not in record:
             return record.split(b'\t')
         text = io.StringIO(record.decode('utf-8', 'surrogateescape'), newline='')
         return [field.encode('utf-8', 'surrogateescape') for field in next(csv.reader(text, delimiter='\t'), [])]
 
     def _find_columns(self):
-        fields = self._fields(0)
+        fields = self._fields(self._record(0))
         if len(fields) < 2:
             raise ConfigError(f'{self.path}: the first line is not caption<TAB>url')
         self.header, urls = None, [bool(_URL.fullmatch(field.strip())) for field in fields]
