@@ -9,9 +9,9 @@ from diffdis_ms.data.cc3m import Cc3mTsv
 from diffdis_ms.data.folders import CsvFolder
 from diffdis_ms.data.mindrecord import MindRecordSet, MindRecordWriter
 from diffdis_ms.data.prepare import check_out, rewrite
-from diffdis_ms.data.webdataset import CaptionSet, TarWriter
+from diffdis_ms.data.webdataset import TarWriter, open_tars
 
-READERS = {'csv': CsvFolder, 'webdataset': CaptionSet, 'cc3m-tsv': Cc3mTsv, 'mindrecord': MindRecordSet}
+READERS = {'csv': CsvFolder, 'webdataset': open_tars, 'cc3m-tsv': Cc3mTsv, 'mindrecord': MindRecordSet}
 WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}
 SOURCES = {'emoji': 'draw the demo set from an emoji font',
            'csv': 'images listed in csv files with the columns dir,text',
@@ -28,7 +28,8 @@ EXAMPLES = """examples:
   python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
       reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest anew
   python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m --format mindrecord
-      image N (000000012.jpg of img2dataset's files, 12_2850374957 of DownloadConceptualCaptions) belongs to line N, counted from 0
+      an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from 0 (000000012.jpg,
+      12_2850374957 of DownloadConceptualCaptions)
 
 then:
   python tools/train.py --config FILE data.path=data/photos
@@ -49,6 +50,8 @@ def parse_args():
             source.add_argument('--src', required=True, metavar='PATH', help=SRC[name])
             if name == 'cc3m-tsv':
                 source.add_argument('--images', metavar='DIR', help='folder of the images, or of folders of them (default: that of the tsv)')
+                source.add_argument('--first-number', type=int, choices=[0, 1],
+                                    help='number of the first row\'s image, where names are numbers alone (default: 0, if all of them agree with it)')
             source.add_argument('--format', choices=WRITERS, default='webdataset', help='what to write (default: %(default)s)')
             source.add_argument('--min-side', type=int, default=16, help='skip pictures with a shorter side (default: %(default)s)')
             source.add_argument('--size', type=int, default=256,
@@ -69,10 +72,11 @@ def main():
         if out == src or out in src.parents:
             raise ConfigError(f'--out {args.out} would replace the source {args.src}; name another directory')
         check_out(out, args.overwrite)           # before the tars are indexed
-        reader = Cc3mTsv(args.src, args.images) if args.source == 'cc3m-tsv' else READERS[args.source](args.src)
+        reader = Cc3mTsv(args.src, args.images, args.first_number) if args.source == 'cc3m-tsv' else READERS[args.source](args.src)
         summary = rewrite(reader, args.out, args.size, args.source, args.seed, args.workers, args.overwrite,
                           writer=WRITERS[args.format], min_side=args.min_side)
-        detail = ''
+        rows = getattr(reader, 'num_without_image', 0)
+        detail = f' ({rows} of {reader.num_rows} rows have no image)' if rows else ''
     print(f'{args.out}: kept {summary["num_kept"]}{detail}, skipped {summary["num_skipped"]} (listed in {Path(args.out, "skipped.txt")})')
 
 

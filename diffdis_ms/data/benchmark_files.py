@@ -6,8 +6,9 @@ import numpy as np
 from scipy.io import loadmat
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.folders import list_images, read_image
-from diffdis_ms.data.webdataset import Sample
+from diffdis_ms.data.listing import list_images
+from diffdis_ms.data.samples import Sample, read_image
+from diffdis_ms.text_files import lines_of, read_text
 
 
 class FileSet:
@@ -17,13 +18,14 @@ class FileSet:
         class_names: list, or None where the set's files hold no names; then captions are ''.
         num_classes: int.
         split: what was chosen (split, partition, classes), for results.
+        class_ids: what the set itself calls each class, where that is not its name: WordNet ids, numbers; else None.
     """
 
-    def __init__(self, base, rows, class_names, split, num_classes=None):
+    def __init__(self, base, rows, class_names, split, num_classes=None, class_ids=None):
         """`rows`: [(path below `base`, label)]."""
         self.base, self._rows = base, rows
         self.class_names, self.split = class_names, split
-        self.num_classes = num_classes or len(class_names)
+        self.num_classes, self.class_ids = num_classes or len(class_names), class_ids
 
     def __len__(self):
         return len(self._rows)
@@ -56,11 +58,9 @@ def required(name, path):
 
 
 def read_lines(name, path):
-    """Lines of a list, stripped, blank ones left out; raises ConfigError: missing, empty, not UTF-8."""
-    try:
-        lines = [line.strip() for line in required(name, path).read_text(encoding='utf-8').splitlines()]
-    except UnicodeDecodeError:
-        raise ConfigError(f'{name}: {path} is not UTF-8 text') from None
+    """Lines of a list, stripped, blank ones left out; raises ConfigError: missing, empty, not text."""
+    required(name, path)
+    lines = [line.strip() for line in lines_of(read_text(path, lambda reason: ConfigError(f'{name}: {reason}')))]
     lines = [line for line in lines if line]
     if not lines:
         raise ConfigError(f'{name}: {path} is empty; extract the data set anew')

@@ -29,6 +29,7 @@ from diffdis_ms.data.benchmark_files import (
 )
 from diffdis_ms.data.benchmark_mat import open_cars, open_flowers, open_imagenet
 from diffdis_ms.data.cifar import open_cifar
+from diffdis_ms.data.listing import folders_of
 
 EUROSAT = ('AnnualCrop', 'Forest', 'HerbaceousVegetation', 'Highway', 'Industrial', 'Pasture', 'PermanentCrop', 'Residential', 'River', 'SeaLake')
 NUM_PETS = 37
@@ -68,7 +69,7 @@ def _open_caltech(name, root):
     below = '101_ObjectCategories'
     base = find_base(root, (below, f'caltech-101/{below}', f'caltech101/{below}'), ('accordion', 'Faces', 'yin_yang'))
     required(name, base / 'accordion')
-    folders = sorted(f.name for f in base.iterdir() if f.is_dir() and f.name[0] != '.' and f.name != 'BACKGROUND_Google')
+    folders = [f.name for f in folders_of(base) if f.name != 'BACKGROUND_Google']
     rows = [(f'{folder}/{image}', label) for label, folder in enumerate(folders) for image in images_of(name, base / folder)]
     return FileSet(base, rows, [spaced(folder) for folder in folders], 'all images (no official split), without BACKGROUND_Google')
 

@@ -17,7 +17,7 @@ from diffdis_ms.data.transforms import MIN_SIDE
 from diffdis_ms.data.samples import BadSample, add_skipped, check_side
 from diffdis_ms.files import shared_order, whole_file
 
-VERSION = 1                                      # of what is checked: another one makes old verdicts void
+VERSION = 2                                      # of what is checked: another one makes old verdicts void
 PART = 1000                                      # samples a process checks before it writes down what it found
 
 

@@ -1,9 +1,15 @@
 """Class names and prompt templates of zero-shot classification."""
-import json
+import re
+from collections import Counter
 from pathlib import Path
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES, TEMPLATES
+from diffdis_ms.text_files import lines_of, parse_json, read_json, read_text
+
+# {data set: {what it calls a class: the name in CLIP's data/prompts.md, for ImageNet in its notebook Prompt_Engineering_for_ImageNet}}.
+# The set's own names stand there without blanks, marks and capitals; ImageNet's classes are WordNet ids, those of Flowers-102 numbers from 1.
+CLIP_NAMES = Path(__file__).with_name('clip_names.json')
 
 # what CLIP_benchmark's JSON files call a data set, where the name is another
 _CLIP_BENCHMARK = {'flowers102': 'flowers', 'oxfordpets': 'pets', 'stanfordcars': 'cars', 'aircraft': 'fgvc_aircraft', 'imagenet': 'imagenet1k'}
@@ -41,6 +47,100 @@ def read_labels(text_or_path, dataset=None, unique=True):
             raise ConfigError(f'labels: {name!r} is given twice')
         seen.add(name)
     return names
+
+
+def resolve_names(classnames, dataset, images):
+    """Class names in the order of a set's labels, whatever the order in which they were given.
+
+    Args:
+        classnames: None for the set's own names; 'clip' for CLIP's, found by what the set calls its classes; or as for `read_labels`.
+            A list of the set's own or of CLIP's names is put in order by name; other names are taken as they stand, one a label.
+        dataset: its name. images: its reader.
+
+    Returns:
+        list of str, or None where the set has no names and none are given.
+
+    Raises:
+        ConfigError: see `read_labels`; fewer or more names than classes; names of which some are the set's own, at another class' place.
+    """
+    own = images.class_names
+    if classnames is None:
+        return own
+    ids = getattr(images, 'class_ids', None) or own
+    if str(classnames) == 'clip':
+        return clip_names(dataset, ids)
+    names = read_labels(classnames, dataset, unique=dataset not in DATASET_TEMPLATES)
+    count = getattr(images, 'num_classes', None) or (own and len(own))
+    if not count:
+        return names
+    background = [i for i, name in enumerate(names) if name.lower().startswith('background')]
+    if dataset == 'caltech101' and len(names) == count + 1 and len(background) == 1:
+        del names[background[0]]                 # a class of CLIP's and CLIP_benchmark's lists that is left out here
+    if len(names) != count:
+        what = f'folders ({_some(own)})' if dataset == 'folder' else 'classes'
+        raise ConfigError(f'{dataset}: {classnames} has {len(names)} names for the {count} {what} of the data set')
+    for known in (own, _clip_names(dataset, ids)):
+        ordered = known and None not in known and _in_order(names, known)
+        if ordered:
+            return ordered
+    for known in (own, _clip_names(dataset, ids)):
+        if known and None not in known:
+            _refuse_other_places(names, known, classnames, dataset)
+    return names
+
+
+def clip_names(dataset, ids):
+    """The names CLIP's authors gave the classes of a benchmark set.
+
+    Args:
+        dataset: one of DATASET_TEMPLATES. ids: what the set calls its classes: their own names, WordNet ids (imagenet) or numbers (flowers102).
+
+    Raises:
+        ConfigError: another set, or a class that CLIP's list does not have.
+    """
+    names = _clip_names(dataset, ids)
+    if names is None:
+        raise ConfigError(f'classnames: CLIP has no list for {dataset}, only for {", ".join(DATASET_TEMPLATES)}; give a file')
+    if None in names:
+        raise ConfigError(f'classnames: CLIP\'s list for {dataset} has no class {str(ids[names.index(None)])!r}: is this the official data set?')
+    return names
+
+
+def _clip_names(dataset, ids):
+    if dataset not in DATASET_TEMPLATES or not ids:
+        return None
+    names = read_json(CLIP_NAMES)[dataset]
+    return [names.get(_key(str(i))) for i in ids]
+
+
+def _in_order(names, known):
+    """`names` in the order of `known` if they are the same ones, else None."""
+    given, expected = _keys(names, known)
+    name_of = dict(zip(given, names))
+    return [name_of[key] for key in expected] if Counter(given) == Counter(expected) else None
+
+
+def _refuse_other_places(names, known, source, dataset):
+    """ConfigError where a name of `known` is given, but not in its place."""
+    given, expected = _keys(names, known)
+    for label, key in enumerate(expected):
+        if expected.count(key) == 1 and key in given and given[label] != key:
+            raise ConfigError(f'{dataset}: {source}: name {given.index(key) + 1}, {known[label]!r}, is class {label + 1} of the data set, which '
+                              f'gets {names[label]!r}: give the names in the order of its classes ({_some(known)}), or all of its own names')
+
+
+def _keys(names, known):
+    key = _key if len(set(map(_key, known))) == len(set(known)) else str.strip
+    return [key(name) for name in names], [key(name) for name in known]
+
+
+def _key(name):
+    """A name without blanks, marks and capitals."""
+    return re.sub(r'[\W_]+', '', name.casefold()) or name.strip()
+
+
+def _some(names, count=5):
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
 
 
 def read_templates(name_or_path, dataset=None):
@@ -89,13 +189,10 @@ def _is_file(path):
 
 
 def _read_list(path, dataset):
-    try:
-        text = path.read_text(encoding='utf-8-sig')
-        if path.suffix != '.json':
-            return text.strip().splitlines()
-        content = json.loads(text)
-    except (ValueError, RecursionError) as e:    # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise ConfigError(f'{path} cannot be read: {e}') from None
+    text = read_text(path)
+    if path.suffix.lower() != '.json':
+        return lines_of(text.strip())
+    content = parse_json(text, path, (dict, list))
     if isinstance(content, dict):
         if dataset is None and len(content) == 1:
             dataset = next(iter(content))

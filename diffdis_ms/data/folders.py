@@ -1,36 +1,50 @@
 """Plain folders as caption sets: one folder a class, or a csv `dir,text` beside the images; and the choice of the reader."""
 import csv
 import glob
+import io
 from pathlib import Path
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.cc3m import Cc3mTsv
 from diffdis_ms.data.mindrecord import SUFFIX as MINDRECORD, MindRecordSet
-from diffdis_ms.data.samples import BadSample, Sample, read_image
-from diffdis_ms.data.transforms import IMAGE_SUFFIXES
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.samples import BadSample, Sample, read_image, visible_files, warn_of
+from diffdis_ms.data.listing import folders_of, is_hidden, left_out, list_images
+from diffdis_ms.data.webdataset import open_tars
+from diffdis_ms.text_files import lines_of, read_text
 
 CSV_COLUMNS = ('dir', 'text')
+MAX_CSV_BYTES = 4 << 30
 
 
 class ImageFolder:
-    """`root/<class name>/<image>`, both sorted; the class name is the caption, its place the label.
+    """`root/<class name>/<image>`; the class name is the caption, its place the label.
+
+    Classes are all folders but hidden ones (`listing.is_hidden`), also those without a picture that can be read, so that no label moves;
+    in `listing.number_order`: 2 before 10.
 
     Attributes:
         class_names: list of the class folders' names. files, folder: the images, and the root.
+        skipped: {what: reason} of folders without a picture, and of pictures that lie deeper, beside the folders, or in other formats.
     """
 
     def __init__(self, root):
-        """Raises ConfigError: no such directory, or no images in folders below it."""
+        """Raises ConfigError: no such directory, or no images in folders below it. Warns of what is left out."""
         self.root = Path(root)
         if not self.root.is_dir():
             raise ConfigError(f'{root} is not a directory; expected {root}/<class name>/<images>')
-        folders = [(folder, list_images(folder)) for folder in sorted(self.root.iterdir()) if folder.is_dir()]
-        folders = [(folder, images) for folder, images in folders if images]
-        if not folders:
-            raise ConfigError(f'{root} has no images in class folders; expected {root}/<class name>/<images>')
-        self.class_names = [folder.name for folder, _ in folders]
-        self._samples = [(path, label) for label, (_, images) in enumerate(folders) for path in images]
+        folders = folders_of(self.root)
+        self.class_names, self._samples, self.skipped = [folder.name for folder in folders], [], {}
+        for label, folder in enumerate(folders):
+            images, others = list_images(folder), left_out(folder)
+            self._samples += [(path, label) for path in images]
+            if not images and not others:
+                others = {f'{folder.name}/': f'no picture in this class folder ({_suffixes(folder)})'}
+            self.skipped.update(others)
+        if not self._samples:
+            what = ': '.join(next(iter(self.skipped.items()), ('', 'no folder')))
+            raise ConfigError(f'{root} has no images in class folders; expected {root}/<class name>/<images> ({what})')
+        self.skipped.update({path.name: 'lies beside the class folders, in none of them' for path in list_images(self.root)})
+        warn_of(self.skipped, self.root)
         self.files, self.folder = [path for path, _ in self._samples], self.root
 
     def __len__(self):
@@ -46,6 +60,9 @@ class ImageFolder:
 class CsvFolder:
     """The MindSpore Stable Diffusion examples' format: csv files with the header `dir,text`, image paths relative to the csv.
 
+    As Python, pandas or Excel write it: commas, semicolons or tabs, any order and capitals of the header, quoted fields with line breaks,
+    UTF-8 or UTF-16 with a byte order mark, backslashes in paths. Other columns are left alone.
+
     Attributes:
         class_names: None. files, folder: the csv files and the images that they name, and where the first lies.
     """
@@ -56,10 +73,10 @@ class CsvFolder:
             path: a csv file, or a directory whose *.csv are read one after the other.
 
         Raises:
-            ConfigError: no csv, wrong columns, no row, or not UTF-8 csv.
+            ConfigError: no csv, wrong columns, no row, or not a csv in UTF-8.
         """
         path = Path(path)
-        files = sorted(path.glob('*.csv')) if path.is_dir() else [path]
+        files = visible_files(path, '*.csv') if path.is_dir() else [path]
         if not files or not files[0].is_file():
             raise ConfigError(f'{path}: no csv file there; expected one with the columns {",".join(CSV_COLUMNS)}')
         self._rows = [(file.parent, *row) for file in files for row in _read_csv(file)]
@@ -74,10 +91,13 @@ class CsvFolder:
         """Sample `i`; raises BadSample for a blank caption, a path that leaves the csv's folder, or an image that cannot be used."""
         folder, name, caption = self._rows[i]
         key = name or f'row {i + 1}'
+        if caption is None:
+            raise BadSample(key, 'more fields than the header has columns: a caption with a comma in it must be quoted')
         if not name or not caption:
             raise BadSample(key, 'no caption' if name else 'no image path')
         try:
-            path = (folder / name).resolve()
+            path = folder / name
+            path = (path if '\\' not in name or path.is_file() else folder / name.replace('\\', '/')).resolve()
             inside = path.is_relative_to(folder.resolve())
         except (OSError, ValueError, RuntimeError):      # a name with a null byte, a loop of links
             raise BadSample(key, 'not a usable path') from None
@@ -90,7 +110,7 @@ def open_captions(path):
     """The reader that fits a path.
 
     Args:
-        path: tar, glob pattern of tars or directory with *.tar (CaptionSet); the same with *.mindrecord (MindRecordSet); csv or directory
+        path: tar, glob pattern of tars or directory with *.tar (CaptionSet, RetrievalSet); the same with *.mindrecord (MindRecordSet); csv or directory
             with *.csv (CsvFolder); tsv or directory with one *.tsv (Cc3mTsv); directory of class folders (ImageFolder).
 
     Returns:
@@ -101,36 +121,49 @@ def open_captions(path):
     """
     root = Path(path)
     if root.is_dir():
-        for pattern, reader in (('*.tar', CaptionSet), (f'*{MINDRECORD}*', MindRecordSet), ('*.csv', CsvFolder), ('*.tsv', Cc3mTsv)):
-            if any(root.glob(pattern)):
+        for pattern, reader in (('*.tar', open_tars), (f'*{MINDRECORD}*', MindRecordSet), ('*.csv', CsvFolder), ('*.tsv', Cc3mTsv)):
+            if visible_files(root, pattern):
                 return reader(root)
-        if any(list_images(folder) for folder in root.iterdir() if folder.is_dir()):
+        if any(list_images(folder) for folder in folders_of(root)):
             return ImageFolder(root)
-        below = sorted(p.parent.name for pattern in ('*/*.tar', f'*/*{MINDRECORD}') for p in root.glob(pattern))
+        below = sorted(p.parent.name for pattern in ('*/*.tar', f'*/*{MINDRECORD}') for p in root.glob(pattern) if not is_hidden(p.name))
         hint = f'; did you mean {root / below[0]}?' if below else ''
         raise ConfigError(f'{path} has neither *.tar, *{MINDRECORD}, *.csv, *.tsv nor folders of images{hint}')
-    if root.is_file() and root.suffix in ('.csv', '.tsv'):
-        return (CsvFolder if root.suffix == '.csv' else Cc3mTsv)(root)
+    if root.is_file() and root.suffix.lower() in ('.csv', '.tsv'):
+        return (CsvFolder if root.suffix.lower() == '.csv' else Cc3mTsv)(root)
     found = [str(root)] if root.is_file() else [] if root.exists() else glob.glob(str(path))
     if found and MINDRECORD in Path(found[0]).name:
         return MindRecordSet(path)
     if found and (found[0] != str(root) or root.suffix == '.tar'):
-        return CaptionSet(path)
+        return open_tars(path)
     raise ConfigError(f'{path} ' + ('is neither a tar, MindRecord, csv nor tsv' if root.exists() else 'does not exist'))
 
 
-def list_images(folder):
-    """Paths of the images in a folder, sorted; hidden files are left out."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != '.' and p.is_file())
+def _suffixes(folder):
+    suffixes = sorted({path.suffix.lower() or path.name for path in folder.iterdir() if not is_hidden(path.name)})
+    return f'it holds {", ".join(suffixes[:5])}' if suffixes else 'it is empty'
 
 
 def _read_csv(path):
+    """Rows (path of the picture, caption) of a csv; the caption is None where the row has more fields than the header."""
+    text = read_text(path, limit=MAX_CSV_BYTES)
+    header = lines_of(text[:10_000])[0] if text else ''
+    delimiter = next((d for d in ',;\t|' if set(CSV_COLUMNS) <= set(_names(header.split(d)))), ',')
     try:
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            rows = csv.DictReader(file)
-            if not set(CSV_COLUMNS) <= set(rows.fieldnames or ()):
-                raise ConfigError(f'{path}: the header must name the columns {",".join(CSV_COLUMNS)}; '
-                                  f'it is {",".join(rows.fieldnames or ())!r}')
-            return [tuple((row[column] or '').strip() for column in CSV_COLUMNS) for row in rows]
-    except (csv.Error, UnicodeDecodeError) as e:
-        raise ConfigError(f'{path} is not a UTF-8 csv file: {e}') from None
+        rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
+        names = _names(next(rows, ()))
+        if any(names.count(column) != 1 for column in CSV_COLUMNS):
+            raise ConfigError(f'{path}: the header must name the columns {",".join(CSV_COLUMNS)}, each once; it is {",".join(names)[:80]!r}')
+        places = [names.index(column) for column in CSV_COLUMNS]
+        return [_fields(row, places, len(names)) for row in rows if row]
+    except csv.Error as e:
+        raise ConfigError(f'{path}: line {rows.line_num} is not csv ({e}); a field with quotes in it is quoted itself, its quotes doubled') from None
+
+
+def _names(fields):
+    return [field.strip().strip('"').strip().lower() for field in fields]
+
+
+def _fields(row, places, count):
+    name, caption = (row[place].strip() if place < len(row) else '' for place in places)
+    return name, caption if len(row) <= count else None

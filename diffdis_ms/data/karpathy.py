@@ -1,10 +1,10 @@
 """MSCOCO and Flickr30k with Karpathy's splits: `dataset_coco.json` or `dataset_flickr30k.json` beside the folders of images."""
-import json
 from pathlib import Path
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.folders import read_image
 from diffdis_ms.data.webdataset import BadSample, Sample
+from diffdis_ms.text_files import read_json
 
 MAX_BYTES = 1 << 30                              # of the JSON file; COCO's has 144 million
 KARPATHY_SETS = {'coco': ('dataset_coco.json', ('', 'images')), 'flickr30k': ('dataset_flickr30k.json', ('flickr30k-images', 'flickr30k_images', 'images', ''))}
@@ -31,13 +31,12 @@ class KarpathySet:
         file = self.root / file_name
         if not file.is_file():
             raise ConfigError(f'{file} does not exist: it holds Karpathy\'s split of {name}')
+        content = read_json(file, limit=MAX_BYTES)
         try:
-            if file.stat().st_size > MAX_BYTES:
-                raise ValueError('too large')
-            images = [image for image in json.loads(file.read_text(encoding='utf-8'))['images'] if image['split'] == split]
+            images = [image for image in content['images'] if image['split'] == split]
             self._samples = [(Path(image.get('filepath', '')) / image['filename'], [str(s['raw']).strip() for s in image['sentences']])
                              for image in images]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        except (KeyError, TypeError, AttributeError) as e:
             raise ConfigError(f'{file} is not Karpathy\'s file ({type(e).__name__}: {" ".join(str(e).split())[:80]})') from None
         bad = next((str(path) for path, captions in self._samples if path.is_absolute() or '..' in path.parts or not captions), None)
         if bad or not self._samples:

@@ -22,7 +22,7 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.transforms import BadImage, decode_image
 from diffdis_ms.data.samples import MAX_MEMBER_BYTES, BadSample, Sample, checked_caption, find_files, prepared_samples, read_class_names
 
-IMAGE_FIELDS, CAPTION_FIELDS = ('image', 'jpg', 'png', 'img'), ('caption', 'text', 'txt')
+IMAGE_FIELDS, CAPTION_FIELDS = ('image', 'jpg', 'png', 'jpeg', 'webp', 'img'), ('caption', 'text', 'txt')
 MAX_HEADER = 64 << 20
 SUFFIX = '.mindrecord'
 _SCHEMA = {'key': {'type': 'string'}, 'image': {'type': 'bytes'}, 'caption': {'type': 'string'}, 'label': {'type': 'int32'}, 'meta': {'type': 'string'}}
@@ -230,14 +230,18 @@ def _fields(path, header):
 
 
 def _image_and_caption(path, types, blobs):
-    """(image field, caption field)."""
-    image = next((name for name in IMAGE_FIELDS if name in blobs and types.get(name) == 'bytes'), None)
-    caption = next((name for name in CAPTION_FIELDS if types.get(name) == 'string'), None)
-    if image is None or caption is None:
+    """(image field, caption field); ConfigError where there is none, or several and nothing says which is meant."""
+    image = [name for name in types if name.lower() in IMAGE_FIELDS and name in blobs and types.get(name) == 'bytes']
+    caption = [name for name in types if name.lower() in CAPTION_FIELDS and types.get(name) == 'string']
+    for found, what in ((image, 'picture'), (caption, 'caption')):
+        if len(found) > 1:
+            raise ConfigError(f'{path}: {" and ".join(found)} may each be the {what}: write the set with one of them under this name only '
+                              f'(pictures are looked for in {", ".join(IMAGE_FIELDS)}, captions in {", ".join(CAPTION_FIELDS)})')
+    if not image or not caption:
         have = ', '.join(f'{name}: {kind}' for name, kind in types.items())
         raise ConfigError(f'{path} has the fields {have}; needed are an encoded image (bytes, named {" or ".join(IMAGE_FIELDS)}) and '
                           f'a caption (string, named {" or ".join(CAPTION_FIELDS)})')
-    return image, caption
+    return image[0], caption[0]
 
 
 def _read_index(path):

@@ -1,6 +1,6 @@
 """What every reader gives and refuses: a sample, a bad sample, and the checks that all of them share."""
 import glob
-import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -8,7 +8,9 @@ from typing import Optional
 from PIL import Image
 
 from diffdis_ms.config import ConfigError
+from diffdis_ms.data.listing import is_hidden, number_order
 from diffdis_ms.data.transforms import BadImage, decode_image
+from diffdis_ms.text_files import read_json, read_lines
 
 MAX_MEMBER_BYTES = 64 * 2 ** 20
 SUMMARY = 'summary.json'                         # beside what tools/prepare_data.py has written
@@ -54,35 +56,49 @@ def add_skipped(skipped, key, reason, place):
     skipped[key if key not in skipped else f'{key} (sample {place})'] = reason
 
 
+def warn_of(left_out, where):
+    """Say once, in one line on stderr, what a reader has left out of a set: {what: reason}."""
+    if left_out:
+        shown = '; '.join(f'{what}: {reason}' for what, reason in list(left_out.items())[:5])
+        more = f'; and {len(left_out) - 5} more' if len(left_out) > 5 else ''
+        print(f'warning: {where}: left out: {shown}{more}', file=sys.stderr)
+
+
 def read_class_names(directory):
     """Names in `classnames.txt` of a directory, one a line, or None where there is no such file."""
     path = Path(directory) / 'classnames.txt'
     if not path.is_file():
         return None
-    try:
-        return [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise ConfigError(f'{path} is not UTF-8 text') from None
+    return [line.strip() for line in read_lines(path) if line.strip()]
 
 
 def prepared_samples(directory):
     """Number of samples that summary.json, written by tools/prepare_data.py, says a directory holds; None without one."""
     try:
-        summary = json.loads((Path(directory) / SUMMARY).read_bytes())
-        return summary['num_kept']
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return read_json(Path(directory) / SUMMARY, limit=1 << 30)['num_kept']
+    except (ConfigError, KeyError):
         return None
 
 
+def visible_files(folder, pattern):
+    """Files of a folder that fit `pattern`, hidden ones left out, in `number_order`."""
+    files = {path.name: path for path in Path(folder).glob(pattern) if not is_hidden(path.name) and not path.is_dir()}
+    return [files[name] for name in number_order(files)]
+
+
 def find_files(path, pattern, what):
-    """Files of a directory that fit `pattern`, one file, or those that fit a glob pattern, sorted; raises ConfigError where there is none."""
+    """Files of a directory that fit `pattern`, one file, or those that fit a glob pattern; sorted, numbers as numbers, hidden ones left out.
+
+    Raises:
+        ConfigError: there is none.
+    """
     path = Path(path)
     if path.is_dir():
-        files, where = sorted(path.glob(pattern)), f'directory {path} has no {pattern}'
+        files, where = visible_files(path, pattern), f'directory {path} has no {pattern}'
     elif path.is_file():
         files, where = [path], ''
     else:
-        files, where = sorted(Path(p) for p in glob.glob(str(path))), f'{path} does not exist and matches no file'
+        files, where = sorted(Path(p) for p in glob.glob(str(path)) if not is_hidden(Path(p).name)), f'{path} does not exist and matches no file'
     if not files:
         raise ConfigError(f'{where}; give a directory with {pattern}, one {what} or a glob pattern (tools/prepare_data.py writes such)')
     return files

@@ -1,16 +1,28 @@
-"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` form a sample."""
+"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` form a sample.
+
+Which member is what, whatever the case of its extension; the first of each line that is there is taken:
+
+| picture | jpg, png, jpeg, webp (open_clip's order), jfif, jpe, jif, apng, gif, bmp, dib, tif, tiff, ppm, pgm, pbm, pnm, img |
+| caption | txt, caption, cap, text; else "caption", "text" or "txt" of the json; text in UTF-8, or with the mark of UTF-8 or UTF-16 |
+| label | cls |
+
+A dotted extension (`KEY.seg.png`, a mask) is never taken. Members of hidden and system names (macOS' `._KEY.jpg`, `__MACOSX/`) are no samples.
+"""
 import io
 import json
 import os
 import re
 import tarfile
+from functools import partial
 from pathlib import Path
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.samples import (
     MAX_MEMBER_BYTES, BadSample, Sample, add_skipped, checked_caption, find_files, prepared_samples, read_class_names,
 )
+from diffdis_ms.data.listing import in_hidden
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES, BadImage, decode_image
+from diffdis_ms.text_files import decode, lines_of, parse_json, read_text
 
 _NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')    # key: everything up to the first dot of the last part
 _BLOCK = tarfile.BLOCKSIZE
@@ -56,20 +68,25 @@ class CaptionSet:
     def read(self, i):
         """Sample `i`; raises BadSample for a picture or caption that cannot be used, OSError if the tar itself is gone."""
         tar, key, members = self._samples[i]
+        image_extension = next(e for e in _IMAGES if e in members)
         content = {}
         with open(tar, 'rb') as file:            # a handle of its own: thread safe, and thousands of shards exhaust no limit
             for extension in members:
-                if extension in _USED:
+                if extension == image_extension or extension in _USED and extension not in _IMAGES:
                     content[extension] = self._member(file, key, extension, *members[extension])
-        image_extension = next(e for e in _IMAGES if e in content)
-        meta = _json(key, content['json']) if 'json' in content else {}
-        caption = _text(key, content['txt']) if 'txt' in content else meta.get('caption')
-        caption = checked_caption(key, caption, self.require_caption)
+        meta = parse_json(_text(key, 'json', content), 'its .json', dict, partial(BadSample, key)) if 'json' in content else {}
+        caption = next((_text(key, e, content) for e in _CAPTIONS if e in content), None)
+        if caption is None:
+            caption = next((meta[name] for name in _CAPTION_KEYS if meta.get(name) is not None), None)
+        caption = checked_caption(key, self._own_caption(caption), self.require_caption)
         try:
             image = decode_image(content[image_extension])
         except BadImage as e:
             raise BadSample(key, str(e)) from None
-        return Sample(key, image, caption, _label(key, content['cls']) if 'cls' in content else None, meta)
+        return Sample(key, image, caption, _label(key, content) if 'cls' in content else None, meta)
+
+    def _own_caption(self, caption):
+        return caption
 
     def _member(self, file, key, extension, offset, size):
         if size > self.max_member_bytes:
@@ -86,9 +103,9 @@ class CaptionSet:
         length = path.stat().st_size
         for name, offset, size in members:
             match = _NAME.fullmatch(name)
-            if not match:
+            if not match or in_hidden(name):
                 continue
-            key, extension = match[1], match[2].lower()
+            key, extension = os.path.normpath(match[1]) if match[1].startswith('./') else match[1], match[2].lower()
             if offset + size > length:
                 cut[key] = f'cut: {path.name} ends in the middle of it'
             elif extension in samples.setdefault(key, {}):
@@ -99,10 +116,38 @@ class CaptionSet:
             cut[f'{path.name}@{end}'] = 'the tar is damaged here, what follows is lost'
         for key, extensions in samples.items():
             if key not in cut and not any(e in extensions for e in _IMAGES):
-                cut[key] = 'no image'
+                dotted = next((e for e in sorted(extensions) if e.rpartition('.')[2] in _IMAGES), None)
+                cut[key] = f'no image: nothing says that .{dotted} is the picture, name it .{dotted.rpartition(".")[2]}' if dotted else 'no image'
         for key, reason in cut.items():
             add_skipped(self.skipped, key, reason, f'of {path.name}')
         self._samples += [(path, key, extensions) for key, extensions in samples.items() if key not in cut]
+
+
+class RetrievalSet(CaptionSet):
+    """CLIP_benchmark's tars for retrieval: several captions in one .txt, one a line. As a training set each picture has its first caption."""
+
+    def captions_of(self, i):
+        """All captions of picture `i`; raises BadSample as `read` does."""
+        tar, key, members = self._samples[i]
+        extension = next((e for e in _CAPTIONS if e in members), None)
+        if extension is None:
+            return [self.read(i).caption]
+        with open(tar, 'rb') as file:
+            text = _text(key, extension, {extension: self._member(file, key, extension, *members[extension])})
+        captions = [checked_caption(key, line, False) for line in lines_of(text)]
+        return [caption for caption in captions if caption]
+
+    def _own_caption(self, caption):
+        return next((line for line in lines_of(caption) if line.strip()), '') if isinstance(caption, str) else caption
+
+
+def open_tars(path, require_caption=True):
+    """CaptionSet of tars, or RetrievalSet where `dataset_type.txt` beside them or one folder up says `retrieval`; arguments as for `CaptionSet`."""
+    folder = find_files(path, '*.tar', 'tar')[0].absolute().parent
+    for file in (folder / 'dataset_type.txt', folder.parent / 'dataset_type.txt'):
+        if file.is_file():
+            return (RetrievalSet if read_text(file).strip().lower() == 'retrieval' else CaptionSet)(path, require_caption)
+    return CaptionSet(path, require_caption)
 
 
 class TarWriter:
@@ -180,8 +225,10 @@ class TarWriter:
         self._shards += 1
 
 
-_IMAGES = tuple(s[1:] for s in IMAGE_SUFFIXES)
-_USED = _IMAGES + ('txt', 'cls', 'json')
+_IMAGES = (*(s[1:] for s in IMAGE_SUFFIXES), 'img')
+_CAPTIONS = ('txt', 'caption', 'cap', 'text')
+_CAPTION_KEYS = ('caption', 'text', 'txt')
+_USED = {*_IMAGES, *_CAPTIONS, 'cls', 'json'}
 
 
 def _members(path):
@@ -210,25 +257,12 @@ def _members(path):
     return found, end if block.strip(b'\0') else None
 
 
-def _text(key, content):
-    try:
-        return content.decode('utf-8')
-    except UnicodeDecodeError:
-        raise BadSample(key, '.txt is not UTF-8') from None
-
-
-def _json(key, content):
-    try:
-        meta = json.loads(content)
-    except (ValueError, RecursionError):
-        raise BadSample(key, '.json cannot be read') from None
-    if not isinstance(meta, dict):
-        raise BadSample(key, '.json is not an object')
-    return meta
+def _text(key, extension, content):
+    return decode(content[extension], f'its .{extension}', partial(BadSample, key))
 
 
 def _label(key, content):
     try:
-        return int(content)
-    except ValueError:
-        raise BadSample(key, '.cls is not an integer') from None
+        return int(_text(key, 'cls', content))
+    except ValueError as e:
+        raise e if isinstance(e, BadSample) else BadSample(key, '.cls is not an integer') from None

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.benchmark_sets import BENCHMARKS, open_benchmark
-from diffdis_ms.data.class_names import read_labels
+from diffdis_ms.data.class_names import resolve_names
 from diffdis_ms.data.folders import ImageFolder, open_captions
 from diffdis_ms.data.karpathy import KARPATHY_SETS, KarpathySet
 from diffdis_ms.data.webdataset import CaptionSet
@@ -22,7 +22,7 @@ from diffdis_ms.files import sha256, whole_file
 from diffdis_ms.model_dir import MANIFEST
 
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
-RETRIEVAL_SETS = ('emoji', 'captions', *KARPATHY_SETS)
+RETRIEVAL_SETS = ('emoji', 'captions', 'webdataset', *KARPATHY_SETS)
 
 
 def zeroshot(pipe, embedded, class_names, templates):
@@ -89,7 +89,7 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None):
     Args:
         dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>), 'webdataset' (tars with .cls; also in
             CLIP_benchmark's layout, root/test/*.tar) or one of `benchmark_sets.BENCHMARKS`.
-        data_root: where it lies. classnames: names instead of the set's own (see `class_names.read_labels`).
+        data_root: where it lies. classnames: names instead of the set's own (see `class_names.resolve_names`).
         split: of a benchmark set (see `open_benchmark`); None: the one it is measured on.
 
     Raises:
@@ -101,7 +101,7 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None):
         return _open_benchmark(dataset, data_root, classnames, split)
     _refuse_split(dataset, split)
     images = ImageFolder(data_root) if dataset == 'folder' else CaptionSet(_tars(data_root, dataset), require_caption=False)
-    names = read_labels(classnames, dataset=dataset) if classnames else images.class_names
+    names = resolve_names(classnames, dataset, images)
     if not names:
         raise ConfigError(f'{data_root} has no classnames.txt; give the names with --classnames FILE')
     return images, names
@@ -109,13 +109,9 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None):
 
 def _open_benchmark(dataset, data_root, classnames, split):
     images = open_benchmark(dataset, data_root, split or 'test')
-    names = read_labels(classnames, dataset=dataset, unique=False) if classnames else images.class_names
+    names = resolve_names(classnames, dataset, images)
     if not names:
-        raise ConfigError(f'{dataset}: the files in {data_root} hold no class names; give them with --classnames FILE')
-    if dataset == 'caltech101' and len(names) == images.num_classes + 1 and names[0].lower().startswith('background'):
-        names = names[1:]                        # CLIP's and CLIP_benchmark's lists begin with the class that is left out here
-    if len(names) != images.num_classes:
-        raise ConfigError(f'{dataset}: {classnames} has {len(names)} names for the {images.num_classes} classes of the data set')
+        raise ConfigError(f'{dataset}: the files in {data_root} hold no class names; give them with --classnames FILE or --classnames clip')
     return images, names
 
 
@@ -134,7 +130,7 @@ def open_retrieval(dataset, data_root, split=None):
     if dataset in KARPATHY_SETS:
         return KarpathySet(dataset, data_root, split or 'test')
     _refuse_split(dataset, split)
-    return open_captions(_emoji_root(data_root, dataset))
+    return open_captions(_tars(data_root, dataset))
 
 
 def open_model(directory, batch_size):
@@ -205,5 +201,5 @@ def _emoji_root(data_root, dataset):
 
 def _tars(data_root, dataset):
     root = _emoji_root(data_root, dataset)
-    in_test = dataset == 'webdataset' and root.is_dir() and not any(root.glob('*.tar')) and any(root.glob('test/*.tar'))
+    in_test = dataset in ('webdataset', 'captions') and root.is_dir() and not any(root.glob('*.tar')) and any(root.glob('test/*.tar'))
     return root / 'test' if in_test else root

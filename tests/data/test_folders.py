@@ -26,7 +26,8 @@ def test_image_folder_has_classes_as_labels_and_captions(tmp_path):
         save(path) if path.suffix != '.txt' else (path.parent.mkdir(), path.write_text('x'))
     (tmp_path / 'dog' / '3.png').write_bytes(b'broken')
     folder = ImageFolder(tmp_path)
-    assert folder.class_names == ['cat', 'dog'] and len(folder) == 4
+    assert folder.class_names == ['cat', 'dog', 'empty'] and len(folder) == 4
+    assert folder.skipped == {'empty/': 'no picture in this class folder (it holds .txt)'}
     samples = [folder.read(i) for i in range(3)]
     assert [(s.key, s.caption, s.label) for s in samples] == [('cat/9.PNG', 'cat', 0), ('dog/1.jpg', 'dog', 1), ('dog/2.png', 'dog', 1)]
     with pytest.raises(BadSample, match='dog/3.png'):
@@ -46,14 +47,15 @@ def test_csv_rows_are_samples(tmp_path):
 
 def test_csv_paths_stay_in_their_folder(tmp_path):
     save(tmp_path / 'secret.png')
-    root = csv_set(tmp_path / 'set', '../secret.png,x', f'{tmp_path}/secret.png,x', 'link.png,x', 'a\0b.png,x')
+    root = csv_set(tmp_path / 'set', '../secret.png,x', f'{tmp_path}/secret.png,x', 'link.png,x')
     (root / 'link.png').symlink_to(tmp_path / 'secret.png')
     rows = CsvFolder(root / 'img_txt.csv')
     for i in range(3):
         with pytest.raises(BadSample, match='leaves the folder'):
             rows.read(i)
-    with pytest.raises(BadSample):
-        rows.read(3)
+    csv_set(root, 'a\0b.png,x')
+    with pytest.raises(ConfigError, match='NUL'):
+        CsvFolder(root)
 
 
 def test_csv_with_wrong_columns_is_refused(tmp_path):
