@@ -70,10 +70,15 @@ def test_image_folder_zeroshot(model, tmp_path):
         for colour in ('red', 'blue'):
             draw(colour, shape).save(tmp_path / 'set' / shape / f'{colour}.png')
     (tmp_path / 'set/bar/broken.png').write_bytes(b'not a picture')
-    done = command('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'folder', '--data-root', tmp_path / 'set', '--out', tmp_path / 'f.json')
-    assert done.returncode == 0, done.stderr
+    args = ('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'folder', '--data-root', tmp_path / 'set', '--out', tmp_path / 'f.json')
+    assert_one_line_error(command(*args), 'bar/broken.png: not an image', '--allow-missing')
+    assert not (tmp_path / 'f.json').exists()
+    done = command(*args, '--allow-missing')
+    assert done.returncode == 0 and 'missing: 1 pictures (bar/broken.png)' in done.stderr, done.stderr
     result = json.loads((tmp_path / 'f.json').read_text())
     assert result['num_samples'] == 4 and result['num_skipped'] == 1
+    assert result['missing'] == {'count': 1, 'names': ['bar/broken.png'], 'reasons': {'bar/broken.png': 'not an image of a known format'}}
+    assert result['protocol']['template_set'] == 'plain' and len(result['protocol']['files_sha256']['vae.safetensors']) == 64
 
 
 def evaluate(model, root, *more):
