@@ -70,7 +70,8 @@ def add_generation(tasks):
     task.add_argument('--metrics', default='fid,kid', metavar='LIST', help='of fid, kid and clip_score (default: %(default)s)')
     task.add_argument('--inception', metavar='FILE', help='weights of FID\'s Inception (.pth), or a directory made by ckpt_convert import')
     task.add_argument('--clip', metavar='DIR', help='CLIP for clip_score, a directory made by ckpt_convert import')
-    task.add_argument('--captions', metavar='FILE', help='one a line for the sorted pictures, or a prompts.json (default: the one in --fake)')
+    task.add_argument('--captions', metavar='FILE',
+                      help='one a line in the order of the pictures\' names, whole numbers by value; or a prompts.json (default: the one in --fake)')
     task.add_argument('--clip-weight', type=float, default=100.0, metavar='W', help='clip_score is W * cosine; CLIPScore\'s is 2.5 (default: 100)')
     task.add_argument('--clip-at-zero', action='store_true', help='negative cosines count as 0, as in CLIPScore')
     task.add_argument('--kid-subsets', type=int, default=100, metavar='N', help='default: %(default)s')
