@@ -8,7 +8,8 @@ def check_finite(rows, what, names=None):
     """Refuse embeddings or features that hold NaN or infinite numbers.
 
     Args:
-        rows: (N, ...) float array. what: they are embeddings of, in the plural ('images'). names: N names, for the message; None: numbers.
+        rows: (N, ...) float array. what: they are embeddings of, in the plural ('images'). names: N names, for the
+            message; None: numbers.
 
     Returns:
         `rows`.
@@ -20,6 +21,7 @@ def check_finite(rows, what, names=None):
     bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))
     if len(bad):
         first = f'number {bad[0] + 1}' if names is None else repr(str(names[bad[0]]))
-        raise ConfigError(f'{len(bad)} of the {len(rows)} {what} have an embedding that is not finite (NaN or infinite), the first: {first}; '
+        raise ConfigError(f'{len(bad)} of the {len(rows)} {what} have an embedding that is not finite (NaN or '
+                          f'infinite), the first: {first}; '
                           'the weights are damaged, or 16 bits are too few for them: they cannot be ranked or averaged')
     return rows

@@ -70,12 +70,14 @@ def read_manifest(directory):
     manifest = read_json(path)
     files = manifest.get('files')
     if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
-        raise ConfigError(f'{path} does not say which files the model has ("files": {{name: sha256}}); copy the model directory again')
+        raise ConfigError(f'{path} does not say which files the model has ("files": {{name: sha256}}); copy the model '
+                          f'directory again')
     return manifest
 
 
 def file_hashes(directory):
-    """{file: sha256} of what a model is: config.yaml, weights, tokenizer/. Of the files as they are, whatever the manifest says."""
+    """{file: sha256} of what a model is: config.yaml, weights, tokenizer/. Of the files as they are, whatever the
+    manifest says."""
     directory = Path(directory)
     files = [directory / 'config.yaml', *sorted(directory.glob('*.safetensors')), *sorted(p for p in (directory / 'tokenizer').rglob('*') if p.is_file())]
     return {str(path.relative_to(directory)): sha256(path) for path in files}

@@ -12,7 +12,8 @@ EXAMPLES = """examples:
   python tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root data/ --steps 8 1 4 10 20 50 --guidance-weight 3 0 1 --seeds 10 --out c10.json
       images are read and encoded once; the first values are the result, all combinations make its sweep
   python tools/evaluate.py retrieval --model DIR --dataset coco --data-root coco/ --out coco.json
-      coco/dataset_coco.json (Karpathy's) and coco/val2014/; a picture that is missing is an error, or with --allow-missing named in the result
+      coco/dataset_coco.json (Karpathy's) and coco/val2014/; a picture that is missing is an error, or with
+      --allow-missing named in the result
   python tools/evaluate.py retrieval --model DIR --dataset captions --data-root 'flickr/*.tar' --out flickr.json
       any set of pairs: webdataset tars, or a folder with a csv of the columns dir,text
   python tools/evaluate.py generation --real DIR --fake pictures --inception pt_inception-2015-12-05-6726825d.pth --out fid.json
@@ -50,7 +51,8 @@ def parse_args():
         if name == 'zeroshot':
             task.add_argument('--templates',
                               help='plain, photo, openai, clip (what CLIP\'s authors wrote for the data set), a file or one template with {} '
-                                   '(default: clip for the 12 benchmark sets, as in the paper; plain, the bare name, for others)')
+                                   '(default: clip for the 12 benchmark sets, as in the paper; plain, the bare name, '
+                                   'for others)')
             task.add_argument('--seeds', type=int, default=1, help='so many seeds from --seed on; their spread is reported (default: %(default)s)')
             task.add_argument('--classnames', help='names, one a line or JSON, instead of the set\'s own')
     add_generation(tasks)

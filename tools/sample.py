@@ -62,7 +62,8 @@ def read_prompts(args):
         lines = [line.strip() for line in read_lines(args.prompts)]
         blank = [i for i, line in enumerate(lines, 1) if not line]
         if blank:
-            print(f'{args.prompts}: {len(blank)} of {len(lines)} lines are blank, the first is line {blank[0]}; they get no picture, and pictures are '
+            print(f'{args.prompts}: {len(blank)} of {len(lines)} lines are blank, the first is line {blank[0]}; they '
+                  f'get no picture, and pictures are '
                   'numbered without them', file=sys.stderr)
         prompts += filter(None, lines)
     if any('\ud800' <= c <= '\udfff' for text in prompts for c in text):
@@ -76,7 +77,8 @@ def settle(out, prompts, settings, rank):
     """Write prompts.json, or check that the one that is there asks for the same pictures.
 
     Args:
-        prompts: {picture name: text}. settings: what decides the pictures, with the hashes of the model's files as `files_sha256`; `model`,
+        prompts: {picture name: text}. settings: what decides the pictures, with the hashes of the model's files as
+            `files_sha256`; `model`,
             its path, decides nothing.
 
     Raises:
@@ -88,7 +90,8 @@ def settle(out, prompts, settings, rank):
         found = read_json(file)
         way_out = f'choose another --out, or remove {file} with its pictures'
         if 'files_sha256' not in found:
-            raise ConfigError(f'{file} does not say which weights its pictures were drawn with (it may be of an earlier version): {way_out}')
+            raise ConfigError(f'{file} does not say which weights its pictures were drawn with (it may be of an '
+                              f'earlier version): {way_out}')
         other = [key for key in wanted if key != 'model' and found.get(key) != wanted[key]]
         if other:
             words = {'files_sha256': 'model files', 'prompts': 'texts'}
@@ -96,7 +99,8 @@ def settle(out, prompts, settings, rank):
         return
     strange = next((name for name in prompts if (out / name).exists()), None)
     if strange is not None:
-        raise ConfigError(f'{out / strange} is there already, and no prompts.json that says of which text and weights: choose another --out, or remove it')
+        raise ConfigError(f'{out / strange} is there already, and no prompts.json that says of which text and '
+                          f'weights: choose another --out, or remove it')
     if rank == 0:
         with whole_file(file) as f:
             f.write((json.dumps(wanted, indent=1, ensure_ascii=False) + '\n').encode())

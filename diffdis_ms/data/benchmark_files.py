@@ -153,8 +153,10 @@ def listed(name, base, rows, source, *args, **kwargs):
 def refuse_missing(name, images):
     """ConfigError where images of a FileSet are missing: on part of a split a metric would not be comparable."""
     if images.missing:
-        raise ConfigError(f'{name}: expected {images.base / images.missing[0]}, which is not there ({len(images.missing)} of the {len(images)} '
-                          'images are missing); download and extract the data set whole, or leave them out with --allow-missing')
+        raise ConfigError(f'{name}: expected {images.base / images.missing[0]}, which is not there '
+                          f'({len(images.missing)} of the {len(images)} '
+                          'images are missing); download and extract the data set whole, or leave them out with '
+                          '--allow-missing')
 
 
 def images_of(name, folder):

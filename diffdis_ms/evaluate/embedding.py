@@ -71,7 +71,8 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
         Embedded.
 
     Raises:
-        ConfigError: a sample cannot be used (unless allow_missing) or none can, an embedding is not finite, or limit is below 1.
+        ConfigError: a sample cannot be used (unless allow_missing) or none can, an embedding is not finite, or limit is
+            below 1.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f'limit: {limit} is below 1')
@@ -86,11 +87,13 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
 
 
 def refuse_skipped(skipped):
-    """ConfigError where {key: reason} of samples that cannot be used holds any: a metric over part of a set is another metric."""
+    """ConfigError where {key: reason} of samples that cannot be used holds any: a metric over part of a set is another
+    metric."""
     if skipped:
         key, reason = next(iter(skipped.items()))
         more = f' and {len(skipped) - 1} more, for example {list(skipped)[-1]}' if len(skipped) > 1 else ''
-        raise ConfigError(f'{key}: {reason}{more}; a metric over part of a set is another metric: mend the set, or leave such pictures out with '
+        raise ConfigError(f'{key}: {reason}{more}; a metric over part of a set is another metric: mend the set, or '
+                          f'leave such pictures out with '
                           '--allow-missing, which names them in the result')
 
 

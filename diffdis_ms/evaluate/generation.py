@@ -99,7 +99,8 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
 
 
 def _drawn_with(file):
-    """{setting: value} of the run of tools/sample.py that drew a folder, as its prompts.json says; {} where it does not."""
+    """{setting: value} of the run of tools/sample.py that drew a folder, as its prompts.json says; {} where it does
+    not."""
     content = read_json(file) if file.is_file() else {}
     return {name: content[name] for name in ('steps', 'sampler', 'guidance_weight', 'seed') if name in content}
 
@@ -109,7 +110,8 @@ def _say_sizes(pictures):
     for name, about in pictures.items():
         odd = about['not_square']
         if odd['count']:
-            print(f'{odd["count"]} {name} pictures are not square ({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): FID and KID take '
+            print(f'{odd["count"]} {name} pictures are not square '
+                  f'({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): FID and KID take '
                   'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops', file=sys.stderr)
 
 

@@ -33,14 +33,17 @@ def in_paper(result):
 
 
 def differences(result):
-    """What of a result (see `result_files.read_results`) is not the paper's protocol: list of a few words each, [] where all is.
+    """What of a result (see `result_files.read_results`) is not the paper's protocol: list of a few words each, []
+    where all is.
 
-    What a result file does not say counts as a difference, but for the sampler of pictures, which only tools/sample.py writes down.
+    What a result file does not say counts as a difference, but for the sampler of pictures, which only tools/sample.py
+    writes down.
     """
     protocol, found = result['protocol'], []
     missing = result.get('missing') or {}
     if missing:
-        found.append(f'{missing.get("count", 0)} pictures and {missing.get("classes", {}).get("count", 0)} classes are missing')
+        found.append(f'{missing.get("count", 0)} pictures and {missing.get("classes", {}).get("count", 0)} classes '
+                     f'are missing')
     if result['task'] == 'generation':
         return found + _of_generation(result['metrics'], protocol)
     if protocol.get('limit') is not None:

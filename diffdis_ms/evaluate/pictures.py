@@ -51,7 +51,8 @@ def read_captions(file, paths):
     """The caption of each picture.
 
     Args:
-        file: JSON with {"prompts": {file name: text}} (tools/sample.py writes it), or text, one caption a line, in the order of the pictures'
+        file: JSON with {"prompts": {file name: text}} (tools/sample.py writes it), or text, one caption a line, in the
+            order of the pictures'
             names (see `in_order`).
         paths: of the pictures.
 
@@ -73,7 +74,8 @@ def read_captions(file, paths):
         return [prompts[p.name] for p in paths]
     lines = read_lines(file)
     if len(lines) != len(paths):
-        raise ConfigError(f'{file} has {len(lines)} captions for {len(paths)} pictures; one a line is expected, in the order of the file names')
+        raise ConfigError(f'{file} has {len(lines)} captions for {len(paths)} pictures; one a line is expected, in '
+                          f'the order of the file names')
     empty = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
     if empty:
         raise ConfigError(f'{file}: line {empty} is empty')
@@ -82,17 +84,20 @@ def read_captions(file, paths):
 
 
 def in_order(paths):
-    """Pictures in the order in which lines of a text belong to them: by number where all names are whole numbers, else by name.
+    """Pictures in the order in which lines of a text belong to them: by number where all names are whole numbers, else
+    by name.
 
     Raises:
-        ConfigError: two names are the same number, or names hold numbers that by value and as text are in another order (a_2, a_10).
+        ConfigError: two names are the same number, or names hold numbers that by value and as text are in another order
+            (a_2, a_10).
     """
     paths = sorted(paths, key=lambda path: path.name)
     if all(path.stem.isascii() and path.stem.isdigit() for path in paths):
         numbers = Counter(int(path.stem) for path in paths)
         twice = next((path for path in paths if numbers[int(path.stem)] > 1), None)
         if twice is not None:
-            raise ConfigError(f'{twice.name}: another picture of {twice.parent} has the same number, so that lines do not say which is which; '
+            raise ConfigError(f'{twice.name}: another picture of {twice.parent} has the same number, so that lines do '
+                              f'not say which is which; '
                               'give the captions as JSON: {"prompts": {file name: text}}')
         return sorted(paths, key=lambda path: int(path.stem))
     before = {}                                  # kind of name, its numbers left out -> the name of this kind before, and its numbers
@@ -100,14 +105,16 @@ def in_order(paths):
         kind, numbers = re.sub('[0-9]+', '#', path.stem), [int(n) for n in re.findall('[0-9]+', path.stem)]
         last, smaller = before.get(kind, ('', []))
         if smaller > numbers:
-            raise ConfigError(f'{path.parent}: does {path.name} or {last} come first? As text it is {last}, by number {path.name}; '
+            raise ConfigError(f'{path.parent}: does {path.name} or {last} come first? As text it is {last}, by number '
+                              f'{path.name}; '
                               'give the captions as JSON: {"prompts": {file name: text}}')
         before[kind] = path.name, numbers
     return paths
 
 
 def sizes_of(paths):
-    """What the headers of pictures say of their sizes: dict sizes {'256x256': count, ...}, the ten most frequent, num_sizes, and
+    """What the headers of pictures say of their sizes: dict sizes {'256x256': count, ...}, the ten most frequent,
+    num_sizes, and
     not_square {count, names}. Damaged ones are left to whoever reads them."""
     sizes, odd = Counter(), []
     for path in paths:
@@ -166,13 +173,15 @@ def read_prompts(file):
 
 
 def checked_prompts(content, file):
-    """The {file name: caption} in the content of a prompts.json (`file`, for messages); ConfigError where there is none, or not of that kind."""
+    """The {file name: caption} in the content of a prompts.json (`file`, for messages); ConfigError where there is
+    none, or not of that kind."""
     prompts = content.get('prompts')
     if not isinstance(prompts, dict) or not prompts or not all(isinstance(text, str) for text in prompts.values()):
         raise ConfigError(f'{file} is not what tools/sample.py writes: {{"prompts": {{file name: text}}}} is expected')
     for name in prompts:
         if not name or name[0] == '.' or {'/', '\\', '\0'} & set(name) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            raise ConfigError(f'{file}: {name!r} is not the name of a picture in its folder ({", ".join(IMAGE_SUFFIXES)})')
+            raise ConfigError(f'{file}: {name!r} is not the name of a picture in its folder '
+                              f'({", ".join(IMAGE_SUFFIXES)})')
         if any('\ud800' <= c <= '\udfff' for c in name + prompts[name]):         # JSON can write them
             raise ConfigError(f'{file}: the name or text of {name!r} has halves of characters')
     return prompts

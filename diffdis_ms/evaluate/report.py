@@ -120,7 +120,8 @@ def plot_losses(logs):
 
 
 def read_metrics(path):
-    """list of dict, one a logged step, of a training run's metrics.jsonl; ConfigError where a line is damaged or lacks a loss."""
+    """list of dict, one a logged step, of a training run's metrics.jsonl; ConfigError where a line is damaged or lacks
+    a loss."""
     rows = []
     for number, line in enumerate(read_lines(path), 1):
         row = parse_json(line, f'{path}, line {number},')

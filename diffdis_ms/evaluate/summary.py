@@ -12,7 +12,8 @@ MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')      # a mean over s
 def tables(results):
     """[(title, header, rows, notes)]; all strings, notes a list of them.
 
-    The paper's figures stand beside a result only if it was measured as they were; else a note says what differs (`paper.differences`).
+    The paper's figures stand beside a result only if it was measured as they were; else a note says what differs
+    (`paper.differences`).
     """
     made = []
     by_task = {task: [r for r in results if r['task'] == task] for task in ('zeroshot', 'retrieval', 'generation')}
@@ -42,7 +43,8 @@ def _retrieval_table(r):
     if _is_beside(r):
         rows += [[f'{name} (paper)', *(f'{v:.1f}' for v in values), f'{(values[0] + values[3]) / 2:.1f}']
                  for name, values in paper.RETRIEVAL[r['dataset']].items()]
-    return (f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} images{" (Table 2)" if _is_beside(r) else ""}, %',
+    return (f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} '
+            f'images{" (Table 2)" if _is_beside(r) else ""}, %',
             ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'], rows, _notes([r]))
 
 
@@ -67,7 +69,8 @@ def _generation_table(results):
 
 
 def _groups(results, datasets):
-    """Lists of results, one a data set, of the same weights and sampling (and split, of retrieval), that cover all `datasets`."""
+    """Lists of results, one a data set, of the same weights and sampling (and split, of retrieval), that cover all
+    `datasets`."""
     groups = {}
     for r in sorted(results, key=lambda r: not _is_beside(r)):                   # of two of one data set, the one that is whole
         key = (*(str(r['protocol'].get(name)) for name in MEANS_OVER), r['task'] == 'retrieval' and r['split'])
@@ -81,14 +84,16 @@ def _is_beside(result):
 
 
 def _notes(results):
-    """What is missing in a set, and why the paper's figures are not beside a result of which it has some: list of sentences."""
+    """What is missing in a set, and why the paper's figures are not beside a result of which it has some: list of
+    sentences."""
     notes = []
     for r in results:
         missing, name = r.get('missing') or {}, r['path'].name
         if 'count' in missing:
             notes.append(f'{name}: {missing["count"]} pictures of the set are missing ({_listed(missing)}).')
         if 'classes' in missing:
-            notes.append(f'{name}: {missing["classes"]["count"]} classes have no pictures ({_listed(missing["classes"])}).')
+            notes.append(f'{name}: {missing["classes"]["count"]} classes have no pictures '
+                         f'({_listed(missing["classes"])}).')
         if paper.in_paper(r) and paper.differences(r):
             notes.append(f'{name}: not beside the paper\'s figures: {"; ".join(paper.differences(r))}.')
     return notes
@@ -109,7 +114,8 @@ def generation_notes(result):
         for kind, about in protocol.get('pictures', {}).items():
             odd = about['not_square']
             if odd['count']:
-                notes.append(f'{name}: {odd["count"]} {kind} pictures are not square ({_listed(odd)}); FID and KID took them squashed.')
+                notes.append(f'{name}: {odd["count"]} {kind} pictures are not square ({_listed(odd)}); FID and KID '
+                             f'took them squashed.')
         counts = [protocol.get('num_real'), protocol.get('num_fake')]
         if all(isinstance(n, int) for n in counts) and min(counts) < 2048:
             notes.append(f'{name}: {counts[0]} real and {counts[1]} generated pictures are few: FID, which fits 2048 features, is biased upwards'

@@ -32,8 +32,10 @@ def choose_templates(templates, dataset):
     """(name, list) of the prompt templates of a zero-shot evaluation.
 
     Args:
-        templates: as for `class_names.read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the paper's figures are
-            of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures and captions nothing is known.
+        templates: as for `class_names.read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the
+            paper's figures are
+            of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures and captions nothing is
+            known.
     """
     if templates is None:
         templates = 'clip' if dataset in DATASET_TEMPLATES else 'plain'
@@ -52,7 +54,8 @@ def zeroshot(pipe, embedded, class_names, templates, partial=False):
         and a row in `per_class` each class.
 
     Raises:
-        ConfigError: labels that are no class names' places; a class without pictures, unless `partial`; an embedding that is not finite.
+        ConfigError: labels that are no class names' places; a class without pictures, unless `partial`; an embedding
+            that is not finite.
     """
     labels = embedded.labels
     if any(label is None or not 0 <= label < len(class_names) for label in labels):
@@ -61,7 +64,8 @@ def zeroshot(pipe, embedded, class_names, templates, partial=False):
     present = set(labels)
     empty = [name for c, name in enumerate(class_names) if c not in present]
     if empty and not partial:
-        raise ConfigError(f'{len(empty)} of the {len(class_names)} classes have no picture, the first: {empty[0]!r}; is this the right list of class '
+        raise ConfigError(f'{len(empty)} of the {len(class_names)} classes have no picture, the first: {empty[0]!r}; '
+                          f'is this the right list of class '
                           'names? If it is, leave them out with --allow-missing, which names them in the result')
     e = pipe.embed_labels(class_names, templates)
     sweep = [{**vars(sampling), **zeroshot_metrics(e0, e, labels)} for sampling, e0 in embedded.e0.items()]
@@ -111,7 +115,8 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None, allow_missing
         dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>), 'webdataset' (tars with .cls; also in
             CLIP_benchmark's layout, root/test/*.tar) or one of `benchmark_sets.BENCHMARKS`.
         data_root: where it lies. classnames: names instead of the set's own (see `class_names.read_labels`).
-        split: of a benchmark set (see `open_benchmark`); None: the one it is measured on. allow_missing: images of it may be missing.
+        split: of a benchmark set (see `open_benchmark`); None: the one it is measured on. allow_missing: images of it
+            may be missing.
 
     Raises:
         ConfigError: unknown data set or split; nothing there; no class names, or not as many as the benchmark set has classes.
@@ -126,7 +131,8 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None, allow_missing
     if not names:
         raise ConfigError(f'{data_root} has no classnames.txt; give the names with --classnames FILE')
     if dataset == 'folder' and len(names) != len(images.class_names):
-        raise ConfigError(f'{classnames} has {len(names)} names for the {len(images.class_names)} class folders of {data_root}')
+        raise ConfigError(f'{classnames} has {len(names)} names for the {len(images.class_names)} class folders of '
+                          f'{data_root}')
     return images, names
 
 
@@ -185,7 +191,8 @@ def open_model(directory, batch_size):
 
 
 def describe(task, dataset, images, embedded, measured, protocol):
-    """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`; `missing` where it is of part of the set."""
+    """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`; `missing` where it is
+    of part of the set."""
     split = getattr(images, 'split', 'held_out' if dataset == 'emoji' else 'all')
     missing = name_missing(embedded.skipped, [row['class'] for row in measured.get('per_class', ()) if not row['count']])
     return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys), 'num_skipped': len(embedded.skipped),

@@ -14,7 +14,8 @@ def zeroshot_metrics(e0, label_embeddings, labels):
         labels: (N,) int, the right class of each image.
 
     Returns:
-        dict acc1, acc5, mean_per_class_recall (0..1). Classes of equal similarity (two with one name, say) share the hit: see
+        dict acc1, acc5, mean_per_class_recall (0..1). Classes of equal similarity (two with one name, say) share the
+        hit: see
         `retrieval.hits`.
 
     Raises:
@@ -27,13 +28,15 @@ def zeroshot_metrics(e0, label_embeddings, labels):
 
 
 def class_hits(e0, label_embeddings, labels):
-    """(N, 2) float64: whether the right class is the first, and among the first five; arguments as for `zeroshot_metrics`."""
+    """(N, 2) float64: whether the right class is the first, and among the first five; arguments as for
+    `zeroshot_metrics`."""
     check_finite(e0, 'images'), check_finite(label_embeddings, 'class names')
     return hits(e0, label_embeddings, np.asarray(labels)[:, None], (1, 5))
 
 
 def confusion(e0, label_embeddings, labels):
-    """(C, C) int64: how often an image of the class of the row was given the class of the column; of equal ones the lower index."""
+    """(C, C) int64: how often an image of the class of the row was given the class of the column; of equal ones the
+    lower index."""
     found = np.argmax(cosines(check_finite(e0, 'images'), check_finite(label_embeddings, 'class names')), 1)
     matrix = np.zeros((len(label_embeddings),) * 2, np.int64)
     np.add.at(matrix, (np.asarray(labels), found), 1)

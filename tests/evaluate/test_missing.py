@@ -1,4 +1,5 @@
-"""A metric over part of a set is an error, or the result names the part that is missing. The encoder is a stand-in: no network runs."""
+"""A metric over part of a set is an error, or the result names the part that is missing. The encoder is a stand-in: no
+network runs."""
 import json
 
 import numpy as np
