@@ -1,8 +1,12 @@
 """The frozen networks around the UNet, V, D and T, run over any number of images or texts in batches of one size."""
+import zlib
+from math import gcd
+
 import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
+from diffdis_ms.finite import check_finite
 from diffdis_ms.models.autoencoder import LatentDecoder, LatentEncoder
 
 
@@ -17,10 +21,24 @@ class Encoders:
     def __init__(self, vae, text_encoder, tokenizer, config, batch_size=32):
         self.vae, self.text_encoder, self.tokenizer, self.config, self.batch_size = vae, text_encoder, tokenizer, config, batch_size
         self._encode, self._decode = LatentEncoder(vae), LatentDecoder(vae)
+        self._zero = None                        # (what V was, V(0))
 
     def encode_images(self, pixels, progress=False):
         """z = V(x): pixels (N, 3, H, W), uint8 or float32 in [-1, 1] -> (N, 4, H/8, W/8) float32, scaled posterior means."""
         return in_batches(lambda x: (self._encode(Tensor(to_unit_range(x))),), (pixels,), self.batch_size, progress and 'encoding images')[0]
+
+    def zero_latent(self):
+        """V(0), the latent of the zero image: (1, 4, H/8, W/8) float32.
+
+        It is computed once, in the graph that encodes images, and again only after V has changed: V is known by its
+            biases and
+        norms, which other weights and a step of training change.
+        """
+        vectors = [p.asnumpy() for p in self.vae.get_parameters() if len(p.shape) == 1]
+        size, known = self.config.image_size, zlib.crc32(np.concatenate(vectors).tobytes())
+        if self._zero is None or self._zero[0] != (size, known):
+            self._zero = (size, known), self.encode_images(np.zeros((1, 3, size, size), np.float32))
+        return self._zero[1]
 
     def decode_latents(self, z):
         """x = D(z): (N, 4, h, w) -> (N, 3, H, W) float32 in [-1, 1]."""
@@ -31,22 +49,37 @@ class Encoders:
         """(c, e) = T(y): list of N strings -> (N, L, hidden) and (N, 1, projection_dim) float32."""
         return self.encode_ids(self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings), progress)
 
+    def embed_texts(self, texts):
+        """e alone, as `encode_texts`: c, 77 times as large, is dropped batch by batch."""
+        ids = self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings)
+        return in_batches(lambda x: self.text_encoder(Tensor(x))[1:], (ids,), self.batch_size)[0]
+
     def encode_ids(self, ids, progress=False):
         """(c, e) of token ids (N, L) int32, as `encode_texts`."""
         return in_batches(lambda x: self.text_encoder(Tensor(x)), (ids,), self.batch_size, progress and 'encoding texts')
 
 
-def ensemble_labels(embed_texts, labels, templates):
+def ensemble_labels(embed_texts, labels, templates, batch_size=1):
     """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised.
 
     Args:
         embed_texts: list of N strings -> (N, D), L2-normalised. labels: list of str. templates: list of str with one {}.
+        batch_size: of `embed_texts`. So many labels at a time are embedded as fill whole batches: the texts of all of
+            them (80,000 for
+            ImageNet) are never held together, and every batch is the same as if they were.
 
     Returns:
         (len(labels), D) float32.
+
+    Raises:
+        ConfigError: an embedding that is not finite.
     """
-    e = embed_texts([t.format(label) for label in labels for t in templates])
-    e = e.reshape(len(labels), len(templates), -1).mean(1)
+    step, rows = batch_size // gcd(batch_size, len(templates)), []
+    for start in range(0, len(labels), step):
+        texts = [t.format(label) for label in labels[start:start + step] for t in templates]
+        e = check_finite(embed_texts(texts), 'texts', texts)
+        rows.append(e.reshape(-1, len(templates), e.shape[-1]).mean(1))
+    e = np.concatenate(rows)
     return e / np.linalg.norm(e, axis=-1, keepdims=True)
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from diffdis_ms.config import ConfigError, ModelConfig, load, to_yaml
 from diffdis_ms.files import flush, sha256, write_directory, write_flushed, write_weights
+from diffdis_ms.text_files import read_json
 
 MANIFEST = 'manifest.json'
 
@@ -59,7 +60,27 @@ def read_config(directory):
         raise ConfigError(f'model directory {directory} does not exist')
     if not (directory / 'config.yaml').is_file() or not (directory / MANIFEST).is_file():
         raise ConfigError(f'{directory} is not a model directory: config.yaml and {MANIFEST} are expected in it')
+    read_manifest(directory)
     return load(directory / 'config.yaml', schema=ModelConfig)
+
+
+def read_manifest(directory):
+    """Content of manifest.json; ConfigError where it is missing, damaged or lists no files."""
+    path = Path(directory) / MANIFEST
+    manifest = read_json(path)
+    files = manifest.get('files')
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        raise ConfigError(f'{path} does not say which files the model has ("files": {{name: sha256}}); copy the model '
+                          f'directory again')
+    return manifest
+
+
+def file_hashes(directory):
+    """{file: sha256} of what a model is: config.yaml, weights, tokenizer/. Of the files as they are, whatever the
+    manifest says."""
+    directory = Path(directory)
+    files = [directory / 'config.yaml', *sorted(directory.glob('*.safetensors')), *sorted(p for p in (directory / 'tokenizer').rglob('*') if p.is_file())]
+    return {str(path.relative_to(directory)): sha256(path) for path in files}
 
 
 def read_weights(path):

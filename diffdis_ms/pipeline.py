@@ -13,6 +13,7 @@ from diffdis_ms.diffusion.process import data_from_noise, noise_from_target, sta
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
 from diffdis_ms.encoders import Encoders, ensemble_labels, padded_batches, to_unit_range
+from diffdis_ms.finite import check_finite
 from diffdis_ms.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPTextEncoder
@@ -167,7 +168,7 @@ class DiffDisPipeline:
         timesteps = sampling_timesteps(steps, len(self._abar_e), last=len(self._abar_e) - 1)
         config, size = self.config.text_diffusion, self.config.text_encoder.projection_dim
         noise = self._noise(noise, len(z), (1, size), seed, 'noise')
-        zero_latent, embeddings = Tensor(self._zero_latent()), []
+        zero_latent, embeddings = Tensor(self._encoders.zero_latent()), []
         bar = tqdm(total=-(-len(z) // self.batch_size) * steps, desc='embedding images', disable=None if progress else True, leave=False)
         for rows, kept in padded_batches(len(z), min(len(z), self.batch_size)):
             latents = Tensor(np.asarray(z)[rows])
@@ -186,24 +187,28 @@ class DiffDisPipeline:
 
     def embed_texts(self, texts):
         """e = T(y): list of N strings -> (N, D) float32, L2-normalised."""
-        return self._encoders.encode_texts(_texts(texts))[1][:, 0]
+        return self._encoders.embed_texts(_texts(texts))[:, 0]
 
     def embed_labels(self, labels, templates=None):
         """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised: (len(labels), D)."""
         templates = read_templates(templates) if isinstance(templates, str) else templates or ['{}']
-        return ensemble_labels(self.embed_texts, _texts(labels), templates)
+        return ensemble_labels(self.embed_texts, _texts(labels), templates, self.batch_size)
 
-    def classify(self, images, labels, templates=None, steps=8, guidance_weight=3.0, seed=0):
+    def classify(self, images, labels, templates=None, steps=8, guidance_weight=3.0, seed=0, names=None):
         """Zero-shot classification: softmax of the scaled cosines of generated e0 and label embeddings.
 
         Args:
             images: as for `embed_images`. labels: list of names.
             templates: list of strings with one {}, a name of `class_names.TEMPLATES`, or None for the bare name.
+            names: of the N images, for messages.
 
         Returns:
             (N, len(labels)) float32 probabilities.
+
+        Raises:
+            ConfigError: no image or label, or an embedding that is not finite.
         """
-        e0 = self.embed_images(images, steps, guidance_weight, seed)
+        e0 = check_finite(self.embed_images(images, steps, guidance_weight, seed), 'images', names)
         logits = self.config.logit_scale * e0 @ self.embed_labels(labels, templates).T
         exp = np.exp(logits - logits.max(1, keepdims=True))
         return (exp / exp.sum(1, keepdims=True)).astype(np.float32)
@@ -219,10 +224,6 @@ class DiffDisPipeline:
     def decode_latents(self, z):
         """x = D(z): (N, 4, H/8, W/8), array or Tensor -> (N, 3, H, W) float32 in [-1, 1]."""
         return self._encoders.decode_latents(z.asnumpy() if isinstance(z, Tensor) else np.asarray(z))
-
-    def _zero_latent(self):
-        size = self.config.image_size
-        return self._encoders.encode_images(np.zeros((1, 3, size, size), np.float32))
 
     def _pixels(self, images):
         if isinstance(images, Tensor):

@@ -13,7 +13,7 @@ ALLOWED = {                                      # package below diffdis_ms -> w
     'models': {'config', 'models'},
     'ascend': {'config', 'text_files', 'runtime', 'cli', 'ascend'},
     'train': {'config', 'text_files', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'compile_cache', 'train'},
-    'evaluate': {'config', 'text_files', 'data', 'models', 'diffusion', 'encoders', 'files', 'model_dir', 'evaluate'},
+    'evaluate': {'config', 'text_files', 'data', 'models', 'diffusion', 'encoders', 'files', 'finite', 'model_dir', 'evaluate'},
     'formers': {'config', 'text_files', 'data', 'models', 'train', 'model_dir', 'runtime', 'formers'},
 }
 

@@ -84,6 +84,59 @@ def test_classify_gives_probabilities_of_the_scaled_cosines(pipe):
     assert np.allclose(found, expected, atol=1e-5) and np.allclose(found.sum(1), 1, atol=1e-5)
 
 
+def counted(pipe, monkeypatch):
+    """A list that gets the number of rows of every call of V."""
+    rows, encode = [], pipe._encoders._encode
+    monkeypatch.setattr(pipe._encoders, '_encode', lambda x: rows.append(len(x)) or encode(x))
+    return rows
+
+
+def test_the_zero_images_latent_is_computed_once(trained, monkeypatch):
+    pipe = DiffDisPipeline.from_pretrained(trained[0] / 'run/model', batch_size=4)
+    rows = counted(pipe, monkeypatch)
+    z = pipe.encode_images(IMAGES)
+    first = [pipe.embed_latents(z[:2], steps=steps, guidance_weight=w) for steps, w in ((2, 0.0), (2, 3.0), (1, 3.0))][1]
+    assert rows == [4, 4]                        # the images, padded, and V(0) in the same graph
+    assert np.abs(pipe.embed_images(IMAGES[:2], steps=2)[0] - first[0]).max() < 1e-5 and rows == [4] * 3
+    bias = next(p for p in pipe.vae.get_parameters() if p.name.endswith('quant_conv.bias') and 'post' not in p.name)
+    bias.set_data(Tensor(bias.asnumpy() + 0.5))
+    changed = pipe.embed_latents(z[:2], steps=2)
+    assert rows == [4] * 4 and np.abs(changed - first).max() > 1e-5              # other weights of V: another V(0)
+
+
+def test_texts_are_embedded_without_keeping_c(pipe, monkeypatch):
+    """The bits are those of all texts at once, and the largest array between is one e, never one c."""
+    from diffdis_ms import encoders
+    texts, kept = [f'red {i}' for i in range(10)], []
+    all_at_once, concatenate = pipe._encoders.encode_texts(texts)[1][:, 0], np.concatenate
+    monkeypatch.setattr(encoders.np, 'concatenate', lambda parts, *args: kept.append(sum(x.nbytes for x in parts)) or concatenate(parts, *args))
+    assert np.array_equal(pipe.embed_texts(texts), all_at_once) and kept == [all_at_once.nbytes]
+
+
+@pytest.mark.parametrize('templates', [['a {}', 'the {}', '{}'], ['a {}', 'the {}'], ['{}'] * 8])
+def test_labels_are_embedded_in_parts_with_the_bits_of_the_whole(pipe, templates):
+    labels, calls, embed = [f'red {i}' for i in range(9)], [], pipe._encoders.embed_texts
+    e = pipe.embed_texts([t.format(label) for label in labels for t in templates]).reshape(9, len(templates), -1).mean(1)
+    try:
+        pipe._encoders.embed_texts = lambda texts: calls.append(len(texts)) or embed(texts)
+        assert np.array_equal(pipe.embed_labels(labels, templates), e / np.linalg.norm(e, axis=1, keepdims=True))
+    finally:
+        del pipe._encoders.embed_texts
+    assert sum(calls) == 9 * len(templates) and max(calls) <= 12
+
+
+def test_classify_refuses_embeddings_that_are_not_finite(pipe, monkeypatch):
+    e0 = np.ones((3, 48), np.float32)
+    e0[1, 5] = np.nan
+    monkeypatch.setattr(pipe, 'embed_images', lambda *args: e0)
+    with pytest.raises(ConfigError, match="1 of the 3 images .*not finite.*'b.png'"):
+        pipe.classify(IMAGES, ['square', 'bar'], names=['a.png', 'b.png', 'c.png'])
+    monkeypatch.setattr(pipe, 'embed_images', lambda *args: np.ones((3, 48), np.float32))
+    monkeypatch.setattr(pipe._encoders, 'embed_texts', lambda texts: np.full((len(texts), 1, 48), np.inf, np.float32))
+    with pytest.raises(ConfigError, match="texts .*not finite.*'a square'"):
+        pipe.classify(IMAGES, ['square', 'bar'], ['a {}'])
+
+
 def test_shapes_of_the_parts(pipe):
     assert pipe.encode_context(['red', 'blue']).shape == (2, 16, 32)
     assert pipe.embed_texts(['red', 'blue']).shape == (2, 48)

@@ -1,11 +1,16 @@
 """The commands: what they write, and how they refuse bad input."""
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from diffdis_ms.config import ConfigError
+from diffdis_ms.model_dir import read_config
 from tests.data.replicas import make_coco
 from tests.workspace import assert_one_line_error, command, draw, make_data
+from tools import sample
 
 TOOLS = ['train.py', 'prepare_data.py', 'sample.py', 'classify.py', 'evaluate.py', 'demo.py']
 
@@ -70,10 +75,15 @@ def test_image_folder_zeroshot(model, tmp_path):
         for colour in ('red', 'blue'):
             draw(colour, shape).save(tmp_path / 'set' / shape / f'{colour}.png')
     (tmp_path / 'set/bar/broken.png').write_bytes(b'not a picture')
-    done = command('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'folder', '--data-root', tmp_path / 'set', '--out', tmp_path / 'f.json')
-    assert done.returncode == 0, done.stderr
+    args = ('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'folder', '--data-root', tmp_path / 'set', '--out', tmp_path / 'f.json')
+    assert_one_line_error(command(*args), 'bar/broken.png: not an image', '--allow-missing')
+    assert not (tmp_path / 'f.json').exists()
+    done = command(*args, '--allow-missing')
+    assert done.returncode == 0 and 'missing: 1 pictures (bar/broken.png)' in done.stderr, done.stderr
     result = json.loads((tmp_path / 'f.json').read_text())
     assert result['num_samples'] == 4 and result['num_skipped'] == 1
+    assert result['missing'] == {'count': 1, 'names': ['bar/broken.png'], 'reasons': {'bar/broken.png': 'not an image of a known format'}}
+    assert result['protocol']['template_set'] == 'plain' and len(result['protocol']['files_sha256']['vae.safetensors']) == 64
 
 
 def evaluate(model, root, *more):
@@ -130,6 +140,83 @@ def test_unreadable_and_captionless_samples_are_skipped_and_counted(trained, tmp
     assert 'skipped 2' in done.stdout
 
 
-def test_classify_refuses_a_file_that_is_no_image(model, tmp_path):
-    (tmp_path / 'a.png').write_bytes(b'junk')
-    assert_one_line_error(command('tools/classify.py', '--model', model, '--labels', 'a,b', tmp_path / 'a.png'))
+def test_classify_names_the_file_that_is_no_image(model, tmp_path):
+    for name in 'abc':
+        draw('red', 'square').save(tmp_path / f'{name}.png')
+    (tmp_path / 'b.png').write_bytes(b'junk')
+    args = ('tools/classify.py', '--model', model, '--labels', 'a,b', *(tmp_path / f'{name}.png' for name in 'abc'))
+    assert_one_line_error(command(*args), 'b.png: not an image')
+    (tmp_path / 'c.png').unlink()
+    assert_one_line_error(command(*args), 'b.png: not an image', '1 more of the 3')
+
+
+# sample.py: which texts, and which run the pictures are of
+
+def texts(tmp_path, content, name='p.txt', prompt=()):
+    (tmp_path / name).write_bytes(content)
+    return list(sample.read_prompts(Namespace(prompt=prompt, prompts=str(tmp_path / name))).items())
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-32'])
+def test_prompts_by_line_in_any_marked_encoding(tmp_path, capsys, encoding):
+    found = texts(tmp_path, 'a\x0cb\x85c\u2028d\r\nzwei Bären\r\n'.encode(encoding))
+    assert found == [('00000.png', 'a\x0cb\x85c\u2028d'), ('00001.png', 'zwei Bären')] and not capsys.readouterr().err
+
+
+def test_blank_lines_are_counted_and_said(tmp_path, capsys):
+    assert [text for _, text in texts(tmp_path, b'a\n\n \nb\n')] == ['a', 'b']
+    assert 'p.txt: 2 of 4 lines are blank, the first is line 2' in capsys.readouterr().err
+
+
+def test_prompts_with_names_keep_them(tmp_path):
+    assert texts(tmp_path, b'{"prompts": {"000042.png": "a cat", "7.jpg": "a dog"}}', 'p.json') == [('000042.png', 'a cat'), ('7.jpg', 'a dog')]
+
+
+@pytest.mark.parametrize('name, content, words', [
+    ('p.txt', 'caf\xe9'.encode('latin-1'), 'UTF-8'), ('p.json', b'{"prompts"', 'damaged'), ('p.json', b'["a"]', 'object'), ('p.txt', b'\n\n', 'no text'),
+    ('p.json', b'{"prompts": {"../a.png": "x"}}', 'name of a picture'), ('p.json', b'{"prompts": {"grid.png": "x"}}', 'grid.png'),
+    ('p.json', b'{"prompts": {"a.png": "x", "a.png": "y"}}', 'twice'), ('p.json', b'{"prompts": {"a.png": " "}}', 'blank')])
+def test_prompts_that_cannot_be_used(tmp_path, name, content, words):
+    with pytest.raises(ConfigError, match=words):
+        texts(tmp_path, content, name)
+
+
+def test_a_run_is_known_by_its_weights(tmp_path):
+    settings = {'model': 'a', 'files_sha256': {'unet.safetensors': '1'}, 'steps': 50, 'seed': 0}
+    sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
+    file = tmp_path / 'out/prompts.json'
+    sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, {**settings, 'model': 'moved'}, 0)
+    for changed, words in (({'files_sha256': {'unet.safetensors': '2'}}, 'other model files'), ({'steps': 20}, 'other steps'), ({'seed': 1}, 'other seed')):
+        with pytest.raises(ConfigError, match=f'{words}.*--out'):
+            sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, {**settings, **changed}, 0)
+    with pytest.raises(ConfigError, match='other texts'):
+        sample.settle(tmp_path / 'out', {'00000.png': 'a dog'}, settings, 0)
+    content = json.loads(file.read_text())
+    del content['files_sha256']
+    for damaged, words in ((json.dumps(content), 'earlier version.*--out'), ('{"model"', 'damaged')):
+        file.write_text(damaged)
+        with pytest.raises(ConfigError, match=words):
+            sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
+    file.unlink()
+    draw('red', 'bar').save(tmp_path / 'out/00000.png')
+    with pytest.raises(ConfigError, match='00000.png is there already'):
+        sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
+
+
+def test_retrained_weights_at_the_same_path_do_not_keep_old_pictures(model, tmp_path):
+    shutil.copytree(model, tmp_path / 'model')
+    args = ('tools/sample.py', '--model', tmp_path / 'model', '--prompt', 'red square', '--steps', 1, '--sampler', 'ddim', '--out', tmp_path / 'out')
+    assert command(*args).returncode == 0
+    weights = dict(load_file(tmp_path / 'model/unet.safetensors'))
+    name = next(name for name, array in weights.items() if array.ndim > 1)
+    save_file({**weights, name: weights[name] + 1}, tmp_path / 'model/unet.safetensors')
+    assert_one_line_error(command(*args), 'prompts.json', 'other model files', '--out')
+
+
+@pytest.mark.parametrize('damage', ['{"files"', '[]', '{"files": []}', b'\xff\x00\x01'])
+def test_damaged_manifest_is_one_line(tmp_path, damage):
+    (tmp_path / 'config.yaml').write_text('image_size: 32\n')
+    (tmp_path / 'manifest.json').write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    with pytest.raises(ConfigError, match='manifest.json') as e:
+        read_config(tmp_path)
+    assert '\n' not in str(e.value)

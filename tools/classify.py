@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from diffdis_ms.cli import run
+from diffdis_ms.config import ConfigError
 
 EXAMPLES = """examples:
   python tools/classify.py --model outputs/demo/model --labels 'grinning face,red apple,flag of France' picture.png
@@ -28,17 +29,30 @@ def parse_args():
     return parser.parse_args()
 
 
+def read_images(paths):
+    """list of PIL images; ConfigError names the file that cannot be decoded, and says how many are so."""
+    from diffdis_ms.data.transforms import BadImage, decode_image
+    images, bad = [], []
+    for path in paths:
+        try:
+            images.append(decode_image(Path(path)))
+        except BadImage as e:
+            bad.append(f'{path}: {e}')
+    if bad:
+        raise ConfigError(bad[0] + (f' (and {len(bad) - 1} more of the {len(paths)} pictures cannot be used)' if len(bad) > 1 else ''))
+    return images
+
+
 def main():
     args = parse_args()
     from diffdis_ms.data.class_names import read_labels, read_templates
-    from diffdis_ms.data.transforms import decode_image
     labels, templates = read_labels(args.labels), read_templates(args.template)
-    images = [decode_image(Path(path)) for path in args.images]
+    images = read_images(args.images)
 
     from diffdis_ms import DiffDisPipeline, runtime
     runtime.setup(args.device)
     pipe = DiffDisPipeline.from_pretrained(args.model, min(32, len(images)))
-    probabilities = pipe.classify(images, labels, templates, args.steps, args.guidance_weight, args.seed)
+    probabilities = pipe.classify(images, labels, templates, args.steps, args.guidance_weight, args.seed, args.images)
     if args.json:
         print(json.dumps({path: dict(zip(labels, map(float, row))) for path, row in zip(args.images, probabilities)}, indent=1))
         return

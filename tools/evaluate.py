@@ -12,7 +12,8 @@ EXAMPLES = """examples:
   python tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root data/ --steps 8 1 4 10 20 50 --guidance-weight 3 0 1 --seeds 10 --out c10.json
       images are read and encoded once; the first values are the result, all combinations make its sweep
   python tools/evaluate.py retrieval --model DIR --dataset coco --data-root coco/ --out coco.json
-      coco/dataset_coco.json (Karpathy's) and coco/val2014/
+      coco/dataset_coco.json (Karpathy's) and coco/val2014/; a picture that is missing is an error, or with
+      --allow-missing named in the result
   python tools/evaluate.py retrieval --model DIR --dataset captions --data-root 'flickr/*.tar' --out flickr.json
       any set of pairs: webdataset tars, or a folder with a csv of the columns dir,text
   python tools/evaluate.py generation --real DIR --fake pictures --inception pt_inception-2015-12-05-6726825d.pth --out fid.json
@@ -43,12 +44,15 @@ def parse_args():
                           help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: 3)')
         task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
         task.add_argument('--limit', type=int, help='only the first so many samples')
+        task.add_argument('--allow-missing', action='store_true',
+                          help='measure without pictures that are missing or cannot be decoded; the result names them (else they are an error)')
         task.add_argument('--seed', type=int, default=0, help='of the noise the text query starts from (default: %(default)s)')
         task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
         if name == 'zeroshot':
-            task.add_argument('--templates', default='plain',
+            task.add_argument('--templates',
                               help='plain, photo, openai, clip (what CLIP\'s authors wrote for the data set), a file or one template with {} '
-                                   '(default: %(default)s)')
+                                   '(default: clip for the 12 benchmark sets, as in the paper; plain, the bare name, '
+                                   'for others)')
             task.add_argument('--seeds', type=int, default=1, help='so many seeds from --seed on; their spread is reported (default: %(default)s)')
             task.add_argument('--classnames', help='clip (CLIP\'s names of a benchmark set), or a file: names, one a line or JSON, instead of the set\'s own')
     add_generation(tasks)
@@ -68,7 +72,8 @@ def add_generation(tasks):
     task.add_argument('--metrics', default='fid,kid', metavar='LIST', help='of fid, kid and clip_score (default: %(default)s)')
     task.add_argument('--inception', metavar='FILE', help='weights of FID\'s Inception (.pth), or a directory made by ckpt_convert import')
     task.add_argument('--clip', metavar='DIR', help='CLIP for clip_score, a directory made by ckpt_convert import')
-    task.add_argument('--captions', metavar='FILE', help='one a line for the sorted pictures, or a prompts.json (default: the one in --fake)')
+    task.add_argument('--captions', metavar='FILE',
+                      help='one a line in the order of the pictures\' names, whole numbers by value; or a prompts.json (default: the one in --fake)')
     task.add_argument('--clip-weight', type=float, default=100.0, metavar='W', help='clip_score is W * cosine; CLIPScore\'s is 2.5 (default: 100)')
     task.add_argument('--clip-at-zero', action='store_true', help='negative cosines count as 0, as in CLIPScore')
     task.add_argument('--kid-subsets', type=int, default=100, metavar='N', help='default: %(default)s')
@@ -111,12 +116,11 @@ def main():
         return generation(args)
     if args.task == 'report':
         return report(args)
-    from diffdis_ms.data.class_names import read_templates
     from diffdis_ms.evaluate import tasks
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
-        templates = read_templates(args.templates, args.dataset)
-        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames, args.split)
+        template_set, templates = tasks.choose_templates(args.templates, args.dataset)
+        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames, args.split, args.allow_missing)
     else:
         images = tasks.open_retrieval(args.dataset, args.data_root, args.split)
 
@@ -130,17 +134,19 @@ def main():
                  for k in range(getattr(args, 'seeds', 1))]
     protocol = {**vars(samplings[0]), 'batch_size': args.batch_size, 'limit': args.limit, **about}
     parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), split=args.split, count=len(images),
-                            samplings=[vars(s) for s in samplings], **protocol)
-    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, rank, size))
+                            samplings=[vars(s) for s in samplings], allow_missing=args.allow_missing, **protocol)
+    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, rank, size), allow_missing=args.allow_missing)
     if args.task == 'zeroshot':
-        measured, matrix = tasks.zeroshot(model, embedded, names, templates)
-        protocol.update(templates=templates, num_classes=len(names))
+        measured, matrix = tasks.zeroshot(model, embedded, names, templates, args.allow_missing or args.limit is not None)
+        protocol.update(template_set=template_set, templates=templates, num_classes=len(names), classnames=args.classnames or "the set's own")
         if rank == 0:
             tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
         measured = tasks.retrieval(model, embedded, images)
-    tasks.finish(args.out, tasks.describe(args.task, args.dataset, images, embedded, measured, protocol), started, rank)
-    print(f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} skipped): '
+    result = tasks.describe(args.task, args.dataset, images, embedded, measured, protocol)
+    tasks.finish(args.out, result, started, rank)
+    tasks.say_missing(result)
+    print(f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '
           + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items()))
 
 

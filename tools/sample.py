@@ -1,6 +1,7 @@
 """Draw pictures from texts."""
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -10,10 +11,13 @@ from diffdis_ms.cli import run
 from diffdis_ms.config import ConfigError
 from diffdis_ms.diffusion.process import starting_noise
 from diffdis_ms.files import whole_file
+from diffdis_ms.text_files import read_json, read_lines
 
 EXAMPLES = """examples:
   python tools/sample.py --model outputs/demo/model --prompt 'woman cook dark skin tone' 'flag of France' --out pictures --grid
   python tools/sample.py --model DIR --prompts captions.txt --sampler dpm++ --steps 20 --out pictures
+  python tools/sample.py --model DIR --prompts coco-fid/prompts.json --out pictures
+      the pictures get the names that the file gives its texts, so that they stand beside the real ones
   msrun --worker_num=8 --local_worker_num=8 --join=True tools/sample.py --model DIR --prompts coco30k.txt --batch-size 16 --device Ascend --out pictures
       eight processes share the texts; started again after a crash, it draws what is missing
 """
@@ -23,7 +27,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory')
     parser.add_argument('--prompt', nargs='+', default=[], metavar='TEXT', help='one or more texts')
-    parser.add_argument('--prompts', metavar='FILE', help='texts, one a line')
+    parser.add_argument('--prompts', metavar='FILE', help='texts, one a line; or a .json with {"prompts": {picture name: text}}')
     parser.add_argument('--out', required=True, metavar='DIR', help='gets 00000.png, ..., prompts.json and, with --grid, grid.png')
     parser.add_argument('--steps', type=int, default=50, help='sampling steps (default: %(default)s)')
     parser.add_argument('--sampler', choices=['ddim', 'pndm', 'dpm++'], default='pndm', help='default: %(default)s')
@@ -37,31 +41,67 @@ def parse_args():
 
 
 def read_prompts(args):
-    prompts = list(args.prompt)
-    if args.prompts:
-        prompts += [line.strip() for line in Path(args.prompts).read_text(encoding='utf-8').splitlines() if line.strip()]
-    if not prompts:
-        raise ConfigError('no text to draw: give --prompt TEXT or --prompts FILE')
-    return prompts
-
-
-def settle(out, names, prompts, settings, rank):
-    """Write prompts.json, or check that the one that is there asks for the same pictures.
+    """{picture name: text}: the names of a .json, or 00000.png, ... in the order given.
 
     Raises:
-        ConfigError: the directory holds pictures of other texts or settings.
+        ConfigError: no text, a file that cannot be used, or names and numbers mixed.
     """
-    wanted = {**settings, 'prompts': dict(zip(names, prompts))}
-    file = out / 'prompts.json'
+    prompts = list(args.prompt)
+    if args.prompts and Path(args.prompts).suffix.lower() == '.json':
+        from diffdis_ms.evaluate.pictures import read_prompts as read_named
+        if prompts:
+            raise ConfigError(f'--prompt and --prompts {args.prompts}: a file that names its pictures goes alone')
+        named = read_named(args.prompts)
+        if 'grid.png' in named or len({name.lower() for name in named}) < len(named):
+            raise ConfigError(f'{args.prompts}: a picture is called grid.png, or two names differ by capitals alone')
+        blank = [name for name, text in named.items() if not text.strip()]
+        if blank:
+            raise ConfigError(f'{args.prompts}: the text of {blank[0]} is blank ({len(blank)} such)')
+        return named
+    if args.prompts:
+        lines = [line.strip() for line in read_lines(args.prompts)]
+        blank = [i for i, line in enumerate(lines, 1) if not line]
+        if blank:
+            print(f'{args.prompts}: {len(blank)} of {len(lines)} lines are blank, the first is line {blank[0]}; they '
+                  f'get no picture, and pictures are '
+                  'numbered without them', file=sys.stderr)
+        prompts += filter(None, lines)
+    if any('\ud800' <= c <= '\udfff' for text in prompts for c in text):
+        raise ConfigError('--prompt: a text is not UTF-8')
+    if not prompts:
+        raise ConfigError('no text to draw: give --prompt TEXT or --prompts FILE')
+    return {f'{i:05d}.png': text for i, text in enumerate(prompts)}
+
+
+def settle(out, prompts, settings, rank):
+    """Write prompts.json, or check that the one that is there asks for the same pictures.
+
+    Args:
+        prompts: {picture name: text}. settings: what decides the pictures, with the hashes of the model's files as
+            `files_sha256`; `model`,
+            its path, decides nothing.
+
+    Raises:
+        ConfigError: the directory holds pictures of other texts, settings or weights, or its prompts.json is damaged.
+    """
+    wanted, file = {**settings, 'prompts': prompts}, out / 'prompts.json'
     out.mkdir(parents=True, exist_ok=True)
     if file.is_file():
-        try:
-            same = json.loads(file.read_text(encoding='utf-8')) == wanted
-        except ValueError:
-            same = False
-        if not same:
-            raise ConfigError(f'{file} belongs to other texts or settings: choose another --out, or remove it with its pictures')
-    elif rank == 0:
+        found = read_json(file)
+        way_out = f'choose another --out, or remove {file} with its pictures'
+        if 'files_sha256' not in found:
+            raise ConfigError(f'{file} does not say which weights its pictures were drawn with (it may be of an '
+                              f'earlier version): {way_out}')
+        other = [key for key in wanted if key != 'model' and found.get(key) != wanted[key]]
+        if other:
+            words = {'files_sha256': 'model files', 'prompts': 'texts'}
+            raise ConfigError(f'{file} belongs to other {", ".join(words.get(key, key) for key in other)}: {way_out}')
+        return
+    strange = next((name for name in prompts if (out / name).exists()), None)
+    if strange is not None:
+        raise ConfigError(f'{out / strange} is there already, and no prompts.json that says of which text and '
+                          f'weights: choose another --out, or remove it')
+    if rank == 0:
         with whole_file(file) as f:
             f.write((json.dumps(wanted, indent=1, ensure_ascii=False) + '\n').encode())
 
@@ -82,17 +122,19 @@ def draw(pipe, args, out, names, prompts, rank, size):
 
 def main():
     args = parse_args()
-    prompts = read_prompts(args)
+    named = read_prompts(args)
+    names, prompts = list(named), list(named.values())
     if args.batch_size < 1:
         raise ConfigError(f'--batch-size: {args.batch_size} is below 1')
     from diffdis_ms import DiffDisPipeline, runtime
     from diffdis_ms.data.transforms import image_grid
+    from diffdis_ms.model_dir import file_hashes
     runtime.setup(args.device)
     rank, size = runtime.rank_and_size()
     pipe = DiffDisPipeline.from_pretrained(args.model, min(args.batch_size, len(prompts)))
-    out, names = Path(args.out), [f'{i:05d}.png' for i in range(len(prompts))]
-    settle(out, names, prompts, {'model': args.model, 'steps': args.steps, 'sampler': args.sampler, 'guidance_weight': args.guidance_weight,
-                                 'seed': args.seed}, rank)
+    out = Path(args.out)
+    settle(out, named, {'model': args.model, 'files_sha256': file_hashes(args.model), 'steps': args.steps, 'sampler': args.sampler,
+                        'guidance_weight': args.guidance_weight, 'seed': args.seed}, rank)
     draw(pipe, args, out, names, prompts, rank, size)
     if args.grid and all((out / name).is_file() for name in names):              # the last process to end finds all
         image_grid([Image.open(out / name) for name in names]).save(out / 'grid.png')

@@ -19,11 +19,12 @@ class FileSet:
         num_classes: int.
         split: what was chosen (split, partition, classes), for results.
         class_ids: what the set itself calls each class, where that is not its name: WordNet ids, numbers; else None.
+        missing: keys of the images that are not there; `open_benchmark` refuses them unless told not to.
     """
 
-    def __init__(self, base, rows, class_names, split, num_classes=None, class_ids=None):
+    def __init__(self, base, rows, class_names, split, num_classes=None, class_ids=None, missing=()):
         """`rows`: [(path below `base`, label)]."""
-        self.base, self._rows = base, rows
+        self.base, self._rows, self.missing = base, rows, list(missing)
         self.class_names, self.split = class_names, split
         self.num_classes, self.class_ids = num_classes or len(class_names), class_ids
 
@@ -132,7 +133,7 @@ def listed(name, base, rows, source, *args, **kwargs):
     """FileSet of `rows` [(path, label)] that the list `source` names.
 
     Raises:
-        ConfigError: a path leaves the set, or a file is missing: on part of a split a metric would not be comparable.
+        ConfigError: a path leaves the set, or none of the files is there. Some that are not are the set's `missing`.
     """
     for path, _ in rows:
         if not {'', '.', '..'}.isdisjoint(path.split('/')) or '\0' in path:
@@ -142,11 +143,20 @@ def listed(name, base, rows, source, *args, **kwargs):
         folder = (base / path).parent
         if folder not in present:
             present[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
-    missing = [base / path for path, _ in rows if (base / path).name not in present[(base / path).parent]]
-    if missing:
-        raise ConfigError(f'{name}: expected {missing[0]}, which is not there ({len(missing)} of the {len(rows)} images in {source} are '
-                          'missing); download and extract the data set whole')
-    return FileSet(base, rows, *args, **kwargs)
+    missing = [path for path, _ in rows if (base / path).name not in present[(base / path).parent]]
+    images = FileSet(base, rows, *args, **kwargs, missing=missing)
+    if len(missing) == len(rows):
+        refuse_missing(name, images)
+    return images
+
+
+def refuse_missing(name, images):
+    """ConfigError where images of a FileSet are missing: on part of a split a metric would not be comparable."""
+    if images.missing:
+        raise ConfigError(f'{name}: expected {images.base / images.missing[0]}, which is not there '
+                          f'({len(images.missing)} of the {len(images)} '
+                          'images are missing); download and extract the data set whole, or leave them out with '
+                          '--allow-missing')
 
 
 def images_of(name, folder):

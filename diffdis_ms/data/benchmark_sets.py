@@ -25,7 +25,7 @@ from pathlib import Path
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.benchmark_files import (
-    FileSet, as_integers, find_base, first_existing, images_of, listed, malformed, read_class_lines, read_lines, required, spaced,
+    FileSet, as_integers, find_base, first_existing, images_of, listed, malformed, read_class_lines, read_lines, refuse_missing, required, spaced,
 )
 from diffdis_ms.data.benchmark_mat import open_cars, open_flowers, open_imagenet
 from diffdis_ms.data.cifar import open_cifar
@@ -35,12 +35,13 @@ EUROSAT = ('AnnualCrop', 'Forest', 'HerbaceousVegetation', 'Highway', 'Industria
 NUM_PETS = 37
 
 
-def open_benchmark(name, root, split='test'):
+def open_benchmark(name, root, split='test', allow_missing=False):
     """Reader of a benchmark set.
 
     Args:
         name: one of BENCHMARKS. root: the official folder, or the one that holds it.
         split: 'test', which for imagenet is the validation part ('val').
+        allow_missing: accept a set of which images are missing; its `missing` names them.
 
     Returns:
         An object with `len()`, `.read(i) -> Sample` (raises BadSample), `.class_names` (list or None), `.num_classes` and `.split`.
@@ -60,6 +61,8 @@ def open_benchmark(name, root, split='test'):
         reader = opener(name, root)
     except OSError as e:
         raise ConfigError(f'{name}: {e.filename or root} cannot be read: {e.strerror or e}') from None
+    if not allow_missing and hasattr(reader, 'missing'):
+        refuse_missing(name, reader)
     if len(reader) != size:
         reader.split += f'; {len(reader)} images, officially {size}'
     return reader

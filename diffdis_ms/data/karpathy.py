@@ -14,7 +14,7 @@ class KarpathySet:
     """The images of one split with all their captions (five or more each).
 
     Attributes:
-        class_names: None. split: name of the split, for results.
+        class_names: None. split: name of the split, for results. missing: keys of the images that are not there.
     """
     class_names = None
 
@@ -24,7 +24,7 @@ class KarpathySet:
             root: the folder of the JSON file. split: 'train', 'val', 'test' or 'restval'.
 
         Raises:
-            ConfigError: the file or the first image is not there (the path expected is named), or it is not such a file.
+            ConfigError: the file or all images are not there (the path expected is named), or it is not such a file.
         """
         file_name, folders = KARPATHY_SETS[name]
         self.root, self.split = Path(root), f'Karpathy {split}'
@@ -42,9 +42,10 @@ class KarpathySet:
         if bad or not self._samples:
             raise ConfigError(f'{file}: ' + (f'{bad} leaves the folder or has no caption' if bad else f'no image in split {split!r}'))
         first = [self.root / folder / self._samples[0][0] for folder in folders]
-        self._folder = next((self.root / folder for folder, path in zip(folders, first) if path.is_file()), None)
+        self._folder = next((self.root / folder for folder in folders if any((self.root / folder / path).is_file() for path, _ in self._samples)), None)
         if self._folder is None:
             raise ConfigError(f'{first[0]} does not exist: the images of {name} belong there')
+        self.missing = [str(path) for path, _ in self._samples if not (self._folder / path).is_file()]
 
     def __len__(self):
         return len(self._samples)

@@ -79,4 +79,4 @@ class ClipModel:
 
     def embed_labels(self, labels, templates):
         """As `DiffDisPipeline.embed_labels`: (len(labels), D)."""
-        return ensemble_labels(self.embed_texts, labels, templates)
+        return ensemble_labels(self.embed_texts, labels, templates, self.batch_size)

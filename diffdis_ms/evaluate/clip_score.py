@@ -5,6 +5,7 @@ from diffdis_ms.data.transforms import to_pixels
 from diffdis_ms.evaluate.clip_model import ClipModel, resized, standardized
 from diffdis_ms.evaluate.pictures import over_images, read_rgb
 from diffdis_ms.evaluate.shared import Share, shared_pass
+from diffdis_ms.finite import check_finite
 
 
 def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=Share()):
@@ -40,7 +41,11 @@ def clip_score(images, texts, clip=False, weight=100.0):
     Args:
         images, texts: (N, D), a pair a row, L2-normalised.
         clip: negative cosines count as 0. weight: 100 as in the paper; Hessel et al. (CLIPScore) take 2.5 and clip.
+
+    Raises:
+        ConfigError: an embedding that is not finite.
     """
+    check_finite(images, 'pictures'), check_finite(texts, 'captions')
     cosines = np.einsum('nd,nd->n', images.astype(np.float64), texts.astype(np.float64))
     return float(weight * (np.maximum(cosines, 0) if clip else cosines).mean())
 

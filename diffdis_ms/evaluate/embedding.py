@@ -12,6 +12,7 @@ from diffdis_ms.data.webdataset import BadSample
 from diffdis_ms.diffusion.process import starting_noise
 from diffdis_ms.evaluate.clip_model import resized
 from diffdis_ms.evaluate.shared import Share, shared_pass
+from diffdis_ms.finite import check_finite
 
 
 @dataclass(frozen=True)
@@ -65,28 +66,46 @@ class ClipEmbeddings:
         return [self.clip.embed_images(pixels)] * len(samplings)
 
 
-def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=True):
+def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=True, allow_missing=False):
     """Embed an image set.
 
     Args:
         encoder: GeneratedQueries or ClipEmbeddings. reader: `len()` and `.read(i) -> Sample`; `read` is called from several threads.
         samplings: list of Sampling. limit: only the first so many samples. share: Share, of the work between processes.
+        allow_missing: go on without samples that cannot be used; `Embedded.skipped` names them.
 
     Returns:
         Embedded.
 
     Raises:
-        ConfigError: no sample can be used, or limit below 1.
+        ConfigError: a sample cannot be used (unless allow_missing) or none can, an embedding is not finite, or limit is
+            below 1.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f'limit: {limit} is below 1')
+    lost = dict(getattr(reader, 'skipped', {}))
+    if not (limit or allow_missing):
+        lost.update({key: 'no such image file' for key in getattr(reader, 'missing', ())})
+    if not allow_missing:
+        refuse_skipped(lost)
     parts = shared_pass(min(len(reader), limit or len(reader)), encoder.batch_size, lambda i: read_pixels(reader, i, encoder.image_size, encoder.resize),
-                        lambda places, rows: _embed(encoder, places, rows, samplings), share, progress=progress and 'embedding images')
-    return _join(parts, samplings, getattr(reader, 'skipped', {}))
+                        lambda places, rows: _embed(encoder, places, rows, samplings, allow_missing), share, progress=progress and 'embedding images')
+    return _join(parts, samplings, lost)
 
 
-def _embed(encoder, places, rows, samplings):
-    """One batch: arrays for an .npz file."""
+def refuse_skipped(skipped):
+    """ConfigError where {key: reason} of samples that cannot be used holds any: a metric over part of a set is another
+    metric."""
+    if skipped:
+        key, reason = next(iter(skipped.items()))
+        more = f' and {len(skipped) - 1} more, for example {list(skipped)[-1]}' if len(skipped) > 1 else ''
+        raise ConfigError(f'{key}: {reason}{more}; a metric over part of a set is another metric: mend the set, or '
+                          f'leave such pictures out with '
+                          '--allow-missing, which names them in the result')
+
+
+def _embed(encoder, places, rows, samplings, allow_missing=False):
+    """One batch: arrays for an .npz file. Raises before there is a file: a picture that is mended is read again."""
     pixels, indices, labels, about = [], [], [], {'captions': [], 'keys': [], 'skipped': {}}
     for i, row in zip(places, rows):
         if isinstance(row, BadSample):
@@ -97,12 +116,14 @@ def _embed(encoder, places, rows, samplings):
         labels.append(-1 if row[2] is None else row[2])
         about['captions'].append(row[1])
         about['keys'].append(row[3])
+    if not allow_missing:
+        refuse_skipped(about['skipped'])
     arrays = {'indices': np.array(indices, np.int64), 'labels': np.array(labels, np.int64),
               'about': np.frombuffer(json.dumps(about).encode(), np.uint8)}
     if pixels:
         filled = np.minimum(np.arange(encoder.batch_size), len(pixels) - 1)      # one graph serves every batch
         results = encoder(np.stack(pixels)[filled], np.array(indices)[filled], samplings)
-        arrays.update({f'e0_{k}': np.asarray(e0)[:len(pixels)] for k, e0 in enumerate(results)})
+        arrays.update({f'e0_{k}': check_finite(np.asarray(e0)[:len(pixels)], 'images', about['keys']) for k, e0 in enumerate(results)})
     return arrays
 
 

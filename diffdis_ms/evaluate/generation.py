@@ -1,4 +1,5 @@
 """FID, KID and CLIP-score of generated pictures: what `tools/evaluate.py generation` calls."""
+import sys
 from pathlib import Path
 
 from diffdis_ms.config import ConfigError
@@ -7,9 +8,10 @@ from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate import inception as inceptions
 from diffdis_ms.evaluate.examples import NUM_EXAMPLES, generation_examples
 from diffdis_ms.evaluate.fid import check_subsets, fid, kid
-from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, read_captions
+from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, read_captions, sizes_of
 from diffdis_ms.evaluate.shared import Share, parts_directory
 from diffdis_ms.files import sha256
+from diffdis_ms.text_files import read_json
 
 METRICS = ('fid', 'kid', 'clip_score')
 
@@ -61,7 +63,11 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
         texts, clip = _captions(captions, fake, fakes), open_clip_directory(clip)
 
     protocol['fake_sha256'], results = content_sha256(fakes, progress), {}
+    protocol['drawn_with'] = _drawn_with(Path(fake) / PROMPTS)
     if with_inception:
+        protocol['pictures'] = {'real': sizes_of(reals), 'fake': sizes_of(fakes)}
+        if not rank:
+            _say_sizes(protocol['pictures'])
         digest = sha256(weights[0])
         protocol.update(num_real=len(reals), real_sha256=content_sha256(reals, progress), inception_sha256=digest,
                         inception_published=inceptions.is_published(weights[0], digest), preprocessing=inceptions.PREPROCESSING)
@@ -90,6 +96,23 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
         results['clip_score'] = clips.clip_score(*embeddings, clip_at_zero, clip_weight)
         protocol['definitions']['clip_score'] = clips.definition(clip_at_zero, clip_weight)
     return {'metrics': results, 'protocol': protocol, 'examples': generation_examples(fakes, Path(real) if with_inception else None, num_examples, texts)}
+
+
+def _drawn_with(file):
+    """{setting: value} of the run of tools/sample.py that drew a folder, as its prompts.json says; {} where it does
+    not."""
+    content = read_json(file) if file.is_file() else {}
+    return {name: content[name] for name in ('steps', 'sampler', 'guidance_weight', 'seed') if name in content}
+
+
+def _say_sizes(pictures):
+    """One line on stderr for each set whose pictures are not all square: Inception gets them squashed."""
+    for name, about in pictures.items():
+        odd = about['not_square']
+        if odd['count']:
+            print(f'{odd["count"]} {name} pictures are not square '
+                  f'({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): FID and KID take '
+                  'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops', file=sys.stderr)
 
 
 def _captions(file, fake, paths):

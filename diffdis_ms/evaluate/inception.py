@@ -1,6 +1,5 @@
 """FID's features of pictures: torch-fidelity's preprocessing, the Inception network, and a cache of what was computed."""
 import hashlib
-import json
 import os
 import warnings
 import zipfile
@@ -20,6 +19,7 @@ from diffdis_ms.files import whole_file
 from diffdis_ms.model_dir import MANIFEST
 from diffdis_ms.models.inception import InceptionV3
 from diffdis_ms.models.init import fresh
+from diffdis_ms.text_files import read_json
 
 SIZE, WIDTH = 299, 2048
 PREPROCESSING = 'RGB as stored, TF1 bilinear resize to 299 x 299 without antialiasing, (x - 128) / 128'
@@ -67,10 +67,10 @@ def is_published(path, digest):
     """
     digests = [digest]
     try:
-        manifest = json.loads((path.parent / MANIFEST).read_text(encoding='utf-8'))
+        manifest = read_json(path.parent / MANIFEST)
         if manifest['files'].get(path.name) == digest:
             digests += [source['sha256'] for source in manifest['converted_from']['sources']]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ConfigError, KeyError, TypeError, AttributeError):
         pass                                     # not made by ckpt_convert
     return any(str(d).startswith(PUBLISHED) for d in digests)
 

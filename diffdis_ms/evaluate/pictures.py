@@ -1,19 +1,24 @@
 """Folders of pictures for the generation metrics: which files count, their content's hash, their captions, and networks run over them."""
 import hashlib
-import json
+import re
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor
+from PIL import Image
 from tqdm import tqdm
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.transforms import IMAGE_SUFFIXES, BadImage, decode_image
+from diffdis_ms.data.transforms import FORMATS, IMAGE_SUFFIXES, BadImage, decode_image
 from diffdis_ms.evaluate.shared import Share, shared_pass
 from diffdis_ms.files import sha256
+from diffdis_ms.finite import check_finite
+from diffdis_ms.text_files import read_json, read_lines
 
 PROMPTS = 'prompts.json'
+MAX_NAMED = 20                                   # of odd pictures, in a result file
 
 
 def list_images(folder):
@@ -46,7 +51,9 @@ def read_captions(file, paths):
     """The caption of each picture.
 
     Args:
-        file: JSON with {"prompts": {file name: text}} (tools/sample.py writes it), or text, one caption a line, in the order of `paths`.
+        file: JSON with {"prompts": {file name: text}} (tools/sample.py writes it), or text, one caption a line, in the
+            order of the pictures'
+            names (see `in_order`).
         paths: of the pictures.
 
     Returns:
@@ -65,14 +72,61 @@ def read_captions(file, paths):
             extra = min(set(prompts) - {p.name for p in paths})
             raise ConfigError(f'{file} has a caption for {extra}, which is not among the pictures ({len(prompts) - len(paths)} such)')
         return [prompts[p.name] for p in paths]
-    lines = [line.rstrip('\r') for line in _read_text(file).split('\n')]
-    lines = lines[:-1] if lines[-1] == '' else lines
+    lines = read_lines(file)
     if len(lines) != len(paths):
-        raise ConfigError(f'{file} has {len(lines)} captions for {len(paths)} pictures; one a line is expected, in the order of the sorted file names')
+        raise ConfigError(f'{file} has {len(lines)} captions for {len(paths)} pictures; one a line is expected, in '
+                          f'the order of the file names')
     empty = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
     if empty:
         raise ConfigError(f'{file}: line {empty} is empty')
-    return lines
+    caption_of = dict(zip(in_order(paths), lines))
+    return [caption_of[path] for path in paths]
+
+
+def in_order(paths):
+    """Pictures in the order in which lines of a text belong to them: by number where all names are whole numbers, else
+    by name.
+
+    Raises:
+        ConfigError: two names are the same number, or names hold numbers that by value and as text are in another order
+            (a_2, a_10).
+    """
+    paths = sorted(paths, key=lambda path: path.name)
+    if all(path.stem.isascii() and path.stem.isdigit() for path in paths):
+        numbers = Counter(int(path.stem) for path in paths)
+        twice = next((path for path in paths if numbers[int(path.stem)] > 1), None)
+        if twice is not None:
+            raise ConfigError(f'{twice.name}: another picture of {twice.parent} has the same number, so that lines do '
+                              f'not say which is which; '
+                              'give the captions as JSON: {"prompts": {file name: text}}')
+        return sorted(paths, key=lambda path: int(path.stem))
+    before = {}                                  # kind of name, its numbers left out -> the name of this kind before, and its numbers
+    for path in paths:
+        kind, numbers = re.sub('[0-9]+', '#', path.stem), [int(n) for n in re.findall('[0-9]+', path.stem)]
+        last, smaller = before.get(kind, ('', []))
+        if smaller > numbers:
+            raise ConfigError(f'{path.parent}: does {path.name} or {last} come first? As text it is {last}, by number '
+                              f'{path.name}; '
+                              'give the captions as JSON: {"prompts": {file name: text}}')
+        before[kind] = path.name, numbers
+    return paths
+
+
+def sizes_of(paths):
+    """What the headers of pictures say of their sizes: dict sizes {'256x256': count, ...}, the ten most frequent,
+    num_sizes, and
+    not_square {count, names}. Damaged ones are left to whoever reads them."""
+    sizes, odd = Counter(), []
+    for path in paths:
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+        except Exception:                        # whatever a decoder makes of arbitrary bytes: reading it says so
+            continue
+        sizes[f'{width}x{height}'] += 1
+        if width != height:
+            odd.append(path.name)
+    return {'sizes': dict(sizes.most_common(10)), 'num_sizes': len(sizes), 'not_square': {'count': len(odd), 'names': odd[:MAX_NAMED]}}
 
 
 def content_sha256(paths, progress=False):
@@ -100,10 +154,14 @@ def over_images(network, read, paths, batch_size, progress='', share=Share(), na
 
     Returns:
         float32 (len(paths), D).
+
+    Raises:
+        ConfigError: what the network gives is not finite; the picture is named.
     """
     def compute(places, arrays):
         filled = arrays + arrays[-1:] * (batch_size - len(arrays))               # one graph serves every batch
-        return {'rows': network(Tensor(np.stack(filled))).asnumpy()[:len(arrays)].astype(np.float32)}
+        rows = network(Tensor(np.stack(filled))).asnumpy()[:len(arrays)].astype(np.float32)
+        return {'rows': check_finite(rows, 'pictures', [paths[i] for i in places])}
 
     parts = shared_pass(len(paths), batch_size, lambda i: read(paths[i]), compute, share, name, progress)
     return np.concatenate([part['rows'] for part in parts])
@@ -111,20 +169,19 @@ def over_images(network, read, paths, batch_size, progress='', share=Share(), na
 
 def read_prompts(file):
     """{file name: caption} of a prompts.json; ConfigError where it is none."""
-    try:
-        prompts = json.loads(_read_text(file))['prompts']
-        sound = isinstance(prompts, dict) and prompts and all(isinstance(text, str) for text in prompts.values())
-    except (ValueError, KeyError, TypeError, RecursionError):
-        sound = False
-    if not sound:
+    return checked_prompts(read_json(file), file)
+
+
+def checked_prompts(content, file):
+    """The {file name: caption} in the content of a prompts.json (`file`, for messages); ConfigError where there is
+    none, or not of that kind."""
+    prompts = content.get('prompts')
+    if not isinstance(prompts, dict) or not prompts or not all(isinstance(text, str) for text in prompts.values()):
         raise ConfigError(f'{file} is not what tools/sample.py writes: {{"prompts": {{file name: text}}}} is expected')
+    for name in prompts:
+        if not name or name[0] == '.' or {'/', '\\', '\0'} & set(name) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            raise ConfigError(f'{file}: {name!r} is not the name of a picture in its folder '
+                              f'({", ".join(IMAGE_SUFFIXES)})')
+        if any('\ud800' <= c <= '\udfff' for c in name + prompts[name]):         # JSON can write them
+            raise ConfigError(f'{file}: the name or text of {name!r} has halves of characters')
     return prompts
-
-
-def _read_text(file):
-    try:
-        return Path(file).read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError:
-        raise ConfigError(f'{file} is not UTF-8 text') from None
-    except OSError as e:
-        raise ConfigError(f'{file} cannot be read: {e.strerror or e}') from None

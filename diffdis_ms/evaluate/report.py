@@ -2,12 +2,13 @@
 import base64
 import html
 import io
-import json
 from pathlib import Path
 
 from PIL import Image
 
+from diffdis_ms.config import ConfigError
 from diffdis_ms.files import whole_file
+from diffdis_ms.text_files import parse_json, read_lines
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #222; }
@@ -106,7 +107,7 @@ def plot_losses(logs):
     from matplotlib import pyplot
     figure, panels = pyplot.subplots(1, len(logs), figsize=(3.6 * len(logs), 2.8), squeeze=False)
     for panel, (title, path) in zip(panels[0], logs.items()):
-        rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        rows = read_metrics(path)
         steps = [r['step'] for r in rows]
         panel.plot(steps, [r['loss'] for r in rows], label='total', color='#333333')
         if any(r['loss_ig'] for r in rows):
@@ -116,6 +117,18 @@ def plot_losses(logs):
         panel.set(title=title, xlabel='step', ylim=(0, None))
         panel.grid(alpha=0.3)
     return figure_image(figure)
+
+
+def read_metrics(path):
+    """list of dict, one a logged step, of a training run's metrics.jsonl; ConfigError where a line is damaged or lacks
+    a loss."""
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
+        row = parse_json(line, f'{path}, line {number},')
+        if not all(isinstance(row.get(name), (int, float)) for name in ('step', 'loss', 'loss_ig', 'loss_ita')):
+            raise ConfigError(f'{path}, line {number}, lacks one of step, loss, loss_ig, loss_ita; remove the line')
+        rows.append(row)
+    return rows
 
 
 def figure_image(figure):

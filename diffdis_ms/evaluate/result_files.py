@@ -1,14 +1,13 @@
 """Result files of `tools/evaluate.py`, read for a report. They may come from anywhere: what a report shows of them is checked here."""
-import json
 from pathlib import Path
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.evaluate.examples import read_thumbnail
+from diffdis_ms.text_files import read_json
 
 RECALLS = tuple(f'{way}_R@{k}' for way in ('image_to_text', 'text_to_image') for k in (1, 5, 10))
 ACCURACIES = ('acc1', 'acc5', 'mean_per_class_recall')
 REQUIRED = {'zeroshot': ACCURACIES, 'retrieval': (*RECALLS, 'mean_R@1'), 'generation': ()}
-MAX_BYTES = 64 << 20
 
 
 def read_results(paths):
@@ -22,13 +21,10 @@ def read_results(paths):
     """
     results = []
     for path in map(Path, paths):
+        content = read_json(path)
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ValueError('too large')
-            results.append(as_result(json.loads(path.read_text(encoding='utf-8')), path))
-        except FileNotFoundError:
-            raise ConfigError(f'{path} does not exist') from None
-        except (ConfigError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+            results.append(as_result(content, path))
+        except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as e:
             raise ConfigError(f'{path} is no result of tools/evaluate.py ({type(e).__name__}: {" ".join(str(e).split())[:80]})') from None
     return results
 
@@ -48,6 +44,10 @@ def as_result(content, path):
         _numbers(row, ('count',) if row['recall'] is None else ('count', 'recall'))
         _texts(row['class'])
     content['protocol'].items()
+    _check_named(content.get('missing') or {})
+    (content['protocol'].get('drawn_with') or {}).items()
+    for about in (content['protocol'].get('pictures') or {}).values():
+        about['sizes'].items(), _numbers(about['not_square'], ('count',)), _check_named(about['not_square'])
     dataset = path.stem if content['dataset'] is None else content['dataset']
     made = {**content, 'dataset': str(dataset), 'split': str(content['split']), 'num_samples': str(content['num_samples']), 'path': path, 'examples': None}
     if content.get('examples'):
@@ -65,6 +65,15 @@ def _retrieval(examples):
 def _generation(examples):
     return [(*_texts(x['name'] if x['caption'] is None else x['caption']), read_thumbnail(x['fake']), x['real'] and read_thumbnail(x['real']))
             for x in examples]
+
+
+def _check_named(missing):
+    """A {count, names} of what is missing or odd, perhaps with that of classes in it."""
+    for part in (missing, missing.get('classes') or {}):
+        part.items()
+        if 'count' in part:
+            _numbers(part, ('count',))
+            _texts(*part['names'])
 
 
 def _numbers(row, names):

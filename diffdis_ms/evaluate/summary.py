@@ -1,57 +1,106 @@
 """Results of `tools/evaluate.py`, side by side and beside the paper's numbers, on one HTML page or as part of one."""
 from diffdis_ms.data.benchmark_sets import BENCHMARKS
+from diffdis_ms.evaluate import paper
 from diffdis_ms.evaluate.pictures import read_rgb
 from diffdis_ms.evaluate.report import Report, figure_image
 from diffdis_ms.evaluate.result_files import ACCURACIES, RECALLS
 
-# Table 1, top-1 in percent, in the order of BENCHMARKS
-PAPER_ZEROSHOT = {
-    'CLIP-ViT-B/32': (63.0, 28.5, 58.2, 1.1, 12.4, 12.8, 24.3, 7.6, 1.5, 11.5, 11.8, 16.7),
-    'CLIP-ViT-B/16': (57.2, 27.0, 54.8, 1.0, 12.9, 13.6, 28.8, 10.1, 1.1, 10.3, 10.8, 19.7),
-    'CLIP-ViT-L/14': (57.5, 28.1, 57.2, 1.8, 10.8, 14.3, 31.2, 12.1, 1.7, 11.7, 24.9, 21.1),
-    'DiffDis': (57.1, 32.3, 68.6, 3.1, 16.9, 16.2, 35.1, 26.4, 2.0, 28.5, 17.5, 25.9)}
-# Table 2, recalls in percent, in the order of RECALLS
-PAPER_RETRIEVAL = {
-    'flickr30k': {'CLIP-ViT-B/32': (18.8, 42.3, 53.9, 12.5, 30.5, 39.9), 'CLIP-ViT-B/16': (30.1, 56.4, 68.9, 19.4, 42.1, 52.7),
-                  'CLIP-ViT-L/14': (29.9, 58.3, 70.4, 20.3, 46.1, 57.6), 'DiffDis': (49.8, 77.5, 85.6, 38.8, 67.9, 77.6)},
-    'coco': {'CLIP-ViT-B/32': (10.1, 25.3, 35.3, 7.0, 18.9, 27.1), 'CLIP-ViT-B/16': (14.4, 34.6, 46.1, 10.3, 26.5, 36.6),
-             'CLIP-ViT-L/14': (14.7, 35.0, 47.1, 11.3, 28.4, 38.9), 'DiffDis': (26.3, 50.9, 62.8, 19.5, 42.2, 54.2)}}
-# Table 3: FID, KID, CLIP-score
-PAPER_GENERATION = {'Stable Diffusion': (10.8, 2.9e-3, 24.6), 'DiffDis': (9.8, 2.3e-3, 24.4)}
+HIDDEN = ('templates', 'files_sha256', 'pictures')              # of a protocol, on a page: long, and named in other words
+MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')      # a mean over sets is formed of results that agree in these
 
 
 def tables(results):
-    """[(title, header, rows, notes)]; all strings, notes a list of them."""
+    """[(title, header, rows, notes)]; all strings, notes a list of them.
+
+    The paper's figures stand beside a result only if it was measured as they were; else a note says what differs
+    (`paper.differences`).
+    """
     made = []
-    zeroshot = [r for r in results if r['task'] == 'zeroshot']
-    if zeroshot:
-        in_paper = any(r['dataset'] in BENCHMARKS for r in zeroshot)
-        paper = {name: dict(zip(BENCHMARKS, values)) for name, values in PAPER_ZEROSHOT.items()} if in_paper else {}
-        rows = [[r['dataset'], r['split'], r['num_samples'], *(_percent(r['metrics'][m]) for m in ACCURACIES),
-                 *(_known(paper[name].get(r['dataset'])) for name in paper)] for r in zeroshot]
-        covered = {r['dataset']: r['metrics']['acc1'] for r in zeroshot}
-        if set(BENCHMARKS) <= set(covered):
-            rows.append(['mean of the 12', '', '', _percent(sum(covered[b] for b in BENCHMARKS) / 12), '', '',
-                         *(f'{sum(values) / 12:.1f}' for values in PAPER_ZEROSHOT.values())])
-        made.append((f'Zero-shot classification{" (Table 1)" if paper else ""}, %',
-                     ['set', 'split', 'images', 'acc1', 'acc5', 'per class', *(f'{name} (paper)' for name in paper)], rows, []))
-    for r in (r for r in results if r['task'] == 'retrieval'):
-        rows = [['measured', *(_percent(r['metrics'][m]) for m in RECALLS), _percent(r['metrics']['mean_R@1'])]]
-        rows += [[f'{name} (paper)', *(f'{v:.1f}' for v in values), f'{(values[0] + values[3]) / 2:.1f}']
-                 for name, values in PAPER_RETRIEVAL.get(r['dataset'], {}).items()]
-        table = ' (Table 2)' if r['dataset'] in PAPER_RETRIEVAL else ''
-        made.append((f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} images{table}, %',
-                     ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'], rows, []))
-    generation = [r for r in results if r['task'] == 'generation']
-    if generation:
-        rows = [[r['dataset'], r['num_samples'], *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score'))]
-                for r in generation]
-        notes = [note for r in generation for note in generation_notes(r)]
-        comparable = any(_is_comparable(r) for r in generation)
-        if comparable:
-            rows += [[f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}'] for name, (fid, kid, score) in PAPER_GENERATION.items()]
-        made.append((f'Generation{" (Table 3)" if comparable else ""}', ['', 'images', 'FID', 'KID', 'its deviation', 'CLIP-score'], rows, notes))
+    by_task = {task: [r for r in results if r['task'] == task] for task in ('zeroshot', 'retrieval', 'generation')}
+    if by_task['zeroshot']:
+        made.append(_zeroshot_table(by_task['zeroshot']))
+    made += [_retrieval_table(r) for r in by_task['retrieval']] + _retrieval_means(by_task['retrieval'])
+    if by_task['generation']:
+        made.append(_generation_table(by_task['generation']))
     return made
+
+
+def _zeroshot_table(results):
+    names = list(paper.ZEROSHOT) if any(_is_beside(r) for r in results) else []
+    figures = {name: dict(zip(BENCHMARKS, paper.ZEROSHOT[name])) for name in names}
+    rows = [[r['dataset'], r['split'], r['num_samples'], paper.template_set(r), *(_percent(r['metrics'][m]) for m in ACCURACIES),
+             *(f'{figures[name][r["dataset"]]:.1f}' if _is_beside(r) else '' for name in names)] for r in results]
+    for group in _groups(results, BENCHMARKS):
+        beside = all(map(_is_beside, group))
+        rows.append(['mean of the 12', '', '', '', _percent(sum(r['metrics']['acc1'] for r in group) / 12), '', '',
+                     *(f'{sum(paper.ZEROSHOT[name]) / 12:.1f}' if beside else '' for name in names)])
+    header = ['set', 'split', 'images', 'templates', 'acc1', 'acc5', 'per class', *(f'{name} (paper)' for name in names)]
+    return f'Zero-shot classification{" (Table 1)" if names else ""}, %', header, rows, _notes(results)
+
+
+def _retrieval_table(r):
+    rows = [['measured', *(_percent(r['metrics'][m]) for m in RECALLS), _percent(r['metrics']['mean_R@1'])]]
+    if _is_beside(r):
+        rows += [[f'{name} (paper)', *(f'{v:.1f}' for v in values), f'{(values[0] + values[3]) / 2:.1f}']
+                 for name, values in paper.RETRIEVAL[r['dataset']].items()]
+    return (f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} '
+            f'images{" (Table 2)" if _is_beside(r) else ""}, %',
+            ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'], rows, _notes([r]))
+
+
+def _retrieval_means(results):
+    """Mean R@1 over both ways and both sets, where one model was measured on both."""
+    made = []
+    for group in _groups(results, paper.RETRIEVAL):
+        rows = [['measured', _percent(sum(r['metrics']['mean_R@1'] for r in group) / len(group))]]
+        if all(map(_is_beside, group)):
+            rows += [[f'{name} (paper)', f'{paper.mean_retrieval(name):.1f}'] for name in paper.ZEROSHOT]
+        made.append(('Mean R@1 over MSCOCO and Flickr30k, %', ['', 'mean R@1'], rows, []))
+    return made
+
+
+def _generation_table(results):
+    rows = [[r['dataset'], r['num_samples'], *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score'))] for r in results]
+    beside = any(map(_is_beside, results))
+    if beside:
+        rows += [[f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}'] for name, (fid, kid, score) in paper.GENERATION.items()]
+    notes = [note for r in results for note in generation_notes(r)] + _notes(results)
+    return f'Generation{" (Table 3)" if beside else ""}', ['', 'images', 'FID', 'KID', 'its deviation', 'CLIP-score'], rows, notes
+
+
+def _groups(results, datasets):
+    """Lists of results, one a data set, of the same weights and sampling (and split, of retrieval), that cover all
+    `datasets`."""
+    groups = {}
+    for r in sorted(results, key=lambda r: not _is_beside(r)):                   # of two of one data set, the one that is whole
+        key = (*(str(r['protocol'].get(name)) for name in MEANS_OVER), r['task'] == 'retrieval' and r['split'])
+        groups.setdefault(key, {}).setdefault(r['dataset'], r)
+    return [[found[dataset] for dataset in datasets] for found in groups.values() if set(datasets) <= set(found)]
+
+
+def _is_beside(result):
+    """Whether the paper's figures may stand beside a result."""
+    return paper.in_paper(result) and not paper.differences(result)
+
+
+def _notes(results):
+    """What is missing in a set, and why the paper's figures are not beside a result of which it has some: list of
+    sentences."""
+    notes = []
+    for r in results:
+        missing, name = r.get('missing') or {}, r['path'].name
+        if 'count' in missing:
+            notes.append(f'{name}: {missing["count"]} pictures of the set are missing ({_listed(missing)}).')
+        if 'classes' in missing:
+            notes.append(f'{name}: {missing["classes"]["count"]} classes have no pictures '
+                         f'({_listed(missing["classes"])}).')
+        if paper.in_paper(r) and paper.differences(r):
+            notes.append(f'{name}: not beside the paper\'s figures: {"; ".join(paper.differences(r))}.')
+    return notes
+
+
+def _listed(missing):
+    return ', '.join(missing['names'][:5]) + (' ...' if missing['count'] > 5 else '')
 
 
 def generation_notes(result):
@@ -59,9 +108,14 @@ def generation_notes(result):
     protocol, metrics, notes = result['protocol'], result['metrics'], []
     name = result['path'].name
     if 'fid' in metrics or 'kid_mean' in metrics:
-        if not _is_comparable(result):
+        if protocol.get('inception_published', True) is not True:        # files from before this was written down do not say
             notes.append(f'{name}: FID and KID were computed with Inception weights that are not the published ones (sha256 '
                          f'{str(protocol.get("inception_sha256"))[:8]}...). They compare with figures of the same weights only, not with published ones.')
+        for kind, about in protocol.get('pictures', {}).items():
+            odd = about['not_square']
+            if odd['count']:
+                notes.append(f'{name}: {odd["count"]} {kind} pictures are not square ({_listed(odd)}); FID and KID '
+                             f'took them squashed.')
         counts = [protocol.get('num_real'), protocol.get('num_fake')]
         if all(isinstance(n, int) for n in counts) and min(counts) < 2048:
             notes.append(f'{name}: {counts[0]} real and {counts[1]} generated pictures are few: FID, which fits 2048 features, is biased upwards'
@@ -69,11 +123,6 @@ def generation_notes(result):
     if 'clip_score' in metrics:
         notes.append(f'{name}: CLIP-score of the CLIP {protocol.get("clip")}; the paper\'s is of CLIP ResNet-50, and scores of different CLIPs do not compare.')
     return notes
-
-
-def _is_comparable(result):
-    """Whether its numbers may stand beside the paper's: files from before this was written down get the benefit of the doubt."""
-    return 'fid' not in result['metrics'] and 'kid_mean' not in result['metrics'] or result['protocol'].get('inception_published', True) is True
 
 
 def write_report(results, path):
@@ -94,7 +143,7 @@ def add_results(report, results):
         {'zeroshot': _add_zeroshot, 'retrieval': _add_retrieval, 'generation': _add_generation}[result['task']](report, result)
     report.heading('Protocols')
     for r in results:
-        report.text(f'{r["path"].name}: ' + ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key != 'templates'))
+        report.text(f'{r["path"].name}: ' + ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key not in HIDDEN))
 
 
 def _add_zeroshot(report, r):
@@ -156,10 +205,6 @@ def plot_sweep(sweep, axis, other):
 
 def _percent(value):
     return f'{100 * value:.2f}'
-
-
-def _known(value):
-    return '' if value is None else f'{value:.1f}'
 
 
 def _plain(value):

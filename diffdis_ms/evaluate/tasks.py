@@ -2,6 +2,7 @@
 import glob
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -10,43 +11,65 @@ from PIL import Image
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.benchmark_sets import BENCHMARKS, open_benchmark
-from diffdis_ms.data.class_names import resolve_names
+from diffdis_ms.data.class_names import read_templates, resolve_names
 from diffdis_ms.data.folders import ImageFolder, open_captions
+from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.data.karpathy import KARPATHY_SETS, KarpathySet
 from diffdis_ms.data.webdataset import CaptionSet
 from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
 from diffdis_ms.evaluate.examples import retrieval_examples
 from diffdis_ms.evaluate.retrieval import retrieval_metrics
-from diffdis_ms.evaluate.zeroshot import confusion, zeroshot_metrics
-from diffdis_ms.files import sha256, whole_file
-from diffdis_ms.model_dir import MANIFEST
+from diffdis_ms.evaluate.zeroshot import class_hits, confusion, zeroshot_metrics
+from diffdis_ms.files import whole_file
+from diffdis_ms.model_dir import file_hashes
 
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
 RETRIEVAL_SETS = ('emoji', 'captions', 'webdataset', *KARPATHY_SETS)
+MAX_NAMED = 100                                  # of what is missing, in a result file
 
 
-def zeroshot(pipe, embedded, class_names, templates):
+def choose_templates(templates, dataset):
+    """(name, list) of the prompt templates of a zero-shot evaluation.
+
+    Args:
+        templates: as for `class_names.read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the paper's figures
+            are of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures nothing is known.
+    """
+    if templates is None:
+        templates = 'clip' if dataset in DATASET_TEMPLATES else 'plain'
+    return str(templates), read_templates(templates, dataset)
+
+
+def zeroshot(pipe, embedded, class_names, templates, partial=False):
     """Zero-shot classification of an embedded set; labels come with the samples.
 
     Args:
         pipe: DiffDisPipeline or ClipModel. embedded: Embedded. class_names: list. templates: list of strings with {}.
+        partial: classes may be without pictures, as the set is known to be a part of itself.
 
     Returns:
         (result, confusion matrix): `metrics` of the first sampling, one row in `sweep` each sampling, their spread over seeds,
         and a row in `per_class` each class.
 
     Raises:
-        ConfigError: labels that are no class names' places.
+        ConfigError: labels that are no class names' places; a class without pictures, unless `partial`; an embedding
+            that is not finite.
     """
     labels = embedded.labels
     if any(label is None or not 0 <= label < len(class_names) for label in labels):
         raise ConfigError(f'a label of the data set is missing or not in 0..{len(class_names) - 1}, the {len(class_names)} class names: '
                           'is this the right list?')
+    present = set(labels)
+    empty = [name for c, name in enumerate(class_names) if c not in present]
+    if empty and not partial:
+        raise ConfigError(f'{len(empty)} of the {len(class_names)} classes have no picture, the first: {empty[0]!r}; '
+                          f'is this the right list of class '
+                          'names? If it is, leave them out with --allow-missing, which names them in the result')
     e = pipe.embed_labels(class_names, templates)
     sweep = [{**vars(sampling), **zeroshot_metrics(e0, e, labels)} for sampling, e0 in embedded.e0.items()]
     matrix = confusion(next(iter(embedded.e0.values())), e, labels)
-    counts = matrix.sum(1)
-    per_class = [{'class': name, 'count': int(n), 'recall': float(matrix[c, c] / n) if n else None}
+    counts, hit = matrix.sum(1), class_hits(next(iter(embedded.e0.values())), e, labels)[:, 0]
+    per_class = [{'class': name, 'count': int(n), 'recall': float(hit[np.equal(labels, c)].mean()) if n else None}
                  for c, (name, n) in enumerate(zip(class_names, counts))]
     metrics = {name: sweep[0][name] for name in ('acc1', 'acc5', 'mean_per_class_recall')}
     return {'metrics': metrics, 'sweep': sweep, 'spread': spread(sweep), 'per_class': per_class}, matrix
@@ -83,14 +106,14 @@ def retrieval(pipe, embedded, reader):
             'examples': retrieval_examples(e0, e, image_of_text, texts, embedded.keys, lambda row: reader.read(int(embedded.indices[row])).image)}
 
 
-def open_zeroshot(dataset, data_root, classnames=None, split=None):
+def open_zeroshot(dataset, data_root, classnames=None, split=None, allow_missing=False):
     """(images, class names) of a classification set.
 
     Args:
         dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>), 'webdataset' (tars with .cls; also in
             CLIP_benchmark's layout, root/test/*.tar) or one of `benchmark_sets.BENCHMARKS`.
         data_root: where it lies. classnames: names instead of the set's own (see `class_names.resolve_names`).
-        split: of a benchmark set (see `open_benchmark`); None: the one it is measured on.
+        split: of a benchmark set (see `open_benchmark`); None: the one it is measured on. allow_missing: images of it may be missing.
 
     Raises:
         ConfigError: unknown data set or split; nothing there; no class names, or not as many as the benchmark set has classes.
@@ -98,7 +121,7 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None):
     if dataset not in ZEROSHOT_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(ZEROSHOT_SETS)}')
     if dataset in BENCHMARKS:
-        return _open_benchmark(dataset, data_root, classnames, split)
+        return _open_benchmark(dataset, data_root, classnames, split, allow_missing)
     _refuse_split(dataset, split)
     images = ImageFolder(data_root) if dataset == 'folder' else CaptionSet(_tars(data_root, dataset), require_caption=False)
     names = resolve_names(classnames, dataset, images)
@@ -107,8 +130,8 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None):
     return images, names
 
 
-def _open_benchmark(dataset, data_root, classnames, split):
-    images = open_benchmark(dataset, data_root, split or 'test')
+def _open_benchmark(dataset, data_root, classnames, split, allow_missing):
+    images = open_benchmark(dataset, data_root, split or 'test', allow_missing)
     names = resolve_names(classnames, dataset, images)
     if not names:
         raise ConfigError(f'{dataset}: the files in {data_root} hold no class names; give them with --classnames FILE or --classnames clip')
@@ -155,15 +178,44 @@ def open_model(directory, batch_size):
         encoder = GeneratedQueries(model)
         about = {'model': 'DiffDis', 'gamma': model.config.text_diffusion.gamma, 'resize': f'bicubic, centre crop, {encoder.image_size}'}
         weights = 'unet.safetensors'
-    manifest = json.loads((directory / MANIFEST).read_text())
-    return model, encoder, {**about, 'weights_sha256': manifest['files'].get(weights) or sha256(directory / weights)}
+    hashes = file_hashes(directory)
+    return model, encoder, {**about, 'weights_sha256': hashes[weights], 'files_sha256': hashes}
 
 
 def describe(task, dataset, images, embedded, measured, protocol):
-    """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`."""
+    """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`; `missing` where it is
+    of part of the set."""
     split = getattr(images, 'split', 'held_out' if dataset == 'emoji' else 'all')
-    return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys), 'num_skipped': len(embedded.skipped), **measured,
-            'protocol': protocol}
+    missing = name_missing(embedded.skipped, [row['class'] for row in measured.get('per_class', ()) if not row['count']])
+    return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys), 'num_skipped': len(embedded.skipped),
+            **({'missing': missing} if missing else {}), **measured, 'protocol': protocol}
+
+
+def name_missing(skipped, empty_classes=()):
+    """What a result says of its gaps: {} where there are none.
+
+    Args:
+        skipped: {key: reason} of pictures that could not be used. empty_classes: names of classes without pictures.
+
+    Returns:
+        dict count, names, reasons (of the first MAX_NAMED pictures) and classes {count, names}.
+    """
+    missing = {}
+    if skipped:
+        named = dict(list(skipped.items())[:MAX_NAMED])
+        missing.update(count=len(skipped), names=list(named), reasons=named)
+    if empty_classes:
+        missing['classes'] = {'count': len(empty_classes), 'names': list(empty_classes)[:MAX_NAMED]}
+    return missing
+
+
+def say_missing(result):
+    """One line on stderr where a result is of part of its set."""
+    missing = result.get('missing', {})
+    if missing:
+        pictures = f'{missing["count"]} pictures ({", ".join(missing["names"][:3])}{" ..." if missing["count"] > 3 else ""})' if 'count' in missing else ''
+        classes = f'{missing["classes"]["count"]} classes ({", ".join(missing["classes"]["names"][:3])}) without pictures' if 'classes' in missing else ''
+        print(f'part of the set is missing: {" and ".join(filter(None, (pictures, classes)))}; named in the result', file=sys.stderr)
 
 
 def describe_generation(real, measured):

@@ -115,7 +115,8 @@ def test_markdown_has_its_pictures_beside_it_and_captions_as_they_are(tmp_path):
 
 @pytest.mark.parametrize('change', [
     lambda r: r['examples'][0].update(fake='"><script>'), lambda r: r['examples'][0].update(caption=[1]), lambda r: r.update(examples=[{}]),
-    lambda r: r['metrics'].update(fid='<b>'), lambda r: r.update(protocol=[])])
+    lambda r: r['metrics'].update(fid='<b>'), lambda r: r.update(protocol=[]), lambda r: r.update(missing=[1]), lambda r: r.update(missing={'classes': 'x'}),
+    lambda r: r['protocol'].update(pictures={'real': {'sizes': {}}}), lambda r: r['protocol'].update(drawn_with=[1])])
 def test_results_with_other_content_are_refused(tmp_path, change):
     path = write_results(tmp_path)[2]
     content = json.loads(path.read_text())
@@ -126,15 +127,24 @@ def test_results_with_other_content_are_refused(tmp_path, change):
 
 
 def test_figures_of_other_weights_do_not_stand_beside_the_papers(tmp_path):
+    pictures = {name: {'sizes': {'256x256': 30000}, 'num_sizes': 1, 'not_square': {'count': 0, 'names': []}} for name in ('real', 'fake')}
+
     def shown(protocol):
-        (tmp_path / 'g.json').write_text(json.dumps({'task': 'generation', 'dataset': 'real', 'split': 'all', 'num_samples': 3000, 'metrics': {'fid': 1.0},
-                                                     'protocol': {'num_real': 3000, 'num_fake': 3000, **protocol}}))
+        (tmp_path / 'g.json').write_text(json.dumps({'task': 'generation', 'dataset': 'real', 'split': 'all', 'num_samples': 30000, 'metrics': {'fid': 1.0},
+                                                     'protocol': {'num_real': 30000, 'num_fake': 30000, 'pictures': pictures, **protocol}}))
         (_, _, rows, notes), = tables(read_results([tmp_path / 'g.json']))
         return [row[0] for row in rows], notes
 
     assert shown({'inception_published': True}) == (['real', 'Stable Diffusion (paper)', 'DiffDis (paper)'], [])
     rows, notes = shown({'inception_published': False, 'inception_sha256': 'abcdef0123'})
-    assert rows == ['real'] and len(notes) == 1 and 'not the published ones (sha256 abcdef01' in notes[0]
+    assert rows == ['real'] and len(notes) == 2 and 'not the published ones (sha256 abcdef01' in notes[0] and 'not beside the paper' in notes[1]
+    for protocol, words in (({'num_fake': 5000}, '5000 generated'), ({'drawn_with': {'steps': 20, 'sampler': 'pndm'}}, 'drawn with steps 20, not 50'),
+                            ({'pictures': {}}, '256 x 256'), ({'inception_published': None}, 'Inception')):
+        rows, notes = shown({'inception_published': True, **protocol})
+        assert rows == ['real'] and words in notes[-1]
+    odd = {'sizes': {'640x480': 2}, 'num_sizes': 1, 'not_square': {'count': 2, 'names': ['a.jpg', 'b.jpg']}}
+    rows, notes = shown({'inception_published': True, 'pictures': {**pictures, 'real': odd}})
+    assert rows == ['real'] and '2 real pictures are not square (a.jpg, b.jpg)' in notes[0] and 'real pictures that are not all' in notes[1]
 
 
 def test_published_weights_are_known_by_their_hash_or_by_what_they_were_made_of(tmp_path):

@@ -16,7 +16,7 @@ from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate.clip_score import clip_score
 from diffdis_ms.evaluate.fid import fid, kid
 from diffdis_ms.evaluate.inception import build_inception, cache_file, open_inception, read_cached, resize, write_cached
-from diffdis_ms.evaluate.pictures import content_sha256, list_images, over_images, read_captions, read_rgb
+from diffdis_ms.evaluate.pictures import content_sha256, list_images, over_images, read_captions, read_rgb, sizes_of
 from tests.workspace import ROOT, assert_one_line_error, command, make_pictures
 
 
@@ -133,10 +133,11 @@ def test_prompts_choose_the_pictures(tmp_path):
 
 
 @pytest.mark.parametrize('name, text, words', [
-    ('c.txt', 'one\ntwo\n', '2 captions for 3 pictures'), ('c.txt', 'one\n\nthree\n', 'line 2 is empty'), ('c.txt', b'\xff\xfe', 'UTF-8'),
+    ('c.txt', 'one\ntwo\n', '2 captions for 3 pictures'), ('c.txt', 'one\n\nthree\n', 'line 2 is empty'), ('c.txt', 'caf\xe9\n'.encode('latin-1'), 'UTF-8'),
     ('c.json', '{"prompts": {"00000.png": "a", "00001.png": "b"}}', 'no caption for 00002.png'),
     ('c.json', '{"prompts": {"00000.png": "a", "00001.png": "b", "00002.png": "c", "9.png": "d"}}', '9.png, which is not among'),
-    ('c.json', '{"prompts": ["a"]}', 'is expected'), ('c.json', '{', 'is expected'), ('absent.txt', None, 'absent.txt')])
+    ('c.json', '{"prompts": ["a"]}', 'is expected'),
+    ('c.json', '{', 'damaged'), ('c.json', '{"prompts": {"a.png": "\\ud800"}}', 'halves'), ('absent.txt', None, 'absent.txt')])
 def test_captions_that_do_not_fit(tmp_path, name, text, words):
     paths = list_images(make_pictures(tmp_path / 'set', 3))
     if text is not None:
@@ -148,6 +149,52 @@ def test_captions_that_do_not_fit(tmp_path, name, text, words):
 def test_captions_one_a_line(tmp_path):
     (tmp_path / 'c.txt').write_bytes('\ufeffein Bär\r\ntwo\u2028parts\r\n'.encode())
     assert read_captions(tmp_path / 'c.txt', list_images(make_pictures(tmp_path / 'set', 2))) == ['ein Bär', 'two\u2028parts']
+
+
+def test_captions_in_any_marked_encoding(tmp_path):
+    paths = list_images(make_pictures(tmp_path / 'set', 2))
+    for encoding in ('utf-8', 'utf-8-sig', 'utf-16', 'utf-32'):
+        (tmp_path / 'c.txt').write_bytes('ein Bär\x0con a hill\ntwo\x85parts'.encode(encoding))
+        assert read_captions(tmp_path / 'c.txt', paths) == ['ein Bär\x0con a hill', 'two\x85parts']
+
+
+def named_pictures(folder, names):
+    folder.mkdir()
+    for name in names:
+        Image.new('RGB', (8, 8)).save(folder / name)
+    return list_images(folder)
+
+
+@pytest.mark.parametrize('names', [
+    [f'{i}.png' for i in range(12)], [f'{i:02d}.png' for i in range(12)], [f'{i}.{"jpg" if i % 2 else "png"}' for i in range(1, 13)],
+    ['img.png', *(f'img{i:02d}.png' for i in range(1, 12))], ['-.png', 'a.png', 'b1.png', 'b2.png']])
+def test_captions_go_to_pictures_by_number(tmp_path, names):
+    paths = named_pictures(tmp_path / 'set', names)
+    (tmp_path / 'c.txt').write_text(''.join(f'caption of {name}\n' for name in names))
+    assert read_captions(tmp_path / 'c.txt', paths) == [f'caption of {path.name}' for path in paths]
+
+
+@pytest.mark.parametrize('names, words', [
+    (['a_2.png', 'a_10.png', 'b.png'], 'does a_2.png or a_10.png come first'), (['1.png', '01.png'], 'the same number'),
+    (['7.png', '7.jpg'], 'the same number'), (['2.png', '10.png', 'x.png'], 'does 2.png or 10.png come first')])
+def test_captions_of_names_without_a_sure_order_are_asked_for_by_name(tmp_path, names, words):
+    paths = named_pictures(tmp_path / 'set', names)
+    (tmp_path / 'c.txt').write_text('a\n' * len(names))
+    with pytest.raises(ConfigError, match=f'{words}.*prompts'):
+        read_captions(tmp_path / 'c.txt', paths)
+    (tmp_path / 'prompts.json').write_text(json.dumps({'prompts': {name: name for name in names}}))
+    assert read_captions(tmp_path / 'prompts.json', paths) == [path.name for path in paths]
+
+
+def test_features_that_are_not_finite_name_their_picture(tmp_path):
+    paths = list_images(make_pictures(tmp_path, 3))
+    with pytest.raises(ConfigError, match='1 of the 2 pictures .*00001.png'):
+        over_images(lambda x: x, lambda p: np.array([np.inf if p.stem == '00001' else 1], np.float32), paths, 2)
+
+
+def test_sizes_of_pictures(tmp_path):
+    found = sizes_of(list_images(make_pictures(tmp_path, 3)))
+    assert found == {'sizes': {'24x24': 1, '25x24': 1, '26x24': 1}, 'num_sizes': 3, 'not_square': {'count': 2, 'names': ['00001.png', '00002.png']}}
 
 
 def test_pictures_are_read_as_stored(tmp_path):
@@ -211,7 +258,9 @@ def measure(weights, tmp_path, monkeypatch):
 
 def test_cache(measure, tmp_path):
     run, calls = measure
+    (tmp_path / 'fake/prompts.json').write_text(json.dumps({'steps': 20, 'prompts': {f'{i:05d}.png': 'a' for i in range(5)}}))
     first = run()
+    assert first['protocol']['drawn_with'] == {'steps': 20} and first['protocol']['pictures']['fake']['not_square']['count'] == 4
     assert calls == ['real', 'fake'] and set(first['metrics']) == {'fid', 'kid_mean', 'kid_std'}
     assert run() == first and calls == ['real', 'fake', 'fake']
     assert len(list((tmp_path / 'cache').iterdir())) == 1                        # no temporary file is left
@@ -264,6 +313,7 @@ def test_command(weights, clip, tmp_path):
                    'fid,kid,clip_score', '--inception', weights, '--clip', clip, '--captions', tmp_path / 'captions.txt', '--batch-size', 2,
                    '--kid-subset-size', 3, '--cache-dir', tmp_path / 'cache')
     assert done.returncode == 0 and '3 pictures' in done.stdout, done.stderr
+    assert '3 real pictures are not square (00001.png, 00002.png, 00003.png)' in done.stderr and '2 fake pictures' in done.stderr
     result = json.loads((tmp_path / 'o' / 'r.json').read_text())
     assert result['task'] == 'generation' and result['num_samples'] == 3 and set(result['metrics']) == {'fid', 'kid_mean', 'kid_std', 'clip_score'}
     protocol = result['protocol']

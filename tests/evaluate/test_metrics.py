@@ -5,8 +5,10 @@ import sys
 import numpy as np
 import pytest
 
+from diffdis_ms.config import ConfigError
 from diffdis_ms.evaluate import retrieval
-from diffdis_ms.evaluate.retrieval import ranks, retrieval_metrics
+from diffdis_ms.evaluate.clip_score import clip_score
+from diffdis_ms.evaluate.retrieval import hits, retrieval_metrics
 from diffdis_ms.evaluate.zeroshot import confusion, zeroshot_metrics
 from tests.workspace import ROOT
 
@@ -29,10 +31,33 @@ def test_zeroshot_metrics_by_hand():
     assert np.isclose(found['mean_per_class_recall'], np.mean([np.mean(v) for v in per_class.values()]))
 
 
-def test_equal_similarities_go_to_the_lower_index():
+def test_equal_similarities_share_the_hit():
     e0, classes = np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [1.0, 0.0]])
-    assert zeroshot_metrics(e0, classes, [0])['acc1'] == 1 and zeroshot_metrics(e0, classes, [1])['acc1'] == 0
-    assert ranks(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]] * 3), [np.array([1])]).tolist() == [1]
+    assert [zeroshot_metrics(e0, classes, [label])['acc1'] for label in (0, 1)] == [0.5, 0.5]
+    query, candidates = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]] * 3)
+    assert np.allclose(hits(query, candidates, [np.array([1])], (1, 2, 3, 5)), [[1 / 3, 2 / 3, 1, 1]])
+    assert np.allclose(hits(query, candidates, [np.array([0, 2])], (1, 2)), [[2 / 3, 1]])
+    assert hits(query, np.array([[0.6, 0.8], [0.6, 0.8], [1, 0]]), [np.array([0, 1])], (1, 2)).tolist() == [[0, 1]]     # right ones alone tie
+
+
+def test_one_embedding_for_everything_scores_as_chance():
+    """It used to be the first of equals: 100 % where the right one stands first."""
+    same = np.tile(unit(np.random.default_rng(2), 8), (20, 1))
+    found = retrieval_metrics(same, same, np.arange(20))
+    assert np.allclose([found['image_to_text_R@1'], found['text_to_image_R@5'], found['mean_R@1']], [1 / 20, 5 / 20, 1 / 20])
+    assert np.isclose(zeroshot_metrics(same, same[:10], np.zeros(20, int))['acc1'], 1 / 10)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_an_error_and_no_score(value):
+    e0 = unit(np.random.default_rng(3), 6, 4)
+    bad = e0.copy()
+    bad[2:5, 1] = value
+    for call in (lambda: retrieval_metrics(bad, e0, np.arange(6)), lambda: retrieval_metrics(e0, bad, np.arange(6)),
+                 lambda: zeroshot_metrics(bad, e0, np.arange(6)), lambda: zeroshot_metrics(e0, bad, np.arange(6)),
+                 lambda: confusion(bad, e0, np.arange(6)), lambda: clip_score(bad, e0), lambda: clip_score(e0, bad)):
+        with pytest.raises(ConfigError, match='3 of the 6 .*not finite.*number 3'):
+            call()
 
 
 def test_retrieval_with_several_captions_an_image():
@@ -44,18 +69,17 @@ def test_retrieval_with_several_captions_an_image():
     assert found['mean_R@1'] == 0.875
 
 
-def test_ranks_in_blocks_are_those_of_a_full_sort(monkeypatch):
-    rng = np.random.default_rng(1)
+def test_hits_in_blocks_are_those_of_a_full_sort(monkeypatch):
+    rng, ks = np.random.default_rng(1), (1, 5, 10)
     queries, candidates = unit(rng, 50, 8), unit(rng, 70, 8)
-    candidates[40:] = candidates[:30]                                            # ties, everywhere
     own = [np.sort(rng.choice(70, rng.integers(1, 6), replace=False)) for _ in range(50)]
     expected = []
     for q, right in zip(queries, own):
         order = sorted(range(70), key=lambda c: (-np.float32(candidates[c] @ q), c))
-        expected.append(min(order.index(i) for i in right))
-    assert ranks(queries, candidates, own).tolist() == expected
+        expected.append([min(order.index(i) for i in right) < k for k in ks])
+    assert hits(queries, candidates, own, ks).tolist() == expected
     monkeypatch.setattr(retrieval, 'BLOCK_BYTES', 8 * 70 * 7)
-    assert ranks(queries, candidates, own).tolist() == expected
+    assert hits(queries, candidates, own, ks).tolist() == expected
 
 
 @pytest.mark.slow

@@ -1,0 +1,27 @@
+"""Embeddings must be numbers: NaN compares as nothing, and a ranking of NaN is a perfect score."""
+import numpy as np
+
+from diffdis_ms.errors import ConfigError
+
+
+def check_finite(rows, what, names=None):
+    """Refuse embeddings or features that hold NaN or infinite numbers.
+
+    Args:
+        rows: (N, ...) float array. what: they are embeddings of, in the plural ('images'). names: N names, for the
+            message; None: numbers.
+
+    Returns:
+        `rows`.
+
+    Raises:
+        ConfigError: says how many of the rows are not finite, and which is the first.
+    """
+    rows = np.asarray(rows)
+    bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))
+    if len(bad):
+        first = f'number {bad[0] + 1}' if names is None else repr(str(names[bad[0]]))
+        raise ConfigError(f'{len(bad)} of the {len(rows)} {what} have an embedding that is not finite (NaN or '
+                          f'infinite), the first: {first}; '
+                          'the weights are damaged, or 16 bits are too few for them: they cannot be ranked or averaged')
+    return rows
