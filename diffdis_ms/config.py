@@ -264,7 +264,8 @@ def load(path=None, overrides=(), schema=Config, objective='diffdis'):
         raise ConfigError(_first_line(e)) from None
     config.stated = stated
     if schema is Config:
-        validate(config.model, config.objective)
+        if not (config.init.unet or config.init.vae or config.init.text_encoder):          # else `resolve_model` completes and checks it
+            validate(config.model, config.objective)
         _validate_run(config)
     else:
         validate(config, objective)

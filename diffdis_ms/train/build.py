@@ -58,6 +58,8 @@ def resolve_model(config):
             if part == 'unet' and config.init.vae and ours != expected:
                 raise ConfigError(f'init.vae: {config.init.vae} has vae.scaling_factor {ours}, but the UNet of {directory} was trained with '
                                   f'{expected}: name the autoencoder that belongs to it')
+    if config.init.text_encoder and 'model.image_encoder.projection_dim' not in getattr(config, 'stated', ()):
+        config.model.image_encoder.projection_dim = config.model.text_encoder.projection_dim           # of its own e
     validate(config.model, config.objective)
 
 
