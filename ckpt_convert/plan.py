@@ -135,7 +135,7 @@ def model_config(source, text_source=None, overrides=()):
             clip_configs.require_known(base, json, overrides, source.path)
         if source.kind == 'clip' and constant(source, 'logit_scale') is not None:
             base.logit_scale = float(min(np.exp(constant(source, 'logit_scale')), base.max_logit_scale))
-    return load(None, [*flat(base), *overrides], ModelConfig)
+    return load(None, [*flat(base), *overrides], ModelConfig, 'clip' if source.kind == 'clip' else 'diffdis')
 
 
 def _complete(source, text_source):

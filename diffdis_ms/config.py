@@ -138,7 +138,7 @@ class ModelConfig:
 
 @dataclass
 class InitConfig:
-    """Model directories to start from; each may be absent (fresh weights)."""
+    """Model directories to start from, whose configs hold for their parts (see `load`); each may be absent (fresh weights)."""
     vae: Optional[str] = None
     text_encoder: Optional[str] = None           # its tokenizer comes along
     unet: Optional[str] = None                   # missing new parts are initialised, anything else missing is an error
@@ -161,15 +161,15 @@ class DataConfig:
 @dataclass
 class OptimizerConfig:
     """MindFormers' AdamW and learning-rate schedules; the new parameters have a rate of their own (Table 5)."""
-    learning_rate: float = 1e-5
-    new_learning_rate: float = 1e-4
+    learning_rate: float = 1e-5                  # of pre-trained weights; of everything where the objective is clip or autoencoder
+    new_learning_rate: float = 1e-4              # of the new parts; of all networks of DiffDis that start from fresh weights (Table 4)
     schedule: Literal['constant', 'cosine'] = 'constant'
     warmup_steps: int = 1000
     weight_decay: float = 1e-4
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    max_grad_norm: float = 1.0                   # 0: no clipping
+    max_grad_norm: float = 0.0                   # gradients are clipped to this global norm; 0: no clipping, as in the paper
 
 
 @dataclass
@@ -179,7 +179,7 @@ class TrainConfig:
     batch_size: int = 256                        # pairs a device takes at once; the global batch is batch_size * accumulation_steps * devices
     accumulation_steps: int = 1                  # the contrastive batch stays whole: only memory changes (and the time of one more forward)
     precision: Literal['fp32', 'fp16', 'bf16'] = 'fp32'    # of matmuls and convolutions; norms, softmax, losses, weights and EMA stay fp32
-    max_steps: int = 60000
+    max_steps: int = 77760                       # 6 epochs of CC3M's 3.318 M pairs in batches of 256
     max_minutes: Optional[float] = None          # stop (and save) after this long, counted over resumes
     generation_batch_size: Optional[int] = None  # L_IG on the first so many pairs of a batch only (None: on all)
     lambda_ita: float = 1.0                      # lambda in Eq. 9
@@ -189,6 +189,7 @@ class TrainConfig:
     kl_weight: float = 1e-6                      # autoencoder only
     chroma_weight: float = 1.0                   # autoencoder only: extra weight of colour errors
     ema_decay: float = 0.9999
+    ema_ramp: bool = False                       # decay min(ema_decay, (1 + n) / (10 + n)) at step n: for short runs; not in the paper
     loss_scale: float = 65536.0                  # fp16 only: where the dynamic loss scale starts
     loss_scale_window: int = 1000                # fp16 only: it doubles after so many steps without an overflow, and halves at one
     log_every: int = 10
@@ -231,22 +232,28 @@ class Config:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
-def load(path=None, overrides=(), schema=Config):
+def load(path=None, overrides=(), schema=Config, objective='diffdis'):
     """Read a config.
+
+    Of two values the later one holds: the dataclasses' defaults < files named by `base:` < the file < overrides (`--set`,
+    `key=value`), in their order. The parts of a model that come with weights (`init.*`) are described by the model directory they
+    come from; a file or an override that says something else of them is an error (`train.build.resolve_model`).
 
     Args:
         path: YAML file, or None for the defaults. A top-level `base: other.yaml` (relative to the file), or a list of files, is read first.
         overrides: strings `key.sub=value`. A bare key that exists once below `train` needs no prefix (`max_steps=10`).
         schema: the dataclass to fill (`Config`, or `ModelConfig` for the config.yaml of a model directory).
+        objective: of a ModelConfig: what its networks are for (see `validate`).
 
     Returns:
-        An instance of `schema`.
+        An instance of `schema`; its attribute `stated` is the set of dotted keys that the files and overrides give a value.
 
     Raises:
         ConfigError: file missing or not YAML; unknown key (the nearest valid one is named); wrong type; bad value.
     """
-    tree = OmegaConf.structured(schema)
+    tree, stated = OmegaConf.structured(schema), set()
     for layer in _layers(path):
+        stated |= _leaves(layer)
         tree = _merge(tree, layer, schema, str(path))
     for item in overrides:
         key, eq, _ = item.partition('=')
@@ -258,14 +265,19 @@ def load(path=None, overrides=(), schema=Config):
             layer = OmegaConf.from_dotlist([item])
         except (OmegaConfBaseException, yaml.YAMLError) as e:
             raise ConfigError(f'override {item!r} cannot be read: {_first_line(e)}') from None
+        stated |= _leaves(OmegaConf.to_container(layer))
         tree = _merge(tree, layer, schema, 'command line')
     try:
         config = OmegaConf.to_object(tree)
     except OmegaConfBaseException as e:          # an interpolation that leads nowhere
         raise ConfigError(_first_line(e)) from None
-    validate(config.model if schema is Config else config)
+    config.stated = stated
     if schema is Config:
+        if not (config.init.unet or config.init.vae or config.init.text_encoder):          # else `resolve_model` completes and checks it
+            validate(config.model, config.objective)
         _validate_run(config)
+    else:
+        validate(config, objective)
     return config
 
 
@@ -274,8 +286,12 @@ def to_yaml(config):
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def validate(model):
-    """Check a `ModelConfig`; raises `ConfigError` with the offending key and the reason."""
+def validate(model, objective='diffdis'):
+    """Check a `ModelConfig`; raises `ConfigError` with the offending key and the reason.
+
+    Args:
+        model: ModelConfig. objective: what its networks are for; `image_size` must suit these alone.
+    """
     unet, text, image = model.unet, model.text_encoder, model.image_encoder
     _positive(model)
     for name, part in (('unet', unet), ('vae', model.vae)):
@@ -296,10 +312,7 @@ def validate(model):
     else:
         _divides('image_encoder.patch_size', image.patch_size, image.image_size)
     _divides('alignment.head_dim', model.alignment.head_dim, model.alignment.width)
-    factor = 2 ** (len(model.vae.block_out_channels) + len(unet.block_out_channels) - 2)
-    if model.image_size % factor:
-        raise ConfigError(f'image_size: {model.image_size} is not a multiple of {factor} (the autoencoder and the UNet halve it '
-                          f'{len(model.vae.block_out_channels) + len(unet.block_out_channels) - 2} times)')
+    _validate_image_size(model, objective)
     if unet.in_channels != model.vae.latent_channels or unet.out_channels != model.vae.latent_channels:
         raise ConfigError(f'unet.in_channels = {unet.in_channels} and unet.out_channels = {unet.out_channels} must equal '
                           f'vae.latent_channels = {model.vae.latent_channels}')
@@ -324,6 +337,16 @@ def _validate_encoders(text, image):
             raise ConfigError(f'image_encoder.{name}: {colours} is not one finite number for each of the three colours')
     if min(image.image_std) <= 0:
         raise ConfigError(f'image_encoder.image_std: {image.image_std} is not above 0')
+
+
+def _validate_image_size(model, objective):
+    if objective == 'clip':                      # a CLIP resizes to image_encoder.image_size; training asks for both to be the same
+        return
+    halvings, who = len(model.vae.block_out_channels) - 1, 'the autoencoder halves it'
+    if objective == 'diffdis':
+        halvings, who = halvings + len(model.unet.block_out_channels) - 1, 'the autoencoder and the UNet halve it'
+    if model.image_size % 2 ** halvings:
+        raise ConfigError(f'image_size: {model.image_size} is not a multiple of {2 ** halvings} ({who} {halvings} times)')
 
 
 def _validate_resnet(image):
@@ -358,6 +381,10 @@ def _validate_run(config):
                        ('train.ema_decay', train.ema_decay)):
         if not 0 <= value < 1:
             raise ConfigError(f'{key}: {value} is not in [0, 1)')
+    size, encoder = config.model.image_size, config.model.image_encoder.image_size
+    if config.objective == 'clip' and size != encoder:
+        raise ConfigError(f'model.image_size: pictures are resized to {size} pixels, but model.image_encoder.image_size is {encoder}; '
+                          'set both to the same number')
     if train.generation_batch_size is not None and not 1 <= train.generation_batch_size <= train.batch_size:
         raise ConfigError(f'train.generation_batch_size: {train.generation_batch_size} is not in 1..train.batch_size = {train.batch_size}')
     if train.precision == 'bf16' and config.device == 'CPU':
@@ -372,6 +399,10 @@ def _validate_run(config):
         raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
     if not train.freeze_text_encoder and config.data.cache_in_memory:
         raise ConfigError('data.cache_in_memory needs train.freeze_text_encoder: cached text features do not follow a text encoder that trains')
+    for key in ('random_flip', 'random_shift'):
+        if config.objective == 'diffdis' and config.data.cache_in_memory and getattr(config.data, key):
+            raise ConfigError(f'data.cache_in_memory does not go with data.{key} = {getattr(config.data, key)}: the latents are '
+                              'computed once, of the pictures as they are')
 
 
 def _validate_cache(config):
@@ -428,6 +459,14 @@ def _layers(path, above=()):
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f'config file {path}: base: {bases!r} is not a file name or a list of them')
     return [layer for base in bases for layer in _layers(path.parent / base, (*above, path.resolve()))] + [content]
+
+
+def _leaves(layer, prefix=''):
+    """Dotted keys of all values in a nested mapping."""
+    found = set()
+    for key, value in layer.items():
+        found |= _leaves(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}'}
+    return found
 
 
 def _merge(tree, layer, schema, source):

@@ -61,7 +61,9 @@ def read_config(directory):
     if not (directory / 'config.yaml').is_file() or not (directory / MANIFEST).is_file():
         raise ConfigError(f'{directory} is not a model directory: config.yaml and {MANIFEST} are expected in it')
     read_manifest(directory)
-    return load(directory / 'config.yaml', schema=ModelConfig)
+    held = [stem for stem in ('unet', 'vae') if (directory / f'{stem}.safetensors').is_file()]
+    objective = 'diffdis' if 'unet' in held else 'autoencoder' if held else 'clip'
+    return load(directory / 'config.yaml', schema=ModelConfig, objective=objective)
 
 
 def read_manifest(directory):
@@ -103,6 +105,9 @@ def load_weights(cell, path, may_be_missing=None):
         path: the file.
         may_be_missing: predicate on names of parameters that may be absent from the file (None: none may).
 
+    Returns:
+        set of str: names of the parameters that the file has.
+
     Raises:
         ConfigError: file missing or damaged, or names or shapes that do not fit; up to three are named.
     """
@@ -118,3 +123,4 @@ def load_weights(cell, path, may_be_missing=None):
         raise ConfigError(f'{path} does not fit the config: {"; ".join(wrong[:3])}{more}')
     for name, array in arrays.items():
         params[name].set_data(Tensor(array, params[name].dtype))
+    return set(arrays)

@@ -61,7 +61,8 @@ def tiny_run(objective='diffdis', **train):
     """A Config around the tiny model; keyword arguments set fields of `train`."""
     config = Config(objective=objective, model=make_tiny_config())
     config.train.batch_size, config.train.max_steps = 4, 6
-    config.optimizer.warmup_steps = 2
+    config.optimizer.warmup_steps, config.optimizer.max_grad_norm = 2, 1.0
+    config.train.ema_ramp = True
     for key, value in train.items():
         setattr(config.train, key, value)
     return config

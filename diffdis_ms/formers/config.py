@@ -18,6 +18,7 @@ class DiffDisConfig(PretrainedConfig):
         config_file: one of our YAML files, or None for the defaults.
         overrides: list of `key.sub=value`, as on our command lines.
         experiment: the whole config as YAML text, in place of both: what `save_pretrained` writes, so that it does not depend on a file.
+        stated: with `experiment`: the keys of it that somebody gave a value (`config.load`); all others are defaults.
         kwargs: what else MindFormers hands over; its own bookkeeping is kept.
 
     Raises:
@@ -25,9 +26,12 @@ class DiffDisConfig(PretrainedConfig):
     """
     model_type = 'diffdis'
 
-    def __init__(self, config_file=None, overrides=(), experiment=None, **kwargs):
+    def __init__(self, config_file=None, overrides=(), experiment=None, stated=(), **kwargs):
         super().__init__(**{name: kwargs[name] for name in _KEPT if name in kwargs})
-        self.experiment = experiment or to_yaml(load(config_file, list(overrides or ())))
+        if not experiment:
+            found = load(config_file, list(overrides or ()))
+            experiment, stated = to_yaml(found), found.stated
+        self.experiment, self.stated = experiment, sorted(stated or ())
         self.resolved()
 
     def resolved(self):
@@ -35,11 +39,13 @@ class DiffDisConfig(PretrainedConfig):
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / 'experiment.yaml'
             file.write_text(self.experiment, encoding='utf-8')
-            return load(file)
+            config = load(file)
+        config.stated = set(self.stated)
+        return config
 
     def to_dict(self):
         """What goes into config.json: not what MindFormers' trainer hung on."""
-        kept = {name: self.__dict__.get(name) for name in ('architectures', 'experiment', 'mindformers_version')}
+        kept = {name: self.__dict__.get(name) for name in ('architectures', 'experiment', 'mindformers_version', 'stated')}
         return {'model_type': self.model_type, **kept}
 
     def save_pretrained(self, save_directory=None, save_name='mindspore_model', **kwargs):

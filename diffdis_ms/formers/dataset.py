@@ -77,7 +77,8 @@ class DiffDisDataset(BaseDataset):
             ConfigError: there is no cache, it is stale, or it holds too few samples.
         """
         given = dataset_config['model_config']
-        config, world = DiffDisConfig(given.get('config_file'), given.get('overrides'), given.get('experiment')).resolved(), this_world()
+        config = DiffDisConfig(*(given.get(key) for key in ('config_file', 'overrides', 'experiment', 'stated'))).resolved()
+        world = this_world()
         resolve_model(config)
         cache = open_cache(config)
         loader = CachedLoader(cache, config.train.batch_size * world.size, config.seed, config.data.num_workers, world.rank, world.size)

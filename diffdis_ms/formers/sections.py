@@ -13,6 +13,7 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.formers.config import DiffDisConfig
 
 SCHEDULES = {'ConstantWarmUpLR': 'constant', 'CosineWithWarmUpLR': 'cosine'}
+NO_CLIPPING = 2.0 ** 40                          # MindFormers multiplies by it and divides: with a power of two nothing changes
 _NUMBERS = {                                     # section -> its key -> ours
     'lr_schedule': {'learning_rate': 'optimizer.learning_rate', 'warmup_steps': 'optimizer.warmup_steps'},
     'optimizer': {'weight_decay': 'optimizer.weight_decay', 'eps': 'optimizer.eps'},
@@ -99,7 +100,8 @@ def _fill(config, ours):
     config.optimizer.update(betas=[options.beta1, options.beta2], eps=options.eps, weight_decay=options.weight_decay)
     config.optimizer.pop('learning_rate', None)  # the schedule's
     wrapper = config.runner_wrapper
-    wrapper.use_clip_grad, wrapper.max_grad_norm = options.max_grad_norm > 0, options.max_grad_norm or 1.0
+    if wrapper.get('use_clip_grad') is not False:                                # with it the norm is known, logged and watched
+        wrapper.use_clip_grad, wrapper.max_grad_norm = True, options.max_grad_norm or NO_CLIPPING
     wrapper.scale_sense = 1.0
     if train.precision == 'fp16':
         wrapper.scale_sense = MindFormerConfig(type='DynamicLossScaleUpdateCell', loss_scale_value=train.loss_scale, scale_factor=2,

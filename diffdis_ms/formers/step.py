@@ -9,9 +9,10 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.train import Callback
 import mindspore.common.dtype as mstype
 
+from diffdis_ms.config import ConfigError
 from diffdis_ms.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.train.build import load_tokenizer
-from diffdis_ms.train.step import EMA, move_towards
+from diffdis_ms.train.step import EMA, ema_rate, move_towards
 
 _not_finite = ops.MultitypeFuncGraph('not_finite')
 
@@ -54,12 +55,13 @@ class AfterStep(nn.Cell):
         self.trained, self.averages = ParameterTuple(trained), ParameterTuple([averages[EMA + p.name] for p in trained])
         self.scale = model.objective.logit_scale.weight if config.model.learnable_logit_scale else None
         self.scale_average = averages.get(EMA + 'logit_scale')
-        self.limit, self.decay = model.objective.logit_scale.limit, config.train.ema_decay
+        self.limit = model.objective.logit_scale.limit
+        self.decay, self.ramp = config.train.ema_decay, config.train.ema_ramp
         self.map = ops.HyperMap()
 
     def construct(self, step):
         """step: updates before this one, () float32. Returns a scalar that depends on all that is done."""
-        rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
+        rate = ema_rate(step, self.decay, self.ramp)
         done = ops.depend(rate, self.map(ops.partial(move_towards, rate), self.averages, self.trained))
         if self.scale is not None:
             limited = ops.minimum(self.scale, self.limit)
@@ -92,6 +94,7 @@ class DiffDisCallback(Callback):
         parameters = run_context.original_args()
         step = parameters.train_network
         loss, overflow, loss_scale, rate, norm = parameters.net_outputs[:5]
+        _check(_updates(step), loss, norm, self.config.train.precision)
         if not bool(np.any(overflow.asnumpy())):
             self.after(Tensor(_updates(step) - 1.0, mstype.float32))
         if self.directory is not None:
@@ -109,6 +112,13 @@ class DiffDisCallback(Callback):
             networks[stem] = {name: averages.get(name, array) for name, array in parameters_to_numpy(made.network(stem)).items()}
         config.logit_scale = float(np.exp(made.objective.logit_scale.weight.asnumpy().item()))
         save_model(self.directory / 'model', config, networks, load_tokenizer(self.config), {'step': _updates(step), 'objective': 'diffdis'})
+
+
+def _check(step, loss, norm, precision):
+    """Raises ConfigError, before anything is saved, where a step outside fp16 has made the weights useless."""
+    for what, value in (('the loss', loss), ("the gradients' norm", norm)):
+        if precision != 'fp16' and value is not None and not np.isfinite(value.asnumpy()).all():
+            raise ConfigError(f'step {step}: {what} is {_number(value)}; lower the learning rate or resume from an earlier checkpoint')
 
 
 def _updates(step):

@@ -79,7 +79,7 @@ class DiffDisTrainer(BaseTrainer):
         """AdamW of the config's `optimizer` section over the groups of `train.optim.build_optimizer`."""
         new = MindFormerConfig(**{**self.config.lr_schedule, 'learning_rate': self.ours.optimizer.new_learning_rate})
         self.lr_scheduler, new = self.create_lr_scheduler(self.config.lr_schedule), self.create_lr_scheduler(new)
-        groups = group_parameters(network.trainable_params())
+        groups = group_parameters(network.trainable_params(), self.ours)
         decay = self.ours.optimizer.weight_decay
         settings = {'scale': {'lr': new, 'weight_decay': 0.0}, 'new': {'lr': new, 'weight_decay': decay},
                     'base': {'lr': self.lr_scheduler, 'weight_decay': decay}}    # the last one's rate is what MFLossMonitor shows

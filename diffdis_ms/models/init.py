@@ -12,7 +12,7 @@ START_LOGVAR = -6.0          # of the autoencoder's posterior
 ZERO = re.compile(r'((down|up)_blocks\.\d+|mid_block)\.(resnets\.\d+\.conv2|attentions\.\d+\.proj_out)\.weight|conv_out\.weight')
 
 
-def initialize(cell, seed, only=None):
+def initialize(cell, seed):
     """Fill the parameters of `cell` in place.
 
     Linear layers and convolutions: uniform in +-1/sqrt(fan_in), biases zero, but zero where latent diffusion has its
@@ -22,16 +22,24 @@ def initialize(cell, seed, only=None):
     Args:
         cell: a network of this package.
         seed: int.
-        only: predicate on the parameter name; parameters it refuses keep their values (None: all are filled).
     """
     from mindspore import Tensor                 # here: `fresh` alone needs NumPy, and the converter starts faster without
+    for p in cell.get_parameters():
+        p.set_data(Tensor(fresh(p.name, p.shape, seed), p.dtype))
+    copy_image_weights(cell)
+
+
+def copy_image_weights(cell, keep=()):
+    """Make what the query starts with (`names.copied_from`) a copy of the image's weights as they are now.
+
+    Args:
+        cell: a network of this package. keep: names of parameters that stay as they are: those that a file had.
+    """
+    from mindspore import Tensor
     params = {p.name: p for p in cell.get_parameters()}
     for name, p in params.items():
-        if only is None or only(name):
-            p.set_data(Tensor(fresh(name, p.shape, seed), p.dtype))
-    for name, p in params.items():
         source = copied_from(name)
-        if source in params and (only is None or only(name)):
+        if source in params and name not in keep:
             p.set_data(Tensor(params[source].asnumpy(), p.dtype))
 
 

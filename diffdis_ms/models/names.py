@@ -8,6 +8,11 @@ def is_new_parameter(name):
     return not set(NEW_PARTS).isdisjoint(name.split('.'))
 
 
+def is_text_parameter(name):
+    """Whether a parameter is one of the text tower T."""
+    return name.split('.')[0] in ('text_model', 'text_projection')
+
+
 def copied_from(name):
     """The image's parameter, where it exists, of which a parameter of the query starts as a copy; None for all others."""
     source = name.replace('.dual_stream.blocks.', '.transformer_blocks.')

@@ -1,5 +1,5 @@
 """What an objective is made of: its networks, with weights from model directories or fresh, its loss cell and its inputs."""
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Tuple
 
@@ -8,16 +8,17 @@ from mindspore import nn
 from diffdis_ms.config import ConfigError, validate
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.encoders import Encoders
-from diffdis_ms.model_dir import load_weights, read_config
+from diffdis_ms.model_dir import MANIFEST, load_weights, read_config
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
-from diffdis_ms.models.init import initialize
+from diffdis_ms.models.init import copy_image_weights, initialize
 from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.recompute import apply_recompute
 from diffdis_ms.train.distributed import World
 from diffdis_ms.train.features import AutoencoderFeatures, CachedFeatures, CLIPFeatures, DiffDisFeatures
 from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective
+from diffdis_ms.text_files import read_json
 from diffdis_ms.train.precision import apply_precision
 
 
@@ -38,15 +39,51 @@ class Setup:
 
 
 def resolve_model(config):
-    """Take over the parts of the model's config that belong to the model directories of `config.init`; changes `config.model`.
+    """Take over what belongs to the weights of `config.init` from their model directories; changes `config.model`.
+
+    These are the configs of V, T and the UNet and the diffusion of z that it was trained with; of a UNet with trained new parts also
+    the alignment transformer and the diffusion of e.
 
     Raises:
-        ConfigError: a model directory is missing, or the parts do not fit together.
+        ConfigError: a model directory is missing; the config states another value than one says (`config.load`); V is not the one that
+            a UNet was trained with; the parts do not fit together.
     """
-    for part in ('vae', 'text_encoder'):
-        if getattr(config.init, part):
-            setattr(config.model, part, getattr(read_config(getattr(config.init, part)), part))
-    validate(config.model)
+    for part in ('vae', 'text_encoder', 'unet'):
+        directory = getattr(config.init, part)
+        if directory:
+            theirs = read_config(directory)
+            for key in _belongs_to_unet(directory) if part == 'unet' else (part,):
+                _take_over(config.model, theirs, key, 'model', getattr(config, 'stated', ()), f'init.{part} = {directory}')
+            ours, expected = config.model.vae.scaling_factor, theirs.vae.scaling_factor
+            if part == 'unet' and config.init.vae and ours != expected:
+                raise ConfigError(f'init.vae: {config.init.vae} has vae.scaling_factor {ours}, but the UNet of {directory} was trained with '
+                                  f'{expected}: name the autoencoder that belongs to it')
+    if config.init.text_encoder and 'model.image_encoder.projection_dim' not in getattr(config, 'stated', ()):
+        config.model.image_encoder.projection_dim = config.model.text_encoder.projection_dim           # of its own e
+    validate(config.model, config.objective)
+
+
+def _belongs_to_unet(directory):
+    """Keys of a ModelConfig that describe the UNet of a model directory and what it was trained for.
+
+    Its new parts are fresh where the directory was converted (its manifest says so); these suit any diffusion of e.
+    """
+    fresh = 'initialized' in read_json(Path(directory) / MANIFEST)
+    return ('unet', 'image_diffusion') + (() if fresh else ('alignment', 'text_diffusion', 'dual_stream.image_condition_timestep'))
+
+
+def _take_over(ours, theirs, key, above, stated, source):
+    """Set `key` (dotted) of a tree of dataclasses to what `theirs` says; ConfigError where another value of it was stated."""
+    first, _, rest = key.partition('.')
+    name, mine, value = f'{above}.{first}', getattr(ours, first), getattr(theirs, first)
+    if is_dataclass(value):
+        for inner in [rest] if rest else [f.name for f in fields(value)]:
+            _take_over(mine, value, inner, name, stated, source)
+    elif name in stated and mine != value:
+        raise ConfigError(f'{name}: {mine}, but the weights of {source} were made with {value}; leave {name} out, or name another '
+                          'directory')
+    else:
+        setattr(ours, first, value)
 
 
 def build(config, captions, tokenizer=None, world=World(), cache=None):
@@ -92,15 +129,16 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     if not config.train.freeze_text_encoder:
         apply_precision(text_encoder, config.train.precision)                    # after the frozen features: those stay float32
     objective = DiffDisObjective(unet, config, features.empty_context, features.zero_latent,
-                                 None if config.train.freeze_text_encoder else text_encoder, world)
+                                 None if config.train.freeze_text_encoder else text_encoder, world, features.empty_ids)
     return Setup(objective, features, {'unet': unet, 'vae': vae, 'text_encoder': text_encoder}, tokenizer, tuple(frozen))
 
 
 def _network(cell, stem, directory, config, may_be_missing=None):
-    """Fresh weights, then those of a model directory where one is given."""
+    """Fresh weights, then those of a model directory where one is given. What it lacks and the query starts with (`copied_from`) are
+    copies of its weights."""
     initialize(cell, config.seed)
     if directory is not None:
-        load_weights(cell, Path(directory) / f'{stem}.safetensors', may_be_missing)
+        copy_image_weights(cell, keep=load_weights(cell, Path(directory) / f'{stem}.safetensors', may_be_missing))
     return cell
 
 

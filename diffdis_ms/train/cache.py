@@ -16,6 +16,7 @@ from diffdis_ms.data.latent_cache import CONSTANTS, SUMMARY, part_path, write_pa
 from diffdis_ms.data.loader import read_good
 from diffdis_ms.files import sha256, whole_file
 from diffdis_ms.model_dir import read_config
+from diffdis_ms.text_files import read_json
 
 VERSION = 1                                      # of resizing, cropping and what is stored: another one makes old caches stale
 PART = 1024                                      # samples a file
@@ -75,10 +76,10 @@ class CacheWriter:
         mark = self.out / 'begun.json'
         if self.out.exists() and not self.out.is_dir() or self.out.is_dir() and any(self.out.iterdir()) and not mark.is_file():
             raise ConfigError(f'{out} exists and is not a cache; name another directory')
-        if mark.is_file() and mark.read_text() != json.dumps(begun):
+        if mark.is_file() and _differs(mark, begun):
             if not overwrite:
                 raise ConfigError(f'{out} is a cache of other weights, data or precision; name another directory or add --overwrite')
-            self._replace(mark, json.dumps(begun))
+            self._replace(mark, begun)
         self.out.mkdir(parents=True, exist_ok=True)
         if not mark.is_file():
             with whole_file(mark) as f:
@@ -116,7 +117,7 @@ class CacheWriter:
             shutil.rmtree(self.out)
             return
         deadline = time.monotonic() + WAIT
-        while not mark.is_file() or mark.read_text() != begun:
+        while not mark.is_file() or _differs(mark, begun):
             if time.monotonic() > deadline:
                 raise ConfigError(f'{self.out}: the first process has not thrown the old cache away within {WAIT} s')
             time.sleep(0.1)
@@ -138,3 +139,11 @@ class CacheWriter:
                    'shapes': {'z': zero.shape[1:], 'c': empty.shape[1:], 'e': query.shape[1:]}}
         with whole_file(self.out / SUMMARY) as f:
             f.write(json.dumps(summary, indent=1).encode())
+
+
+def _differs(mark, begun):
+    """Whether begun.json says something else, or is damaged: then nothing is known of the cache, as of one of other data."""
+    try:
+        return read_json(mark) != begun
+    except ConfigError:
+        return True

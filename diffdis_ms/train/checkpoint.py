@@ -11,6 +11,7 @@ from mindspore import Tensor
 from diffdis_ms.config import ConfigError
 from diffdis_ms.files import sha256, write_directory, write_flushed, write_weights
 from diffdis_ms.model_dir import MANIFEST, read_weights
+from diffdis_ms.text_files import read_json
 from diffdis_ms.train.sharding import PART
 
 
@@ -74,10 +75,11 @@ def load_checkpoint(path, step):
     if shards is not None:
         for part, unit in zip(shards.parts, shards.units):
             part.set_data(Tensor(shards.part_of(arrays[unit.name])))
-    try:
-        return json.loads((path / 'state.json').read_text())
-    except (OSError, ValueError) as e:
-        raise ConfigError(f'checkpoint {path}: state.json cannot be read ({e})') from None
+    state = read_json(path / 'state.json')
+    missing = {'step', 'seconds', 'loader'} - state.keys()
+    if missing:
+        raise ConfigError(f'checkpoint {path} is damaged: state.json lacks {sorted(missing)[0]} (resume=none starts anew)')
+    return state
 
 
 def checkpoints(directory):
@@ -89,7 +91,7 @@ def checkpoints(directory):
 def damage(path):
     """What is wrong with a checkpoint, or None: all files of its manifest are there, as long as they were and with their sha256."""
     try:
-        files = json.loads((Path(path) / MANIFEST).read_text())['files']
+        files = read_json(Path(path) / MANIFEST)['files']
         for name in ('state.safetensors', 'state.json'):
             file = Path(path) / name
             if file.stat().st_size != files[name]['bytes'] or sha256(file) != files[name]['sha256']:

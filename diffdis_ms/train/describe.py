@@ -46,7 +46,8 @@ def parameter_lines(job):
     options, sizes = job.config.optimizer, {'base': 0, 'new': 0, 'scale': 0}
     for group, units in job.update.units.groups.items():
         sizes[group] = sum(p.size for p in units)
-    names = {'base': ('trained', options.learning_rate, options.weight_decay), 'new': ('trained, new parts', options.new_learning_rate, options.weight_decay),
+    names = {'base': ('trained', options.learning_rate, options.weight_decay),
+             'new': ('trained, new', options.new_learning_rate, options.weight_decay),
              'scale': ('logit scale', options.new_learning_rate, 0.0)}
     lines = [f'{"parameters":<24}{"millions":>10}{"rate":>10}{"decay":>10}']
     lines += [f'{names[g][0]:<24}{size / 1e6:>10.3f}{names[g][1]:>10.1e}{names[g][2]:>10.1e}' for g, size in sizes.items() if size]

@@ -29,7 +29,8 @@ class DiffDisFeatures:
             row_of[samples.indices] = np.arange(len(samples.indices))
             self.cache = row_of, z, c, e
         self.zero_latent = encoders.encode_images(np.zeros((1, 3, size, size), np.float32))
-        self.empty_context = encoders.encode_texts([''])[0]
+        self.empty_ids = encoders.tokenizer.encode([''], config.model.text_encoder.max_position_embeddings)
+        self.empty_context = encoders.encode_ids(self.empty_ids)[0]
         self.latent_shape = self.zero_latent.shape[1:]
 
     def __call__(self, batch, step):

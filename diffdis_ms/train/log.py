@@ -8,8 +8,9 @@ import numpy as np
 from mindspore import Tensor
 from tensorboardX import SummaryWriter
 
-from diffdis_ms.config import to_yaml
+from diffdis_ms.config import ConfigError, to_yaml
 from diffdis_ms.files import whole_file
+from diffdis_ms.text_files import lines_of, parse_json, read_text
 
 
 class MetricsLog:
@@ -27,7 +28,7 @@ class MetricsLog:
         if not writes:
             return
         path = output / 'metrics.jsonl'
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)['step'] <= step] if path.exists() and step else []
+        kept = _lines_up_to(path, step) if path.exists() and step else []
         with whole_file(path) as file:
             file.write(''.join(line + '\n' for line in kept).encode())
         self.file = open(path, 'a', encoding='utf-8')
@@ -50,7 +51,7 @@ class MetricsLog:
         rate = (step - self.mark[1]) * self.samples_a_step / max(now - self.mark[0], 1e-9)
         self.mark = now, step
         loss, loss_ig, loss_ita, norm = outputs
-        at = Tensor(step - 1, ms.float32)
+        at = Tensor(max(step - 1 - skipped_steps, 0), ms.float32)               # a skipped step is no update
         lr, lr_new = (float(self.schedules[k](at).asnumpy()) for k in ('lr', 'lr_new'))
         row = {'step': step, 'loss': loss, 'loss_ig': loss_ig, 'loss_ita': loss_ita, 'lr': lr, 'lr_new': lr_new, 'grad_norm': norm,
                'loss_scale': loss_scale, 'skipped_steps': skipped_steps, 'samples_per_second': rate, 'logit_scale': logit_scale}
@@ -70,3 +71,19 @@ class MetricsLog:
         if self.board is not None:
             self.board.add_images('samples', np.stack([np.asarray(image.convert('RGB')) for image in images]), step, dataformats='NHWC')
             self.board.add_text('captions', '\n'.join(f'{i + 1}. {caption}' for i, caption in enumerate(captions)), step)
+
+
+def _lines_up_to(path, step):
+    """Lines of metrics.jsonl up to a step. What a killed run left of a line at the end of the file is dropped.
+
+    Raises:
+        ConfigError: another line is damaged.
+    """
+    text, kept = read_text(path), []
+    for number, line in enumerate(lines_of(text[:text.rfind('\n') + 1]), 1):
+        logged = parse_json(line, f'{path}, line {number}').get('step')
+        if type(logged) is not int:
+            raise ConfigError(f'{path}, line {number} is damaged: it has no step; mend or remove it')
+        if logged <= step:
+            kept.append(line)
+    return kept

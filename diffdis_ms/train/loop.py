@@ -75,7 +75,7 @@ def train(config, report=print, draw=None):
         Path of the model directory.
 
     Raises:
-        ConfigError: data, model directories or checkpoint cannot be used. TrainingError: the loss is not finite.
+        ConfigError: data, model directories or checkpoint cannot be used. TrainingError: loss, gradients or weights are not finite.
         Terminated: SIGTERM came; a checkpoint was written.
     """
     output = Path(config.output_dir)
@@ -181,16 +181,24 @@ def _save(job, state, directory):
     """A checkpoint, written by the first process; what shards hold all processes gather."""
     if job.first or job.update.shards is not None:
         arrays = state_arrays(job.step)
+        wrong = next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
+        if wrong:
+            raise TrainingError(f'step {state["step"]}: {wrong} is not finite, so this step is not saved; lower the learning rate or '
+                                'resume from an earlier checkpoint')
         if job.first:
             save_checkpoint(directory, arrays, state, job.config.train.keep_checkpoints)
 
 
 def _check(job, step, outputs, batch):
-    """Raises TrainingError where the loss is not finite, unless the loss scale can still fall."""
-    if math.isfinite(outputs[0]) or job.update.loss_scale is not None and _scaling(job.update)[0] > 1.0:
+    """Raises TrainingError where the loss or the gradients' norm is not finite, unless the loss scale can still fall."""
+    loss, *_, norm = outputs
+    if math.isfinite(loss) and math.isfinite(norm):
         return
+    if job.update.loss_scale is not None and _scaling(job.update)[0] > 1.0:
+        return
+    what = f"the gradients' norm is {norm}" if math.isfinite(loss) else f'the loss is {loss}'
     rank = f' of process {job.world.rank}' if job.world.size > 1 else ''
-    raise TrainingError(f'step {step}: the loss is {outputs[0]} (samples{rank}: {batch.indices[:8].tolist()}...); '
+    raise TrainingError(f'step {step}: {what} (samples{rank}: {batch.indices[:8].tolist()}...); '
                         'lower the learning rate or resume from an earlier checkpoint')
 
 

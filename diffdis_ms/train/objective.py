@@ -68,14 +68,17 @@ class DiffDisObjective(Objective):
         empty_context: c of the empty caption (1, L, hidden), float32.
         zero_latent: V(0), the latent of the zero image (1, 4, H, W), float32.
         text_encoder: CLIPTextEncoder that trains along, or None where c and e come in computed.
+        empty_ids: token ids of the empty caption (1, L) int32, needed where T trains along: its context is T's own at each step then.
     """
 
-    def __init__(self, unet, config, empty_context, zero_latent, text_encoder=None, world=World()):
+    def __init__(self, unet, config, empty_context, zero_latent, text_encoder=None, world=World(), empty_ids=None):
         model, train = config.model, config.train
         super().__init__(world, train.lambda_ita)
         self.unet, self.text_encoder = unet, text_encoder
         self.logit_scale = LogitScale(model)
         self.empty_context, self.zero_latent = Tensor(empty_context), Tensor(zero_latent)
+        if text_encoder is not None:
+            self.empty_ids = Tensor(empty_ids, mstype.int32)
         self.abar_z = Tensor(alphas_cumprod(model.image_diffusion).astype(np.float32))
         self.abar_e = Tensor(alphas_cumprod(model.text_diffusion).astype(np.float32))
         self.gamma = model.text_diffusion.gamma
@@ -85,19 +88,21 @@ class DiffDisObjective(Objective):
 
     def parts(self, z, c, e, ids, t_z, noise_z, drop_caption, t_e, noise_e, drop_image):
         """z (B, 4, H, W); c (B, L, hidden), e (B, 1, D), or None where ids (B, L) are given; then `draw_diffdis`."""
-        if self.text_encoder is not None:
-            c, e = self.text_encoder(ids)
+        empty = self.empty_context
+        if self.text_encoder is not None:        # the empty caption as one row more
+            c, e = self.text_encoder(ops.concat((ids, self.empty_ids)))
+            c, e, empty = c[:-1], e[:-1], c[-1:]
         loss_ig, p = Tensor(0.0, mstype.float32), None
         if self.task != 'dis':
             n = self.gen_batch
-            loss_ig = self.generation(z[:n], c[:n], t_z, noise_z, drop_caption)
+            loss_ig = self.generation(z[:n], c[:n], empty, t_z, noise_z, drop_caption)
         if self.task != 'gen':
             p, e = self.query(z, e, t_e, noise_e, drop_image), e[:, 0]
         return loss_ig, p, e
 
-    def generation(self, z, c, t_z, noise, drop_caption):
+    def generation(self, z, c, empty, t_z, noise, drop_caption):
         """Eq. 4, with e masked and captions dropped for classifier-free guidance."""
-        c = ops.where(drop_caption.reshape(-1, 1, 1), self.empty_context.astype(c.dtype), c)
+        c = ops.where(drop_caption.reshape(-1, 1, 1), empty.astype(c.dtype), c)
         abar = self.abar_z[t_z].reshape(-1, 1, 1, 1)
         z_t = q_sample(z, noise, abar)
         prediction = self.unet(z_t.astype(z.dtype), t_z, c)

@@ -12,7 +12,7 @@ from mindformers.core.optim.adamw import AdamW as FormersAdamW
 from mindspore import Parameter, nn, ops
 import mindspore.common.dtype as mstype
 
-from diffdis_ms.models.names import is_new_parameter
+from diffdis_ms.models.names import is_new_parameter, is_text_parameter
 from diffdis_ms.train.distributed import World
 from diffdis_ms.train.sharding import Shards
 
@@ -70,11 +70,17 @@ class AdamW(FormersAdamW):
         return self.hyper_map(update, lr, decay, self._parameters, gradients, self.exp_avg, self.exp_avg_sq)
 
 
-def group_parameters(parameters):
-    """{'scale': the logit scale, 'new': the new parts, 'base': Stable Diffusion's}: parameters by their rate; groups without any are left out."""
+def group_parameters(parameters, config):
+    """Parameters by their rate: {'scale': the logit scale, 'new': what DiffDis trains from fresh weights, 'base': all else}.
+
+    Groups without any are left out. A UNet without `init.unet`, or a T that trains without `init.text_encoder`, is new as a whole
+    (Table 4).
+    """
     groups = {'scale': [], 'new': [], 'base': []}
     for p in parameters:
-        groups['scale' if p.name == 'logit_scale' else 'new' if is_new_parameter(p.name) else 'base'].append(p)
+        source = config.init.text_encoder if is_text_parameter(p.name) else config.init.unet
+        new = is_new_parameter(p.name) or config.objective == 'diffdis' and source is None
+        groups['scale' if p.name == 'logit_scale' else 'new' if new else 'base'].append(p)
     return {name: members for name, members in groups.items() if members}
 
 
@@ -86,7 +92,7 @@ def build_optimizer(config, parameters, world=World()):
     """
     options = config.optimizer
     schedules = {'lr': build_schedule(config, options.learning_rate), 'lr_new': build_schedule(config, options.new_learning_rate)}
-    units = Units(group_parameters(parameters))
+    units = Units(group_parameters(parameters, config))
     if config.train.shard_optimizer and world.size > 1:
         units.shards = Shards(units, world)
     updated = units.groups if units.shards is None else units.shards.groups

@@ -33,6 +33,14 @@ def move_towards(rate, average, p):
     return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
 
 
+def ema_rate(step, decay, ramp):
+    """1 - d, d being the decay of the EMA: `decay`, with a ramp min(decay, (1 + step) / (10 + step)), so that a short run is not
+    dominated by its first weights. step: updates before this one, () float32."""
+    if ramp:
+        return 1.0 - ops.minimum((1.0 + step) / (10.0 + step), decay)
+    return ops.zeros_like(step) + (1.0 - decay)
+
+
 class AfterUpdate(nn.Cell):
     """What follows the optimizer, in a graph of its own: the logit scale is kept below its limit, ema <- d * ema + (1 - d) * parameter,
     and what was updated as a vector, or by other processes, goes back into the parameters.
@@ -66,9 +74,9 @@ class AfterUpdate(nn.Cell):
 class Update(nn.Cell):
     """What a step does with its gradients: mean over the processes, global-norm clipping, optimizer. `after` must follow.
 
-    The average starts as the parameters do; its decay d at step n is min(ema_decay, (1 + n) / (10 + n)), so that a short
-    run is not dominated by its first weights. In fp16 the gradients come in times the loss scale; where one of them is not finite
-    nothing is changed but the scale, which halves, and the count of skipped steps.
+    The average starts as the parameters do; its decay is ema_decay, or what `ema_rate` makes of it with `train.ema_ramp`. In fp16 the
+    gradients come in times the loss scale; where one of them is not finite nothing is changed but the scale, which halves, and the
+    count of skipped steps.
 
     Args:
         objective: loss cell. units: `optim.Units` of its trainable parameters. optimizer: over `units.units`. config: Config. world: World.
@@ -84,7 +92,8 @@ class Update(nn.Cell):
         self.trained, self.updated = ParameterTuple(units.parameters), ParameterTuple(units.units)
         averaged = units.units if self.shards is None else self.shards.parts
         self.averages = ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in averaged])
-        self.decay, self.max_norm = config.train.ema_decay, config.optimizer.max_grad_norm
+        self.decay, self.ramp = config.train.ema_decay, config.train.ema_ramp
+        self.max_norm = config.optimizer.max_grad_norm
         self.scale_limit = None
         if hasattr(objective, 'logit_scale') and config.model.learnable_logit_scale:
             self.scale_limit = objective.logit_scale.limit
@@ -106,7 +115,7 @@ class Update(nn.Cell):
             grads = self.map(ops.partial(_scaled, 1.0 / self.loss_scale), grads)
         norm = ops.sqrt(ops.addn(self.map(_sum_of_squares, grads)))
         step = self.optimizer.global_step.astype(mstype.float32).reshape(())
-        rate = 1.0 - ops.minimum((1.0 + step) / (10.0 + step), self.decay)
+        rate = ema_rate(step, self.decay, self.ramp)
         if self.scaler is None:
             return norm, ops.depend(rate, self.apply(grads, norm))
         # The norm is not finite where a gradient is not. all_finite also asks the first Ascend 910, which saturates instead.

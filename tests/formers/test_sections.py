@@ -90,7 +90,7 @@ def test_the_papers_run_reads_its_numbers_from_our_config(monkeypatch):
     monkeypatch.chdir(ROOT)
     config = MindFormerConfig('ascend_configs/mindformers_diffdis.yaml')
     ours = adopt(config)
-    assert (ours.train.precision, ours.train.batch_size, ours.train.max_steps, ours.data.cache) == ('fp16', 32, 70000, 'cache/cc3m')
-    assert config.lr_schedule == {'type': 'ConstantWarmUpLR', 'learning_rate': 1e-5, 'warmup_steps': 1000, 'total_steps': 70000}
+    assert (ours.train.precision, ours.train.batch_size, ours.train.max_steps, ours.data.cache) == ('fp16', 32, 77760, 'cache/cc3m')
+    assert config.lr_schedule == {'type': 'ConstantWarmUpLR', 'learning_rate': 1e-5, 'warmup_steps': 1000, 'total_steps': 77760}
     assert config.runner_wrapper.scale_sense.loss_scale_value == 65536 and config.runner_config.batch_size == 32
     assert [c.get('save_checkpoint_steps') for c in config.callbacks] == [None, 1000] and config.parallel.gradients_mean
