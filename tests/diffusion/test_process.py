@@ -34,6 +34,14 @@ def test_sampling_timesteps():
     assert sampling_timesteps(50, 1000)[[0, 1, -1]].tolist() == [981, 961, 1]
     assert sampling_timesteps(8, 1000, last=999)[[0, -1]].tolist() == [999, 0]
     assert sampling_timesteps(1, 1000, last=999).tolist() == [999]
+    assert sampling_timesteps(1000, 1000, last=999).tolist() == list(range(999, -1, -1))
     for steps in (0, 1001):
         with pytest.raises(ConfigError, match='steps'):
             sampling_timesteps(steps, 1000)
+
+
+def test_unknown_schedule_is_named():
+    config = ImageDiffusionConfig()
+    config.schedule = 'square'
+    with pytest.raises(ConfigError, match="'square'"):
+        betas(config)
