@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from diffdis_ms.config import ConfigError, ImageDiffusionConfig, TextDiffusionConfig
-from diffdis_ms.diffusion.process import data_from_noise, noise_from_data, q_sample
+from diffdis_ms.diffusion.process import data_from_noise, noise_from_data, q_sample, starting_noise
 from diffdis_ms.diffusion.schedule import alphas_cumprod, betas, sampling_timesteps
 
 
@@ -28,6 +28,20 @@ def test_eq5_and_its_inverses(gamma):
     assert np.allclose(x_t, gamma * np.sqrt(abar) * x0 + np.sqrt(1 - abar) * noise)
     assert np.allclose(data_from_noise(x_t, noise, abar, gamma), x0)
     assert np.allclose(noise_from_data(x_t, x0, abar, gamma), noise)
+
+
+def test_images_have_gamma_1():
+    x0, noise = np.array([0.5]), np.array([-2.0])
+    for function, inputs in ((q_sample, (x0, noise)), (data_from_noise, (x0, noise)), (noise_from_data, (x0, noise))):
+        assert function(*inputs, 0.25) == function(*inputs, 0.25, gamma=1.0) != function(*inputs, 0.25, gamma=0.5)
+
+
+def test_starting_noise_depends_on_seed_and_place_alone():
+    noise = starting_noise([3, 0, 1000], 7, (4, 8, 8))
+    assert isinstance(noise, np.ndarray) and noise.shape == (3, 4, 8, 8) and noise.dtype == np.float32
+    assert np.array_equal(noise[[1]], starting_noise([0], 7, (4, 8, 8)))
+    assert all(abs(np.corrcoef(noise[0].ravel(), other.ravel())[0, 1]) < 0.3 for other in (noise[1], noise[2], starting_noise([3], 8, (4, 8, 8))))
+    assert abs(noise.mean()) < 0.15 and abs(noise.std() - 1) < 0.1
 
 
 def test_sampling_timesteps():
