@@ -9,8 +9,8 @@ from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
 
 
 def test_guidance_weight_is_the_papers_w():
-    assert guided(2.0, 1.0, 3.0) == 4 * 2.0 - 3 * 1.0
-    assert guided(2.0, 1.0, 0.0) == 2.0
+    assert guided(2.0, 5.0, 3.0) == 4 * 2.0 - 3 * 5.0
+    assert guided(2.0, 5.0, 0.0) == 2.0
 
 
 def unit(rng, *shape):
