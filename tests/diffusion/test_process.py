@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from diffdis_ms.config import ConfigError, ImageDiffusionConfig, TextDiffusionConfig
-from diffdis_ms.diffusion.process import data_from_noise, noise_from_data, noise_from_target, q_sample, velocity
+from diffdis_ms.diffusion.process import (
+    data_from_noise, noise_from_data, noise_from_target, q_sample, starting_noise, velocity,
+)
 from diffdis_ms.diffusion.schedule import alphas_cumprod, betas, sampling_timesteps
 
 
@@ -58,10 +60,32 @@ def test_every_number_of_steps_begins_near_the_end(total):
     assert sampling_timesteps(total, total).tolist() == list(range(total))[::-1]
 
 
+def test_images_have_gamma_1():
+    x0, noise = np.array([0.5]), np.array([-2.0])
+    for function, inputs in ((q_sample, (x0, noise)), (data_from_noise, (x0, noise)), (noise_from_data, (x0, noise))):
+        assert function(*inputs, 0.25) == function(*inputs, 0.25, gamma=1.0) != function(*inputs, 0.25, gamma=0.5)
+
+
+def test_starting_noise_depends_on_seed_and_place_alone():
+    noise = starting_noise([3, 0, 1000], 7, (4, 8, 8))
+    assert isinstance(noise, np.ndarray) and noise.shape == (3, 4, 8, 8) and noise.dtype == np.float32
+    assert np.array_equal(noise[[1]], starting_noise([0], 7, (4, 8, 8)))
+    assert all(abs(np.corrcoef(noise[0].ravel(), other.ravel())[0, 1]) < 0.3 for other in (noise[1], noise[2], starting_noise([3], 8, (4, 8, 8))))
+    assert abs(noise.mean()) < 0.15 and abs(noise.std() - 1) < 0.1
+
+
 def test_sampling_timesteps():
     assert sampling_timesteps(50, 1000)[[0, 1, -1]].tolist() == [981, 961, 1]
     assert sampling_timesteps(8, 1000, last=999)[[0, -1]].tolist() == [999, 0]
     assert sampling_timesteps(1, 1000, last=999).tolist() == [999]
+    assert sampling_timesteps(1000, 1000, last=999).tolist() == list(range(999, -1, -1))
     for steps in (0, 1001):
         with pytest.raises(ConfigError, match='steps'):
             sampling_timesteps(steps, 1000)
+
+
+def test_unknown_schedule_is_named():
+    config = ImageDiffusionConfig()
+    config.schedule = 'square'
+    with pytest.raises(ConfigError, match="'square'"):
+        betas(config)
