@@ -1,5 +1,5 @@
 """What a conversion does, tensor by tensor."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Dict, List, Optional
 
@@ -172,8 +172,9 @@ def _read_pipeline(source, base):
 def flat(node, prefix=''):
     """A dataclass tree as 'key=value' strings, so that overrides go the way of every config."""
     items = []
-    for key, value in vars(node).items():
-        items += flat(value, f'{prefix}{key}.') if hasattr(value, '__dataclass_fields__') else [f'{prefix}{key}={value}']
+    for f in fields(node):
+        key, value = prefix + f.name, getattr(node, f.name)
+        items += flat(value, key + '.') if is_dataclass(value) else [f'{key}={value}']
     return items
 
 
