@@ -238,7 +238,9 @@ def test_openai_and_open_clip(torch_side, tmp_path, layout, resnet):
     else:
         state = model.state_dict()
         torch.save(state if layout == 'state dict' else {'epoch': 3, 'state_dict': {f'module.{n}': t for n, t in state.items()}, 'optimizer': {}}, path)
-    convert(path, tmp_path / 'out', kind='clip', vocab=torch_side[0] / 'bpe.txt', overrides=[s for s in SET if 'encoder' in s])
+    acts = ['text_encoder.hidden_act=quick_gelu', 'image_encoder.hidden_act=quick_gelu']         # which OpenAI's own files need not be told
+    convert(path, tmp_path / 'out', kind='clip', vocab=torch_side[0] / 'bpe.txt',
+            overrides=[*(s for s in SET if 'encoder' in s), *([] if layout.startswith('TorchScript') else acts)])
     verify(path, tmp_path / 'out')
     compare_clip(tmp_path / 'out', model.encode_text, model.encode_image, 5e-3 if layout.endswith('half') else 1e-4)
     assert read_config(tmp_path / 'out').logit_scale == pytest.approx(float(model.logit_scale.exp()), rel=2e-3)
