@@ -1,6 +1,5 @@
 """The tokenizer that goes into a model directory: Hugging Face files copied, or OpenAI's list of merges converted."""
 import gzip
-import json
 import shutil
 import zlib
 from pathlib import Path
@@ -9,6 +8,7 @@ from diffdis_ms.data.tokenizer import NUM_FIXED, write_vocabulary
 
 from ckpt_convert.source import BPE, TOKENIZER_FILES
 from ckpt_convert.tensors import CheckpointError, short
+from ckpt_convert.tokenizer_files import check_tokenizer
 
 MAX_TEXT = 64 << 20                              # bytes of a list of merges, unpacked
 WHERE = (f'give --vocab with {BPE} (github.com/openai/CLIP, folder clip/) or a Hugging Face tokenizer directory '
@@ -18,29 +18,17 @@ WHERE = (f'give --vocab with {BPE} (github.com/openai/CLIP, folder clip/) or a H
 class HuggingFaceFiles:
     """Hugging Face's files, to be copied as they are."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, pads_with_end=False):
         self.folder = Path(folder)
-        self.vocab_size = self._count()
+        if not any((self.folder / name).is_file() for name in ('vocab.json', 'tokenizer.json')):
+            raise CheckpointError(f'{self.folder} is not a tokenizer directory; {WHERE}')
+        self.vocab_size = check_tokenizer(self.folder, pads_with_end)
 
     def save(self, directory):
         Path(directory).mkdir(parents=True, exist_ok=True)
         for name in TOKENIZER_FILES:
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, Path(directory) / name)
-
-    def _count(self):
-        """Number of tokens; read here because transformers, which could tell it, takes seconds to import."""
-        for name in ('vocab.json', 'tokenizer.json'):
-            file = self.folder / name
-            if file.is_file():
-                try:
-                    if file.stat().st_size > MAX_TEXT:
-                        raise ValueError(f'more than {MAX_TEXT >> 20} MB')
-                    content = json.loads(file.read_text(encoding='utf-8'))
-                    return len(content if name == 'vocab.json' else content['model']['vocab'])
-                except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-                    raise CheckpointError(f'{file} is not a vocabulary ({short(str(e))}); {WHERE}') from None
-        raise CheckpointError(f'{self.folder} is not a tokenizer directory; {WHERE}')
 
 
 class Merges:
@@ -73,7 +61,7 @@ def find_tokenizer(vocab, sources, vocab_size):
     if not path.exists():
         raise CheckpointError(f'{path} does not exist: {WHERE}')
     if path.is_dir():
-        tokenizer = HuggingFaceFiles(path / 'tokenizer' if (path / 'tokenizer').is_dir() else path)
+        tokenizer = HuggingFaceFiles(path / 'tokenizer' if (path / 'tokenizer').is_dir() else path, sources != () and sources[0].kind == 'sd')
     else:
         tokenizer = Merges(path, vocab_size)
     if tokenizer.vocab_size != vocab_size:

@@ -1,7 +1,11 @@
 """CLIP's tokenizer: loaded from Hugging Face files, or trained on the captions at hand in the same file format."""
+import atexit
+import html
 import json
-import re
+import multiprocessing
+import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import ftfy
@@ -12,8 +16,8 @@ from diffdis_ms.config import ConfigError
 START, END = '<|startoftext|>', '<|endoftext|>'
 NUM_FIXED = 514                                  # 256 bytes, the same at a word's end, start and end token
 
-_SPECIAL = re.compile(r'(<\|startoftext\|>|<\|endoftext\|>)')
 _WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+_SPLITS = (_WORDS, r'<\|startoftext\|>|<\|endoftext\|>|' + _WORDS)            # both spellings that there are of CLIP's
 
 
 class Tokenizer:
@@ -23,6 +27,15 @@ class Tokenizer:
         """`fast`: a transformers.CLIPTokenizerFast; see `load`."""
         self._fast = fast
         self.start_id, self.end_id = fast.bos_token_id, fast.eos_token_id
+        if (fast.bos_token, fast.eos_token) != (START, END):
+            raise ConfigError(f'tokenizer: its start and end tokens are {fast.bos_token} and {fast.eos_token}, CLIP\'s {START} and {END}')
+        backend = fast.backend_tokenizer
+        backend.no_padding()                     # tokenizer.json may switch either on; `encode` does both, as CLIP does
+        backend.no_truncation()
+        check_rules(*(json.loads(part.__getstate__()) if part else None for part in (backend.normalizer, backend.pre_tokenizer)), 'tokenizer')
+        added = [token for token, i in sorted(fast.get_added_vocab().items(), key=lambda item: item[1]) if i > self.end_id]
+        if added:
+            raise ConfigError(added_tokens('tokenizer', added))
         if self.end_id != self.vocab_size - 1:
             raise ConfigError(f'tokenizer: {END} has id {self.end_id}, not the highest one ({self.vocab_size - 1}); CLIP needs that')
 
@@ -64,7 +77,8 @@ class Tokenizer:
             length: tokens a row, start and end token included (CLIP: 77).
 
         Returns:
-            int32 (N, length): start token, ids, end token, then end tokens as padding; a long text is cut before its end token.
+            int32 (N, length): start token, ids, end token, then end tokens as padding; a long text is cut before its end token, and how many
+            were is said on stderr when the process ends.
 
         Raises:
             ConfigError: length below 2.
@@ -76,9 +90,12 @@ class Tokenizer:
             raise ConfigError(f'token length {length} leaves no room for the start and the end token')
         ids = np.full((len(texts), length), self.end_id, np.int32)
         ids[:, 0] = self.start_id
+        cut = 0
         for row, encoding in zip(ids, self._fast.backend_tokenizer.encode_batch([clean(t) for t in texts], add_special_tokens=False)):
             tokens = encoding.ids[:length - 2]
             row[1:1 + len(tokens)] = tokens
+            cut += len(tokens) < len(encoding.ids)
+        _long_texts.count(sum(map(bool, texts)), cut, length)
         return ids
 
     def save(self, directory):
@@ -86,12 +103,71 @@ class Tokenizer:
         self._fast.save_pretrained(str(directory))
 
 
-def clean(text):
-    """CLIP's cleaning of a text: broken Unicode and HTML entities mended, white space joined, lower case.
+class LongTexts:
+    """Texts longer than a text encoder takes, counted in this process and said once, at its end."""
 
-    The fast tokenizer of transformers leaves out the first, and Greek's final sigma; CLIP was trained with both.
+    def __init__(self):
+        self.texts, self.cut, self._lock = {}, {}, threading.Lock()
+
+    def count(self, texts, cut, length):
+        """Another `texts` texts were made `length` ids long, `cut` of them by cutting."""
+        with self._lock:
+            first = cut and not self.cut
+            self.texts[length] = self.texts.get(length, 0) + texts
+            if cut:
+                self.cut[length] = self.cut.get(length, 0) + cut
+        if first and multiprocessing.parent_process() is None:
+            atexit.register(self.say)
+        elif first:                              # a worker ends without a word
+            print(f'warning: some texts have more than {length} tokens; their end is cut off', file=sys.stderr)
+
+    def say(self):
+        """Print a line for each length: how many of how many texts were cut."""
+        for length, cut in self.cut.items():
+            print(f'warning: {cut:,} of {self.texts[length]:,} texts have more than {length} tokens; their end is cut off', file=sys.stderr)
+
+
+_long_texts = LongTexts()
+
+
+def check_rules(normalizer, pre_tokenizer, where):
+    """ConfigError where a tokenizer.json cleans or splits texts in another way than CLIP.
+
+    Args:
+        normalizer, pre_tokenizer: of the file, as JSON. where: for the message.
     """
-    return ' '.join(part if i % 2 else ' '.join(ftfy.fix_text(part).split()).lower() for i, part in enumerate(_SPECIAL.split(text)))
+    steps = _steps(normalizer, 'normalizers')
+    for step in steps:
+        spaces = step.get('type') == 'Replace' and step.get('pattern') == {'Regex': r'\s+'} and step.get('content') == ' '
+        if step.get('type') not in ('NFC', 'Lowercase') and not spaces:
+            raise ConfigError(f'{where}: normalizer {json.dumps(step)[:120]} is not CLIP\'s')
+    split, letters = [*_steps(pre_tokenizer, 'pretokenizers'), {}, {}][:2]
+    if len(_steps(pre_tokenizer, 'pretokenizers')) != 2 or split.get('type') != 'Split' or letters.get('type') != 'ByteLevel' or \
+            split.get('pattern') not in [{'Regex': words} for words in _SPLITS] or str(split.get('behavior')).lower() != 'removed' or \
+            split.get('invert') is not True or letters.get('add_prefix_space', False):
+        raise ConfigError(f'{where}: pre_tokenizer {json.dumps(pre_tokenizer)[:120]} is not CLIP\'s')
+
+
+def _steps(node, name):
+    """The steps of a part of tokenizer.json: those of a Sequence, the one that it is, or none."""
+    if not isinstance(node, dict):
+        return []
+    return [step for step in node.get(name) or [] if isinstance(step, dict)] if node.get('type') == 'Sequence' else [node]
+
+
+def added_tokens(where, tokens):
+    """The message for tokens behind CLIP's own, a list of strings."""
+    some = ', '.join(repr(token[:40]) for token in tokens[:3]) + (', ...' if len(tokens) > 3 else '')
+    return (f'{where}: {len(tokens)} token{"s were" if len(tokens) > 1 else " was"} added to CLIP\'s vocabulary ({some}), as textual inversion does; '
+            f'CLIP needs {END} to have the highest id, so that a model with added tokens cannot be used')
+
+
+def clean(text):
+    """CLIP's cleaning of a text: broken Unicode mended, HTML entities resolved (twice), white space joined, lower case.
+
+    The fast tokenizer of transformers leaves out the first two, and Greek's final sigma; ftfy alone leaves entities where the text holds a `<`.
+    """
+    return ' '.join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
 
 
 def write_vocabulary(merges, directory):

@@ -48,8 +48,8 @@ def autoencoder():
 
 
 def clip():
-    """T and CLIP's vision transformer, with both activations."""
-    for hidden_act in ('quick_gelu', 'gelu'):
+    """T and CLIP's vision transformer, with each activation."""
+    for hidden_act in ('quick_gelu', 'gelu', 'gelu_pytorch_tanh'):
         config = make_tiny_config()
         config.text_encoder.hidden_act = config.image_encoder.hidden_act = hidden_act
         yield f'text encoder, {hidden_act}', CLIPTextEncoder(config.text_encoder), (zeros(2, 16, dtype=np.int32),)

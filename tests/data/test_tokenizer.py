@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.tokenizer import Tokenizer, train_tokenizer
+from diffdis_ms.data import tokenizer as tokenizer_module
+from diffdis_ms.data.tokenizer import LongTexts, Tokenizer, clean, train_tokenizer
 
 ANIMALS = ['fox', 'walrus', 'otter', 'badger', 'heron', 'pelican', 'tortoise', 'salamander']
 CAPTIONS = [f'a {tone} {animal} in the {place}' for tone in ('red', 'medium-dark', 'yellow') for animal in ANIMALS
@@ -89,3 +90,63 @@ def test_mistakes_are_named(directory, tmp_path):
         Tokenizer.load(directory).encode(['a'], 1)
     with pytest.raises(TypeError):
         Tokenizer.load(directory).encode('a fox', 10)
+
+
+def test_padding_and_truncation_of_the_file_change_nothing(directory, tmp_path):
+    expected = Tokenizer.load(directory).encode(['a fox', 'a red walrus in the garden', ''], 9)
+    for k, (side, pad, cut) in enumerate((('Right', 0, False), ('Left', 5, True), ('Left', 0, True))):
+        change = {'padding': {'strategy': {'Fixed': 20}, 'direction': side, 'pad_to_multiple_of': None, 'pad_id': pad, 'pad_type_id': 0, 'pad_token': '!'}}
+        if cut:
+            change['truncation'] = {'direction': side, 'max_length': 3, 'strategy': 'LongestFirst', 'stride': 0}
+        folder = copy(directory, tmp_path / str(k))
+        edit(folder / 'tokenizer.json', lambda c: c.update(change))
+        np.testing.assert_array_equal(Tokenizer.load(folder).encode(['a fox', 'a red walrus in the garden', ''], 9), expected)
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda c: c.update(normalizer={'type': 'Sequence', 'normalizers': [{'type': 'NFC'}, {'type': 'StripAccents'}]}), 'normalizer .*StripAccents'),
+    (lambda c: c['pre_tokenizer']['pretokenizers'][0].update(pattern={'Regex': r'\S+'}), 'pre_tokenizer'),
+    (lambda c: c['added_tokens'].append({'id': 560, 'content': '<cat-toy>', 'single_word': False, 'lstrip': False, 'rstrip': False, 'normalized': True,
+                                         'special': False}), "1 token was added.*'<cat-toy>'"),
+])
+def test_other_rules_than_clips_are_refused(directory, tmp_path, change, words):
+    folder = copy(directory, tmp_path / 'changed')
+    edit(folder / 'tokenizer.json', change)
+    with pytest.raises(ConfigError, match=words):
+        Tokenizer.load(folder)
+
+
+def copy(directory, folder):
+    folder.mkdir()
+    for file in directory.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def edit(path, change):
+    content = json.loads(path.read_text(encoding='utf-8'))
+    change(content)
+    path.write_text(json.dumps(content), encoding='utf-8')
+
+
+@pytest.mark.parametrize('text, cleaned', [
+    ('<b> Fish &amp; chips &lt; 5 &quot;x&quot;', '<b> fish & chips < 5 "x"'), ('a &amp;amp; b <c>', 'a & b <c>'), ('&amp;amp;lt;', '<'),
+    ('caf&eacute;&nbsp; <3', 'café <3'), ('a <|endoftext|> &gt; b', 'a <|endoftext|> > b'), ('AT&T &copy', 'at&t ©'), ('', '')])
+def test_cleaning_is_clips_own(text, cleaned):
+    """html.unescape(html.unescape(ftfy.fix_text(text))): ftfy alone leaves entities where there is a `<`."""
+    assert clean(text) == cleaned
+
+
+def test_long_texts_are_counted_and_said_once(directory, monkeypatch, capsys):
+    """At the end of the process, whatever the number of batches."""
+    at_end = []
+    monkeypatch.setattr(tokenizer_module, '_long_texts', LongTexts())
+    monkeypatch.setattr(tokenizer_module.atexit, 'register', at_end.append)
+    tokenizer = Tokenizer.load(directory)
+    tokenizer.encode(['a'], 77)
+    assert not at_end
+    for batch in (['a fox ' * 9, 'a'], ['a ' * 9, ''], ['a', 'a fox ' * 9]):
+        tokenizer.encode(batch, 10)
+    assert capsys.readouterr().err == '' and len(at_end) == 1
+    at_end[0]()
+    assert capsys.readouterr().err == 'warning: 3 of 5 texts have more than 10 tokens; their end is cut off\n'

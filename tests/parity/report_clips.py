@@ -99,6 +99,7 @@ EQUAL = {
     'open_clip, quick_gelu': OpenClip(quick=True),
     'open_clip, squash': OpenClip(preprocess={**OPENAI, 'interpolation': 'bilinear', 'resize_mode': 'squash', 'mode': 'RGB', 'size': [SIDE, SIDE],
                                               'fill_color': 0}),
+    'open_clip, ResNet': OpenClip({'layers': [1, 1, 1, 1], 'width': 8, 'head_width': 32, 'patch_size': None}, preprocess=HALF, quick=True),
     'open_clip, no effect': OpenClip({'patch_dropout': 0.5, 'final_ln_after_pool': True, 'pos_embed_type': 'sin_cos_2d', 'pool_type': 'tok'},
                                      {'pool_type': 'eos', 'eos_id': WORDS - 1, 'pad_id': 5}, said={'custom_text': True, 'cast_dtype': 'fp16'}),
     'transformers': Transformers(),

@@ -86,7 +86,7 @@ CLIPS = {
 @pytest.mark.parametrize('name, layout', [*((name, 'state dict') for name in CLIPS), ('RN50', 'TorchScript'), ('ViT-L/14', 'TorchScript half'),
                                           ('ViT-L/14', 'Hugging Face')])
 def test_clip(tmp_path, name, layout):
-    """Sizes, heads included, are found without a word."""
+    """Sizes, heads included, are found without a word; the activation only where a file says it, or where OpenAI wrote it."""
     text, image = CLIPS[name]
     src, vocab = tmp_path / 'clip.pt', write_bpe(tmp_path / 'bpe.txt', 49408)
     if layout == 'Hugging Face':
@@ -105,7 +105,8 @@ def test_clip(tmp_path, name, layout):
         model.float()                            # its weights stay those that were rounded
     elif layout == 'state dict':
         torch.save(model.state_dict(), src)
-    convert(src, tmp_path / 'out', vocab=vocab)
+    acts = [f'{stem}.hidden_act={text.hidden_act}' for stem in ('text_encoder', 'image_encoder')]
+    convert(src, tmp_path / 'out', vocab=vocab, overrides=acts if layout == 'state dict' else ())
     verify(src, tmp_path / 'out')
     config = read_config(tmp_path / 'out')
     assert config.text_encoder == text and {k: v for k, v in vars(config.image_encoder).items() if v != vars(image)[k]}.keys() <= UNUSED[image.architecture]

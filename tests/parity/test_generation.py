@@ -193,7 +193,7 @@ def test_clip_score_is_open_clips(captioned, tmp_path, resnet):
     torch.save(model.state_dict(), tmp_path / 'clip.pt')
     write_tokenizer(tmp_path / 'tokenizer', WORDS)
     convert(tmp_path / 'clip.pt', tmp_path / 'clip', kind='clip', vocab=tmp_path / 'tokenizer',
-            overrides=['text_encoder.num_attention_heads=4', 'image_encoder.num_attention_heads=4'])
+            overrides=[f'{stem}.{setting}' for stem in ('text_encoder', 'image_encoder') for setting in ('num_attention_heads=4', 'hidden_act=quick_gelu')])
     tokenizer = CLIPTokenizer.from_pretrained(tmp_path / 'tokenizer')
     ids = torch.zeros(len(captioned[2]), 77, dtype=torch.long)                   # open_clip fills up with 0
     for row, text in zip(ids, captioned[2]):
