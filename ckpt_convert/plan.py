@@ -330,7 +330,13 @@ def inspect_plan(source):
     except ConfigError as e:
         return [f'  to be mended   {e}']
     lines = [f'  to be mended   {line}' for line in plan.problems] + [f'  no place       {short(name, 200)}' for name in plan.unmapped]
-    return lines or [f'  would convert  {sum(c.tensor is not None for n in plan.networks.values() for c in n.values())} parameters, nothing left over']
+    if source.kind == 'sd':
+        diffusion = plan.config.image_diffusion
+        lines.insert(0, f'  diffusion      the UNet predicts {diffusion.target}; {diffusion.num_train_timesteps} timesteps, schedule {diffusion.schedule}, '
+                        f'betas {diffusion.beta_start} to {diffusion.beta_end}')
+    whole = not plan.problems and not plan.unmapped
+    return lines + ([f'  would convert  {sum(c.tensor is not None for n in plan.networks.values() for c in n.values())} parameters, nothing left over']
+                    if whole else [])
 
 
 def write_table():

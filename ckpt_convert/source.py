@@ -85,6 +85,12 @@ class Source:
     json: Dict[str, dict] = field(default_factory=dict)
     folders: List[str] = field(default_factory=list)
 
+    def configs(self):
+        """{file: content} of the JSON files of a diffusers directory that were found."""
+        files = {'model_index.json': self.json.get('model_index'), 'scheduler/scheduler_config.json': self.json.get('scheduler'),
+                 **{f'{part.where}config.json': part.json for part in self.parts.values() if part.where.rstrip('/') in self.folders}}
+        return {name: content for name, content in files.items() if content}
+
 
 def open_source(path, kind='auto', ema=False):
     """Open a file or directory and sort its tensors.

@@ -1,5 +1,4 @@
 """Is a model directory what its source says? Every tensor is read again on both sides."""
-import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +6,7 @@ from tqdm import tqdm
 
 from diffdis_ms.files import sha256
 from diffdis_ms.model_dir import MANIFEST, read_config
+from diffdis_ms.text_files import read_json
 
 from ckpt_convert.plan import complaints, flat, make_plan
 from ckpt_convert.reader import open_checkpoint
@@ -56,9 +56,11 @@ def verify(src, dst, text_encoder=None):
 
 def _manifest(dst):
     try:
-        manifest = json.loads((dst / MANIFEST).read_text(encoding='utf-8'))
+        manifest = read_json(dst / MANIFEST, dict, CheckpointError)
         manifest['converted_from']['sources'], manifest['initialized']['seed'], manifest['files'], manifest['unused']
-    except (OSError, ValueError, KeyError, TypeError):
+    except CheckpointError as e:
+        raise CheckpointError(f'{dst} was not written by `ckpt_convert import`: {e}') from None
+    except (KeyError, TypeError):
         raise CheckpointError(f'{dst} was not written by `ckpt_convert import`: no {MANIFEST} that says what it was converted from') from None
     return manifest
 

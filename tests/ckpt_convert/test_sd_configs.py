@@ -18,6 +18,7 @@ from diffdis_ms.files import write_weights
 from diffdis_ms.model_dir import read_config, save_model
 from diffdis_ms.models.names import is_new_parameter
 from tests.helpers import make_tiny_config
+from tests.workspace import command
 
 SET = ('alignment.width=64', 'alignment.head_dim=16', 'alignment.num_layers=2', 'image_size=32')
 HEADS = ('unet.num_attention_heads=4', 'unet.norm_num_groups=8', 'vae.norm_num_groups=8')
@@ -301,6 +302,15 @@ def test_no_combination_of_parts_gives_a_stack_trace(made, tmp_path):
                 make_plan(open_source(tmp_path / f'{i}.safetensors'), text, (*SET, *HEADS))
             except ConfigError as e:
                 assert '\n' not in str(e)
+
+
+def test_inspect_shows_what_the_configs_say(pipeline):
+    edit(pipeline / SCHEDULER, prediction_type='v_prediction')
+    done = command('-m', 'ckpt_convert', 'inspect', pipeline)
+    assert done.returncode == 0, done.stderr
+    for words in ('scheduler/scheduler_config.json: ', 'prediction_type v_prediction', 'unet/config.json: ', 'vae/config.json: ', 'predicts velocity',
+                  'nothing left over'):
+        assert words in done.stdout, done.stdout
 
 
 # which of several files
