@@ -57,11 +57,16 @@ def verify(src, dst, text_encoder=None):
 def _manifest(dst):
     try:
         manifest = read_json(dst / MANIFEST, dict, CheckpointError)
-        manifest['converted_from']['sources'], manifest['initialized']['seed'], manifest['files'], manifest['unused']
+        made, unused = manifest['converted_from'], manifest['unused']
+        sound = (isinstance(manifest['files'], dict) and isinstance(unused, (dict, list)) and isinstance(made['ema'], bool)
+                 and isinstance(manifest['initialized']['seed'], int) and all(isinstance(s['sha256'], str) for s in made['sources'])
+                 and isinstance(made.get('text_encoder'), (str, type(None))))
     except CheckpointError as e:
         raise CheckpointError(f'{dst} was not written by `ckpt_convert import`: {e}') from None
-    except (KeyError, TypeError):
-        raise CheckpointError(f'{dst} was not written by `ckpt_convert import`: no {MANIFEST} that says what it was converted from') from None
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise CheckpointError(f'{dst} was not written by `ckpt_convert import`: no {MANIFEST} that says what it was converted from')
     return manifest
 
 

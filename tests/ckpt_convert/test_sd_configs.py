@@ -12,6 +12,7 @@ from ckpt_convert.plan import PROJECTION, complaints, make_plan, model_config, p
 from ckpt_convert.reader import open_checkpoint
 from ckpt_convert.source import open_source
 from ckpt_convert.tensors import CheckpointError
+from ckpt_convert.verify import verify
 from diffdis_ms.config import ConfigError, ImageDiffusionConfig, to_yaml
 from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.files import write_weights
@@ -311,6 +312,15 @@ def test_inspect_shows_what_the_configs_say(pipeline):
     for words in ('scheduler/scheduler_config.json: ', 'prediction_type v_prediction', 'unet/config.json: ', 'vae/config.json: ', 'predicts velocity',
                   'nothing left over'):
         assert words in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize('manifest', [b'', b'[]', b'{', b'\xff', b'{}', b'{"converted_from": [], "initialized": {"seed": 0}, "files": {}, "unused": {}}',
+                                      b'{"converted_from": {"sources": 1, "ema": false}, "initialized": {"seed": 0}, "files": {}, "unused": {}}',
+                                      b'{"converted_from": {"sources": [], "ema": false}, "initialized": 3, "files": [], "unused": {}}'])
+def test_damaged_manifest_is_one_line(pipeline, tmp_path, manifest):
+    (tmp_path / 'manifest.json').write_bytes(manifest)
+    with pytest.raises(CheckpointError, match='was not written by'):
+        verify(pipeline, tmp_path)
 
 
 # which of several files
