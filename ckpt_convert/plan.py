@@ -129,6 +129,10 @@ def model_config(source, text_source=None, overrides=()):
                 base.text_encoder.num_attention_heads, base.text_encoder.hidden_act = theirs.num_attention_heads, theirs.hidden_act
         if 'image_encoder' not in shapes:
             base.image_encoder.projection_dim = base.text_encoder.projection_dim
+        if source.json.get('yaml'):
+            said = source.json['yaml']
+            base.image_diffusion, base.unet.num_attention_heads, base.vae.scaling_factor = said['image_diffusion'], said['heads'], said['scaling_factor']
+            base.dual_stream.image_condition_timestep = base.image_diffusion.num_train_timesteps
         base.vae.scaling_factor = constant(source, 'scale_factor') or base.vae.scaling_factor
         if source.kind == 'clip' and constant(source, 'logit_scale') is not None:
             base.logit_scale = float(min(np.exp(constant(source, 'logit_scale')), base.max_logit_scale))

@@ -7,6 +7,7 @@ from typing import Dict, List, Optional
 
 from diffdis_ms.text_files import read_json
 
+from ckpt_convert.ldm_yaml import read_ldm_yaml
 from ckpt_convert.reader import open_checkpoint
 from ckpt_convert.sd_configs import check_index
 from ckpt_convert.tensors import CheckpointError, LazyTensor, short
@@ -69,7 +70,8 @@ class Source:
         unused: {name: why it is not converted}. unknown: names that no rule covers.
         paths: all files read. tokenizer: directory or vocabulary that came along, or None. config: of an export of ours, or None.
         constants: tensors that go into the config (logit_scale, scale_factor, alphas_cumprod).
-        json: of a diffusers directory, {'model_index' | 'scheduler': content}. folders: the directory's own, by name.
+        json: of a diffusers directory, {'model_index' | 'scheduler': content};
+            of a CompVis file, {'yaml': what the YAML beside it says}. folders: the directory's own, by name.
     """
     path: Path
     kind: str
@@ -169,6 +171,8 @@ def _open_file(path, ema):
                               'directory), CLIP (OpenAI, Hugging Face, open_clip) or FID\'s Inception')
     source = Source(path, KINDS[layout], layout, checkpoint.format, {}, {}, [], checkpoint.paths)
     _sort(tensors, layout, source, '', _clip_configs(folder) if KINDS[layout] == 'clip' else {})
+    if layout == 'ldm' and file.with_suffix('.yaml').is_file():
+        source.json['yaml'] = read_ldm_yaml(file.with_suffix('.yaml'))
     if ema:
         _take_ema(tensors, source)
     return source
