@@ -52,6 +52,7 @@ def parse_args():
 
 def do_inspect(args):
     from ckpt_convert.source import open_source
+    from ckpt_convert.tensors import short
     source = open_source(args.path)
     print(f'{source.path}: {source.kind}, {source.layout} layout, {source.format}')
     for stem, part in source.parts.items():
@@ -63,6 +64,9 @@ def do_inspect(args):
             print(f'    {part.where}{name} {t.kind} {list(t.shape)}')
     for reason, count in Counter(source.unused.values()).most_common():
         print(f'  not converted  {count:5} tensors: {reason}')
+    for name, content in source.configs().items():
+        said = ', '.join(f'{key} {value}' for key, value in content.items() if not key.startswith('_'))
+        print(f'  config         {name}: {short(said, 300)}')
     print(f'  tokenizer      {source.tokenizer or "none came along"}')
     from ckpt_convert.plan import inspect_plan
     for line in inspect_plan(source):

@@ -126,10 +126,18 @@ def model_config(source, text_source=None, overrides=()):
             part = text_source.parts['text_encoder']
             theirs = infer.text_config({name: t.shape for name, t in part.tensors.items()}, part.json)
             base.text_encoder.projection_dim = theirs.projection_dim
-            if not json.get('text_encoder'):     # a CompVis file has no config.json; the same tower there has
-                base.text_encoder.num_attention_heads, base.text_encoder.hidden_act = theirs.num_attention_heads, theirs.hidden_act
+            for key in ('num_attention_heads', 'hidden_act', 'layer_norm_eps'):
+                if not json.get('text_encoder'):                                 # a CompVis file has no config.json; the same tower there has
+                    setattr(base.text_encoder, key, getattr(theirs, key))
+                elif key in part.json and getattr(theirs, key) != getattr(base.text_encoder, key):
+                    raise CheckpointError(f'{source.path} says {key} = {getattr(base.text_encoder, key)} of its text encoder, but {text_source.path} says '
+                                          f'{getattr(theirs, key)}: it is another tower')
         if 'image_encoder' not in shapes:
             base.image_encoder.projection_dim = base.text_encoder.projection_dim
+        if source.json.get('yaml'):
+            said = source.json['yaml']
+            base.image_diffusion, base.unet.num_attention_heads, base.vae.scaling_factor = said['image_diffusion'], said['heads'], said['scaling_factor']
+            base.dual_stream.image_condition_timestep = base.image_diffusion.num_train_timesteps
         base.vae.scaling_factor = constant(source, 'scale_factor') or base.vae.scaling_factor
         if source.kind == 'clip':
             clip_configs.require_known(base, json, overrides, source.path)
@@ -339,7 +347,13 @@ def inspect_plan(source):
     except ConfigError as e:
         return [f'  to be mended   {e}']
     lines = [f'  to be mended   {line}' for line in plan.problems] + [f'  no place       {short(name, 200)}' for name in plan.unmapped]
-    lines = lines or [f'  would convert  {sum(c.tensor is not None for n in plan.networks.values() for c in n.values())} parameters, nothing left over']
+    if source.kind == 'sd':
+        diffusion = plan.config.image_diffusion
+        lines.insert(0, f'  diffusion      the UNet predicts {diffusion.target}; {diffusion.num_train_timesteps} timesteps, schedule {diffusion.schedule}, '
+                        f'betas {diffusion.beta_start} to {diffusion.beta_end}')
+    whole = not plan.problems and not plan.unmapped
+    lines += ([f'  would convert  {sum(c.tensor is not None for n in plan.networks.values() for c in n.values())} parameters, nothing left over']
+                    if whole else [])
     return lines + [f'  assumed        {line}' for line in assumptions(source)]
 
 

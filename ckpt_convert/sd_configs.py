@@ -24,13 +24,14 @@ SCHEDULES = {'scaled_linear': 'linear', 'linear': 'linear_beta', 'squaredcos_cap
 TARGETS = {'epsilon': 'noise', 'sample': 'data', 'v_prediction': 'velocity'}
 SCHEDULER_ONLY = {'trained_betas': (None,), 'rescale_betas_zero_snr': (False,), 'thresholding': (False,), 'timestep_spacing': ('leading', 'linspace'),
                   'timestep_type': ('discrete',), 'interpolation_type': ('linear', 'log_linear'), 'use_flow_sigmas': (False,),
-                  'use_dynamic_shifting': (False,), 'predict_x0': (True, False)}
+                  'use_dynamic_shifting': (False,), 'predict_epsilon': (True,), 'timestep_values': (None,)}
 # How their sampler goes from one timestep to the next. Ours (diffusion/samplers.py) go their own way whatever stands here, and no
 # network depends on it. diffusers itself sets clip_sample to False and steps_offset to 1 where Stable Diffusion is loaded.
 SCHEDULER_NO_EFFECT = (*NOTES, 'clip_sample', 'clip_sample_range', 'steps_offset', 'set_alpha_to_one', 'skip_prk_steps', 'dynamic_thresholding_ratio',
                        'sample_max_value', 'variance_type', 'solver_order', 'algorithm_type', 'solver_type', 'lower_order_final', 'euler_at_final',
                        'use_karras_sigmas', 'use_exponential_sigmas', 'use_beta_sigmas', 'use_lu_lambdas', 'final_sigmas_type', 'lambda_min_clipped',
-                       'sigma_min', 'sigma_max', 'flow_shift', 'time_shift_type', 'disable_corrector', 'solver_p', 'noise_sampler_seed')
+                       'sigma_min', 'sigma_max', 'flow_shift', 'time_shift_type', 'disable_corrector', 'solver_p', 'predict_x0',
+                       'noise_sampler_seed', 'tensor_format')
 
 UNET_HONOURED = ('attention_head_dim', 'num_attention_heads', 'norm_num_groups', 'in_channels', 'out_channels', 'block_out_channels', 'layers_per_block',
                  'down_block_types', 'up_block_types', 'cross_attention_dim', 'transformer_layers_per_block')

@@ -7,7 +7,8 @@ from typing import Dict, List, Optional
 
 from diffdis_ms.text_files import read_json
 
-from ckpt_convert.clip_configs import read_configs
+from ckpt_convert.clip_configs import read_configs, transformers_text
+from ckpt_convert.ldm_yaml import read_ldm_yaml
 from ckpt_convert.reader import open_checkpoint
 from ckpt_convert.sd_configs import check_index
 from ckpt_convert.tensors import CheckpointError, LazyTensor, short
@@ -71,7 +72,8 @@ class Source:
         unused: {name: why it is not converted}. unknown: names that no rule covers.
         paths: all files read. tokenizer: directory or vocabulary that came along, or None. config: of an export of ours, or None.
         constants: tensors that go into the config (logit_scale, scale_factor, alphas_cumprod).
-        json: of a diffusers directory, {'model_index' | 'scheduler': content}. folders: the directory's own, by name.
+        json: of a diffusers directory, {'model_index' | 'scheduler': content};
+            of a CompVis file, {'yaml': what the YAML beside it says}. folders: the directory's own, by name.
     """
     path: Path
     kind: str
@@ -86,6 +88,12 @@ class Source:
     constants: Dict[str, LazyTensor] = field(default_factory=dict)
     json: Dict[str, dict] = field(default_factory=dict)
     folders: List[str] = field(default_factory=list)
+
+    def configs(self):
+        """{file: content} of the JSON files of a diffusers directory that were found."""
+        files = {'model_index.json': self.json.get('model_index'), 'scheduler/scheduler_config.json': self.json.get('scheduler'),
+                 **{f'{part.where}config.json': part.json for part in self.parts.values() if part.where.rstrip('/') in self.folders}}
+        return {name: content for name, content in files.items() if content}
 
 
 def open_source(path, kind='auto', ema=False):
@@ -143,7 +151,9 @@ def _open_diffusers(path):
         checkpoint = open_checkpoint(_weights_file(folder))
         source.format, source.paths = checkpoint.format, source.paths + checkpoint.paths
         if name == 'text_encoder':
-            _sort(checkpoint.tensors, 'transformers', source, f'{name}/', {name: _tower(_json(folder / 'config.json'), 8)})
+            config = folder / 'config.json'
+            said = transformers_text(_json(config), config) if config.is_file() else {}
+            _sort(checkpoint.tensors, 'transformers', source, f'{name}/', {name: said})
         else:
             source.parts[name] = Part(checkpoint.tensors, 'diffusers', f'{name}/', _json(folder / 'config.json'))
     image = source.parts.pop('image_encoder', None)
@@ -163,6 +173,8 @@ def _open_file(path, ema):
                               'directory), CLIP (OpenAI, Hugging Face, open_clip) or FID\'s Inception')
     source = Source(path, KINDS[layout], layout, checkpoint.format, {}, {}, [], checkpoint.paths)
     _sort(tensors, layout, source, '', read_configs(folder, layout, OPENAI <= set(tensors)) if KINDS[layout] == 'clip' else {})
+    if layout == 'ldm' and file.with_suffix('.yaml').is_file():
+        source.json['yaml'] = read_ldm_yaml(file.with_suffix('.yaml'))
     if ema:
         _take_ema(tensors, source)
     return source
@@ -257,11 +269,6 @@ def _json(path):
     if not path.is_file():
         return {}
     return read_json(path, dict, CheckpointError, MAX_JSON)
-
-
-def _tower(config, heads):
-    """transformers leaves out what is its default: that number of heads."""
-    return {'num_attention_heads': heads, **config} if isinstance(config, dict) and config else {}
 
 
 def constant(source, name):

@@ -62,9 +62,14 @@ def _manifest(dst):
         raise unknown
     manifest = read_json(dst / MANIFEST, error=CheckpointError)
     try:
-        manifest['converted_from']['sources'], manifest['converted_from']['ema'], manifest['initialized']['seed'], manifest['files'], manifest['unused']
-    except (KeyError, TypeError):
-        raise unknown from None
+        made, unused = manifest['converted_from'], manifest['unused']
+        sound = (isinstance(manifest['files'], dict) and isinstance(unused, (dict, list)) and isinstance(made['ema'], bool)
+                 and isinstance(manifest['initialized']['seed'], int) and all(isinstance(s['sha256'], str) for s in made['sources'])
+                 and isinstance(made.get('text_encoder'), (str, type(None))))
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise unknown
     return manifest
 
 

@@ -12,12 +12,14 @@ from ckpt_convert.plan import PROJECTION, complaints, make_plan, model_config, p
 from ckpt_convert.reader import open_checkpoint
 from ckpt_convert.source import open_source
 from ckpt_convert.tensors import CheckpointError
+from ckpt_convert.verify import verify
 from diffdis_ms.config import ConfigError, ImageDiffusionConfig, to_yaml
 from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.files import write_weights
 from diffdis_ms.model_dir import read_config, save_model
 from diffdis_ms.models.names import is_new_parameter
 from tests.helpers import make_tiny_config
+from tests.workspace import command
 
 SET = ('alignment.width=64', 'alignment.head_dim=16', 'alignment.num_layers=2', 'image_size=32')
 HEADS = ('unet.num_attention_heads=4', 'unet.norm_num_groups=8', 'vae.norm_num_groups=8')
@@ -233,6 +235,41 @@ def test_a_checkpoint_without_a_text_encoder_takes_the_given_one(made, pipeline,
         assert_text_encoder(plan_of(path, open_source(tmp_path / 'clip.safetensors')), networks)
 
 
+V1_YAML = """model:
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    linear_start: 0.00085
+    linear_end: 0.0120
+    timesteps: 1000
+    conditioning_key: crossattn
+    scale_factor: 0.18215
+    use_ema: False
+    unet_config: {target: x, params: {num_heads: 4, use_spatial_transformer: True, transformer_depth: 1, context_dim: 32, legacy: False}}
+    cond_stage_config: {target: ldm.modules.encoders.modules.FrozenCLIPEmbedder}
+"""
+
+
+@pytest.mark.parametrize('old, new, expected', [
+    ('', '', {}), ('use_ema: False', 'parameterization: v', {'target': 'velocity'}), ('use_ema: False', 'parameterization: x0', {'target': 'data'}),
+    ('linear_end: 0.0120', 'linear_end: 2e-2', {'beta_end': 0.02}), ('use_ema: False', 'beta_schedule: sqrt_linear', {'schedule': 'linear_beta'}),
+    ('use_ema: False', 'parameterization: flow', 'parameterization'), ('use_ema: False', 'given_betas: [1]', 'given_betas'),
+    ('use_ema: False', 'surprise: 1', 'surprise'), ('num_heads: 4', 'num_head_channels: 64', 'num_head_channels'),
+    ('FrozenCLIPEmbedder}', 'FrozenCLIPEmbedder, params: {layer: penultimate}}', 'layer'), ('timesteps: 1000', 'timesteps: [', 'cannot be read'),
+    ('timesteps: 1000', 'timesteps: many', 'timesteps'), ('timesteps: 1000', 'x: &a [1]\n    y: *a', 'references'),
+    ('scale_factor: 0.18215', 'scale_factor: 0', 'scale_factor')])
+def test_the_yaml_beside_a_compvis_file(made, tmp_path, old, new, expected):
+    write_weights(tmp_path / 'sd.safetensors', compvis(made[1]))
+    (tmp_path / 'sd.yaml').write_text(V1_YAML.replace(old, new))
+    overrides = (*SET, 'unet.norm_num_groups=8', 'vae.norm_num_groups=8')
+    if isinstance(expected, str):
+        with pytest.raises(CheckpointError, match=expected):
+            config_of(tmp_path / 'sd.safetensors', overrides=overrides)
+    else:
+        config = config_of(tmp_path / 'sd.safetensors', overrides=overrides)
+        assert config.image_diffusion == ImageDiffusionConfig(**expected)
+        assert (config.unet.num_attention_heads, config.vae.scaling_factor) == (4, 0.18215)
+
+
 def linear(state):
     return {name: array[..., 0, 0] if name.startswith('model.diffusion_model') and 'proj_in.weight' in name else array for name, array in state.items()}
 
@@ -301,6 +338,24 @@ def test_no_combination_of_parts_gives_a_stack_trace(made, tmp_path):
                 make_plan(open_source(tmp_path / f'{i}.safetensors'), text, (*SET, *HEADS))
             except ConfigError as e:
                 assert '\n' not in str(e)
+
+
+def test_inspect_shows_what_the_configs_say(pipeline):
+    edit(pipeline / SCHEDULER, prediction_type='v_prediction')
+    done = command('-m', 'ckpt_convert', 'inspect', pipeline)
+    assert done.returncode == 0, done.stderr
+    for words in ('scheduler/scheduler_config.json: ', 'prediction_type v_prediction', 'unet/config.json: ', 'vae/config.json: ', 'predicts velocity',
+                  'nothing left over'):
+        assert words in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize('manifest', [b'', b'[]', b'{', b'\xff', b'{}', b'{"converted_from": [], "initialized": {"seed": 0}, "files": {}, "unused": {}}',
+                                      b'{"converted_from": {"sources": 1, "ema": false}, "initialized": {"seed": 0}, "files": {}, "unused": {}}',
+                                      b'{"converted_from": {"sources": [], "ema": false}, "initialized": 3, "files": [], "unused": {}}'])
+def test_damaged_manifest_is_one_line(pipeline, tmp_path, manifest):
+    (tmp_path / 'manifest.json').write_bytes(manifest)
+    with pytest.raises(CheckpointError, match='was not written by'):
+        verify(pipeline, tmp_path)
 
 
 # which of several files
