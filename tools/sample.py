@@ -23,7 +23,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory')
     parser.add_argument('--prompt', nargs='+', default=[], metavar='TEXT', help='one or more texts')
-    parser.add_argument('--prompts', metavar='FILE', help='texts, one a line')
+    parser.add_argument('--prompts', metavar='FILE', help='texts, one a line, or a prompts.json')
     parser.add_argument('--out', required=True, metavar='DIR', help='gets 00000.png, ..., prompts.json and, with --grid, grid.png')
     parser.add_argument('--steps', type=int, default=50, help='sampling steps (default: %(default)s)')
     parser.add_argument('--sampler', choices=['ddim', 'pndm', 'dpm++'], default='pndm', help='default: %(default)s')
@@ -38,7 +38,10 @@ def parse_args():
 
 def read_prompts(args):
     prompts = list(args.prompt)
-    if args.prompts:
+    if args.prompts and args.prompts.lower().endswith('.json'):
+        from diffdis_ms.evaluate.pictures import read_prompts as read_file
+        prompts += read_file(args.prompts).values()
+    elif args.prompts:
         prompts += [line.strip() for line in Path(args.prompts).read_text(encoding='utf-8').splitlines() if line.strip()]
     if not prompts:
         raise ConfigError('no text to draw: give --prompt TEXT or --prompts FILE')
