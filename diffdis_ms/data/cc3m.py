@@ -26,7 +26,7 @@ class Cc3mTsv:
     - `00012/000123456.jpg` with `.json` or `.txt` beside it, as img2dataset's `--output_format files` writes them: the row with this url,
       or with this caption. Its number says nothing: it is the row's only where a shard has 10, 100, ... or 10,000 images;
     - `training/123456_2850374957`, DownloadConceptualCaptions': the row of the first number (from 0; a header is not counted). The second
-      is the crc32 of the url and must fit, so that validation and training images may lie in one place. Its files have no suffix;
+      is the crc32 of the url and must fit (or fit a row beside it), so that validation and training images may lie in one place. Its files have no suffix;
     - `123456.jpg`, `00123456.jpg`: the row of this number. Only a guess, so all such numbers must be numbers of rows.
 
     Attributes:
@@ -51,8 +51,9 @@ class Cc3mTsv:
             raise ConfigError(f'{self.images}: no such directory of images')
         self._table = UrlTable(self.path)
         self.num_rows, self.skipped, self.num_by_number = len(self._table), {}, 0
-        self._rows_of = {}                       # of urls and of captions, made when a sidecar asks for them
+        self._rows_of, self._other_number = {}, None     # rows of urls and captions; an image whose sidecar names another row than its number
         self._found = sorted(self._match(first_number).items())                  # [(row, path or None where there are several)]
+        self._rows_of = {}
         if not self._found:
             why = ': '.join(next(iter(self.skipped.items()), ('it', 'holds no image')))
             raise ConfigError(f'{self.images}: no image belongs to a row of {self.path.name} ({why}); expected names like 000000012.jpg (row 12, '
@@ -91,9 +92,13 @@ class Cc3mTsv:
             name = os.path.relpath(path, self.images)
             if sidecars:
                 row = self._row_by_sidecars(name, sidecars, number, sure)
+                if row is not None and number is not None and number != row:
+                    self._other_number = name
             elif match and match[2]:
-                fits = number < self.num_rows and int(match[2]) == zlib.crc32(self._table.url(number))
-                row = number if fits else self._skip(name, f'the checksum in its name is not of the url of row {number}')
+                near = (k for k in (number, number - 1, number + 1) if 0 <= k < self.num_rows)         # a header counted, or numbered from 1
+                row = next((k for k in near if int(match[2]) == zlib.crc32(self._table.url(k))), None)
+                if row is None:
+                    self._skip(name, f'the checksum in its name is not of the url of row {number}')
             else:
                 if match:
                     guessed.append((name, number, path))
@@ -107,6 +112,10 @@ class Cc3mTsv:
 
     def _by_number(self, guessed, first_number, sure):
         """{row: path} of images of which only the number is known; ConfigError where these cannot be rows' numbers."""
+        if self._other_number and first_number is None:
+            for name, _, _ in guessed:
+                self._skip(name, f'its number alone says no row: {self._other_number} belongs to another row than its number\'s')
+            return {}
         first, found = first_number or 0, {}
         last = first + self.num_rows - 1
         beyond = [(name, number) for name, number, _ in guessed if not first <= number <= last]

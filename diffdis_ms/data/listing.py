@@ -28,6 +28,7 @@ def number_order(names):
     Names that are numbers alone come first, by their value. The others are sorted by the numbers in them where they differ in these
     only ('a2', 'a10'); else as text, as every other tool does: 'C-130' comes before 'C-47' among the names of aeroplanes.
     """
+    names = list(names)
     numbers = [name for name in names if re.fullmatch('[0-9]+', name)]
     others = [name for name in names if not re.fullmatch('[0-9]+', name)]
     alike = len({re.sub('[0-9]+', '0', name) for name in others}) == 1

@@ -98,7 +98,8 @@ def find_files(path, pattern, what):
     elif path.is_file():
         files, where = [path], ''
     else:
-        files, where = sorted(Path(p) for p in glob.glob(str(path)) if not is_hidden(Path(p).name)), f'{path} does not exist and matches no file'
+        names = [name for name in glob.glob(str(path)) if not is_hidden(Path(name).name)]
+        files, where = [Path(name) for name in number_order(names)], f'{path} does not exist and matches no file'
     if not files:
         raise ConfigError(f'{where}; give a directory with {pattern}, one {what} or a glob pattern (tools/prepare_data.py writes such)')
     return files

@@ -2,6 +2,7 @@
 import csv
 import json
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -225,6 +226,21 @@ def test_pictures_without_a_row_are_named_and_contradictions_are_errors(tmp_path
     (root / 'images' / '00000' / '000002.json').write_text('{"url": ')
     images = Cc3mTsv(root)
     assert sorted(pairs(images)) == [p for p in RIGHT if p[0] != 2] and 'damaged' in images.skipped['images/00000/000002.jpg']
+
+
+def test_a_number_is_not_believed_where_others_are_seen_to_be_no_rows(tmp_path):
+    root = made.img2dataset(tmp_path / 'set', 5)
+    for suffix in ('.json', '.txt'):
+        (root / 'images' / '00001' / f'000010{suffix}').unlink()                 # of row 5; row 10 has another picture
+    images = Cc3mTsv(root)
+    assert sorted(pairs(images)) == [p for p in RIGHT if p[0] != 5] and list(images.skipped) == ['images/00001/000010.jpg']
+
+
+def test_checksums_are_believed_where_numbers_start_at_1(tmp_path):
+    root = made.numbered(tmp_path / 'set', numbers=())
+    for row in range(12):
+        save(root / 'training' / f'{row + 1}_{zlib.crc32(f"http://x/{row}.jpg".encode())}', row)
+    assert sorted(pairs(Cc3mTsv(root))) == RIGHT
 
 
 def test_equal_captions_and_urls_of_several_rows(tmp_path):
