@@ -1,4 +1,5 @@
-"""Write a data set that tools/train.py reads (webdataset tars or MindRecord), or MSCOCO's captions and pictures for FID, with summary.json."""
+"""Write a data set that tools/train.py reads (webdataset tars or MindRecord), or MSCOCO's captions and pictures for
+FID, with summary.json."""
 import argparse
 from pathlib import Path
 
@@ -31,7 +32,8 @@ EXAMPLES = """examples:
   python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
       reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest anew
   python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m --format mindrecord
-      an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from 0 (000000012.jpg,
+      an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from
+      0 (000000012.jpg,
       12_2850374957 of DownloadConceptualCaptions)
   python tools/prepare_data.py coco-fid --src coco/ --out data/coco30k --count 30000
       then: python tools/sample.py --model DIR --prompts data/coco30k/prompts.json --out pictures

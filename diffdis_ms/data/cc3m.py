@@ -23,25 +23,33 @@ class Cc3mTsv:
     """Rows of a TSV with the images that have been downloaded for them; rows without one are no samples (links die), only counted.
 
     Which row an image belongs to, in the folder or up to two folders below:
-    - `00012/000123456.jpg` with `.json` or `.txt` beside it, as img2dataset's `--output_format files` writes them: the row with this url,
-      or with this caption. Its number says nothing: it is the row's only where a shard has 10, 100, ... or 10,000 images;
-    - `training/123456_2850374957`, DownloadConceptualCaptions': the row of the first number (from 0; a header is not counted). The second
-      is the crc32 of the url and must fit (or fit a row beside it), so that validation and training images may lie in one place. Its files have no suffix;
+    - `00012/000123456.jpg` with `.json` or `.txt` beside it, as img2dataset's `--output_format files` writes them: the
+      row with this url,
+      or with this caption. Its number says nothing: it is the row's only where a shard has 10, 100, ... or 10,000
+      images;
+    - `training/123456_2850374957`, DownloadConceptualCaptions': the row of the first number (from 0; a header is not
+      counted). The second
+      is the crc32 of the url and must fit (or fit a row beside it), so that validation and training images may lie in
+      one place. Its files have no suffix;
     - `123456.jpg`, `00123456.jpg`: the row of this number. Only a guess, so all such numbers must be numbers of rows.
 
     Attributes:
-        class_names: None. num_rows: rows of the TSV. num_without_image: those that have none. skipped: {image: why it belongs to no row}.
-        num_by_number: images that nothing but their number assigns to a row. files, folder: the TSV and the images, where the TSV lies.
+        class_names: None. num_rows: rows of the TSV. num_without_image: those that have none. skipped: {image: why it
+            belongs to no row}.
+        num_by_number: images that nothing but their number assigns to a row. files, folder: the TSV and the images,
+            where the TSV lies.
     """
     class_names = None
 
     def __init__(self, path, images=None, first_number=None):
         """Args:
             path: the TSV, or a directory that holds one. images: folder of the images (None: that of the TSV).
-            first_number: number of the first row's image in names that are numbers alone, 0 or 1; None: 0, if all numbers agree with it.
+            first_number: number of the first row's image in names that are numbers alone, 0 or 1; None: 0, if all
+                numbers agree with it.
 
         Raises:
-            ConfigError: no TSV, or several; not a table of captions and urls; no such folder, or no image in it belongs to a row; numbers
+            ConfigError: no TSV, or several; not a table of captions and urls; no such folder, or no image in it
+                belongs to a row; numbers
                 that are not those of rows; a sidecar that contradicts the TSV.
         """
         self.path = _find_tsv(Path(path))
@@ -51,8 +59,10 @@ class Cc3mTsv:
             raise ConfigError(f'{self.images}: no such directory of images')
         self._table = UrlTable(self.path)
         self.num_rows, self.skipped, self.num_by_number = len(self._table), {}, 0
-        self._rows_of, self._other_number = {}, None     # rows of urls and captions; an image whose sidecar names another row than its number
-        self._found = sorted(self._match(first_number).items())                  # [(row, path or None where there are several)]
+        # rows of urls and captions; an image whose sidecar names another row than its number
+        self._rows_of, self._other_number = {}, None
+        # [(row, path or None where there are several)]
+        self._found = sorted(self._match(first_number).items())
         self._rows_of = {}
         if not self._found:
             why = ': '.join(next(iter(self.skipped.items()), ('it', 'holds no image')))
@@ -95,7 +105,8 @@ class Cc3mTsv:
                 if row is not None and number is not None and number != row:
                     self._other_number = name
             elif match and match[2]:
-                near = (k for k in (number, number - 1, number + 1) if 0 <= k < self.num_rows)         # a header counted, or numbered from 1
+                # a header counted, or numbered from 1
+                near = (k for k in (number, number - 1, number + 1) if 0 <= k < self.num_rows)
                 row = next((k for k in near if int(match[2]) == zlib.crc32(self._table.url(k))), None)
                 if row is None:
                     self._skip(name, f'the checksum in its name is not of the url of row {number}')

@@ -7,8 +7,10 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES, TEMPLATES
 from diffdis_ms.text_files import lines_of, parse_json, read_json, read_text
 
-# {data set: {what it calls a class: the name in CLIP's data/prompts.md, for ImageNet in its notebook Prompt_Engineering_for_ImageNet}}.
-# The set's own names stand there without blanks, marks and capitals; ImageNet's classes are WordNet ids, those of Flowers-102 numbers from 1.
+# {data set: {what it calls a class: the name in CLIP's data/prompts.md, for ImageNet in its notebook
+# Prompt_Engineering_for_ImageNet}}.
+# The set's own names stand there without blanks, marks and capitals; ImageNet's classes are WordNet ids, those of
+# Flowers-102 numbers from 1.
 CLIP_NAMES = Path(__file__).with_name('clip_names.json')
 
 # what CLIP_benchmark's JSON files call a data set, where the name is another
@@ -53,15 +55,18 @@ def resolve_names(classnames, dataset, images):
     """Class names in the order of a set's labels, whatever the order in which they were given.
 
     Args:
-        classnames: None for the set's own names; 'clip' for CLIP's, found by what the set calls its classes; or as for `read_labels`.
-            A list of the set's own or of CLIP's names is put in order by name; other names are taken as they stand, one a label.
+        classnames: None for the set's own names; 'clip' for CLIP's, found by what the set calls its classes; or as for
+            `read_labels`.
+            A list of the set's own or of CLIP's names is put in order by name; other names are taken as they stand,
+            one a label.
         dataset: its name. images: its reader.
 
     Returns:
         list of str, or None where the set has no names and none are given.
 
     Raises:
-        ConfigError: see `read_labels`; fewer or more names than classes; names of which some are the set's own, at another class' place.
+        ConfigError: see `read_labels`; fewer or more names than classes; names of which some are the set's own, at
+            another class' place.
     """
     own = images.class_names
     if classnames is None:
@@ -93,7 +98,8 @@ def clip_names(dataset, ids):
     """The names CLIP's authors gave the classes of a benchmark set.
 
     Args:
-        dataset: one of DATASET_TEMPLATES. ids: what the set calls its classes: their own names, WordNet ids (imagenet) or numbers (flowers102).
+        dataset: one of DATASET_TEMPLATES. ids: what the set calls its classes: their own names, WordNet ids (imagenet)
+            or numbers (flowers102).
 
     Raises:
         ConfigError: another set, or a class that CLIP's list does not have.

@@ -1,6 +1,8 @@
-"""MSCOCO for FID and CLIP-score: captions of val2014 chosen at random, and their pictures cut square, as text-to-image models are measured.
+"""MSCOCO for FID and CLIP-score: captions of val2014 chosen at random, and their pictures cut square, as text-to-image
+models are measured.
 
-What papers call "30,000 captions of MSCOCO": a random choice of val2014's 40,504 pictures, one of its captions each. Here both choices are
+What papers call "30,000 captions of MSCOCO": a random choice of val2014's 40,504 pictures, one of its captions each.
+Here both choices are
 drawn from a seed, and the pictures of the chosen captions are the real set.
 """
 import json
@@ -23,17 +25,20 @@ MAX_BYTES = 1 << 30
 
 
 def prepare_coco_fid(src, out, count=30_000, size=256, seed=0, num_workers=2, overwrite=False, progress=True):
-    """Write 00000.png, ... (the pictures, shorter side resized to `size`, centre cropped), prompts.json and prompts.txt.
+    """Write 00000.png, ... (the pictures, shorter side resized to `size`, centre cropped), prompts.json and
+    prompts.txt.
 
     Args:
         src: folder with annotations/captions_val2014.json and val2014/. out: directory; see `prepare.staged`.
         count: captions, each of another picture. size: pixels. seed: decides which. num_workers: threads that decode.
 
     Returns:
-        dict, as in summary.json: source, size, seed, num_kept, num_skipped (0), and images: {name: file, image id, caption id}.
+        dict, as in summary.json: source, size, seed, num_kept, num_skipped (0), and images: {name: file, image id,
+        caption id}.
 
     Raises:
-        ConfigError: a file is missing or damaged, fewer pictures with captions than `count`, or a picture of the choice cannot be read.
+        ConfigError: a file is missing or damaged, fewer pictures with captions than `count`, or a picture of the
+            choice cannot be read.
     """
     if count < 1 or size < 8 or seed < 0 or num_workers < 1:
         raise ConfigError(f'count {count} and workers {num_workers} must be above 0, size {size} at least 8, seed {seed} not below 0')
@@ -65,7 +70,8 @@ def prepare_coco_fid(src, out, count=30_000, size=256, seed=0, num_workers=2, ov
 
 
 def read_captions(src):
-    """({image id: file name}, {image id: [(caption id, caption)]}) of captions_val2014.json; captions are one line each, blank ones left out."""
+    """({image id: file name}, {image id: [(caption id, caption)]}) of captions_val2014.json; captions are one line
+    each, blank ones left out."""
     path = next((src / name for name in ANNOTATIONS if (src / name).is_file()), src / ANNOTATIONS[0])
     content = read_json(path, limit=MAX_BYTES)
     files, captions = {}, {}
@@ -85,7 +91,8 @@ def read_captions(src):
 
 
 def choose(files, captions, count, seed):
-    """[(file, image id, caption id, caption)]: pictures in a random order, one caption each, drawn from `seed` alone."""
+    """[(file, image id, caption id, caption)]: pictures in a random order, one caption each, drawn from `seed`
+    alone."""
     images = sorted(captions)
     if count > len(images):
         raise ConfigError(f'--count {count}: there are only {len(images)} pictures with captions')

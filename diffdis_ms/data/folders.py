@@ -19,12 +19,14 @@ MAX_CSV_BYTES = 4 << 30
 class ImageFolder:
     """`root/<class name>/<image>`; the class name is the caption, its place the label.
 
-    Classes are all folders but hidden ones (`listing.is_hidden`), also those without a picture that can be read, so that no label moves;
+    Classes are all folders but hidden ones (`listing.is_hidden`), also those without a picture that can be read, so
+    that no label moves;
     in `listing.number_order`: 2 before 10.
 
     Attributes:
         class_names: list of the class folders' names. files, folder: the images, and the root.
-        skipped: {what: reason} of folders without a picture, and of pictures that lie deeper, beside the folders, or in other formats.
+        skipped: {what: reason} of folders without a picture, and of pictures that lie deeper, beside the folders, or
+            in other formats.
     """
 
     def __init__(self, root):
@@ -60,7 +62,8 @@ class ImageFolder:
 class CsvFolder:
     """The MindSpore Stable Diffusion examples' format: csv files with the header `dir,text`, image paths relative to the csv.
 
-    As Python, pandas or Excel write it: commas, semicolons or tabs, any order and capitals of the header, quoted fields with line breaks,
+    As Python, pandas or Excel write it: commas, semicolons or tabs, any order and capitals of the header, quoted
+        fields with line breaks,
     UTF-8 or UTF-16 with a byte order mark, backslashes in paths. Other columns are left alone.
 
     Attributes:
@@ -110,7 +113,8 @@ def open_captions(path):
     """The reader that fits a path.
 
     Args:
-        path: tar, glob pattern of tars or directory with *.tar (CaptionSet, RetrievalSet); the same with *.mindrecord (MindRecordSet); csv or directory
+        path: tar, glob pattern of tars or directory with *.tar (CaptionSet, RetrievalSet); the same with *.mindrecord
+            (MindRecordSet); csv or directory
             with *.csv (CsvFolder); tsv or directory with one *.tsv (Cc3mTsv); directory of class folders (ImageFolder).
 
     Returns:
@@ -145,7 +149,8 @@ def _suffixes(folder):
 
 
 def _read_csv(path):
-    """Rows (path of the picture, caption) of a csv; the caption is None where the row has more fields than the header."""
+    """Rows (path of the picture, caption) of a csv; the caption is None where the row has more fields than the
+    header."""
     text = read_text(path, limit=MAX_CSV_BYTES)
     header = lines_of(text[:10_000])[0] if text else ''
     delimiter = next((d for d in ',;\t|' if set(CSV_COLUMNS) <= set(_names(header.split(d)))), ',')

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES
 
-# What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .ipynb_checkpoints, .git ...).
+# What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .ipynb_checkpoints,
+# .git ...).
 SYSTEM_NAMES = ('__macosx', '@eadir', '@tmp', '#recycle', '#snapshot', '$recycle.bin', '@recycle', '@recently-snapshot', 'recycler',
                 'system volume information', 'lost+found', 'lost.dir', 'found.000', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db',
                 'desktop.ini', 'icon\r', '__pycache__', '.', '..')
@@ -25,8 +26,10 @@ def in_hidden(path):
 def number_order(names):
     """Names sorted, numbers as numbers: '2' comes before '10', also where zeros lead some of them.
 
-    Names that are numbers alone come first, by their value. The others are sorted by the numbers in them where they differ in these
-    only ('a2', 'a10'); else as text, as every other tool does: 'C-130' comes before 'C-47' among the names of aeroplanes.
+    Names that are numbers alone come first, by their value. The others are sorted by the numbers in them where they
+    differ in these
+    only ('a2', 'a10'); else as text, as every other tool does: 'C-130' comes before 'C-47' among the names of
+    aeroplanes.
     """
     names = list(names)
     numbers = [name for name in names if re.fullmatch('[0-9]+', name)]
@@ -42,7 +45,8 @@ def folders_of(root):
 
 
 def list_images(folder):
-    """Paths of the pictures in a folder, by their suffix, without hidden ones; in `number_order` of their names without suffix."""
+    """Paths of the pictures in a folder, by their suffix, without hidden ones; in `number_order` of their names
+    without suffix."""
     by_stem = {}
     for path in folder.iterdir():
         if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name) and path.is_file():
@@ -51,7 +55,8 @@ def list_images(folder):
 
 
 def left_out(folder):
-    """What is left out of a class folder, as {what: reason}: folders with pictures in them, and pictures in formats that are not read."""
+    """What is left out of a class folder, as {what: reason}: folders with pictures in them, and pictures in formats
+    that are not read."""
     found = {}
     for path in sorted(folder.iterdir()):
         if is_hidden(path.name):

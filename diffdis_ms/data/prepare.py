@@ -79,7 +79,8 @@ def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=Fal
         writer: TarWriter or MindRecordWriter. min_side: pictures with a shorter side are skipped.
 
     Returns:
-        dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason); of a TSV also num_rows, num_without_image
+        dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason); of a TSV also
+        num_rows, num_without_image
         and num_by_number (see `Cc3mTsv`).
 
     Raises:

@@ -87,7 +87,8 @@ def visible_files(folder, pattern):
 
 
 def find_files(path, pattern, what):
-    """Files of a directory that fit `pattern`, one file, or those that fit a glob pattern; sorted, numbers as numbers, hidden ones left out.
+    """Files of a directory that fit `pattern`, one file, or those that fit a glob pattern; sorted, numbers as numbers,
+    hidden ones left out.
 
     Raises:
         ConfigError: there is none.

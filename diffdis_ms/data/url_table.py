@@ -1,4 +1,5 @@
-"""A table of captions and urls as text (Conceptual Captions' TSV), by row, read in place: it may have millions of rows."""
+"""A table of captions and urls as text (Conceptual Captions' TSV), by row, read in place: it may have millions of
+rows."""
 import csv
 import io
 import re
@@ -17,7 +18,8 @@ _NEWLINE, _QUOTE = 10, 34
 class UrlTable:
     """Rows of a tab-separated file `caption<TAB>url`, without a header or with one in any spelling and order.
 
-    A field may be quoted as pandas and csv do it ("a ""red"" fox", also with line breaks). Quotes that do not fit that are part of the
+    A field may be quoted as pandas and csv do it ("a ""red"" fox", also with line breaks). Quotes that do not fit that
+    are part of the
     captions, as in the official file. Blank lines are no rows. UTF-8, or UTF-16 with its mark.
 
     Attributes:
@@ -25,7 +27,8 @@ class UrlTable:
     """
 
     def __init__(self, path):
-        """Raises ConfigError: empty, a row whose url column holds no url, or a header that does not say which column is which."""
+        """Raises ConfigError: empty, a row whose url column holds no url, or a header that does not say which column
+        is which."""
         self.path = path
         if not path.stat().st_size:
             raise ConfigError(f'{path} is empty; expected lines caption<TAB>url')
@@ -80,7 +83,8 @@ class UrlTable:
         self._starts, self._ends = starts[~blank], ends[~blank]
 
     def _is_quoted(self):
-        """Whether fields are quoted: one begins with a quote, and all that do end with one and have no lone quote inside."""
+        """Whether fields are quoted: one begins with a quote, and all that do end with one and have no lone quote
+        inside."""
         count = np.count_nonzero(self._text == _QUOTE)
         if not count or count % 2:
             return False

@@ -1,4 +1,5 @@
-"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` form a sample.
+"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` form a
+sample.
 
 Which member is what, whatever the case of its extension; the first of each line that is there is taken:
 
@@ -6,7 +7,8 @@ Which member is what, whatever the case of its extension; the first of each line
 | caption | txt, caption, cap, text; else "caption", "text" or "txt" of the json; text in UTF-8, or with the mark of UTF-8 or UTF-16 |
 | label | cls |
 
-A dotted extension (`KEY.seg.png`, a mask) is never taken. Members of hidden and system names (macOS' `._KEY.jpg`, `__MACOSX/`) are no samples.
+A dotted extension (`KEY.seg.png`, a mask) is never taken. Members of hidden and system names (macOS' `._KEY.jpg`,
+`__MACOSX/`) are no samples.
 """
 import io
 import json
@@ -124,7 +126,8 @@ class CaptionSet:
 
 
 class RetrievalSet(CaptionSet):
-    """CLIP_benchmark's tars for retrieval: several captions in one .txt, one a line. As a training set each picture has its first caption."""
+    """CLIP_benchmark's tars for retrieval: several captions in one .txt, one a line. As a training set each picture
+    has its first caption."""
 
     def captions_of(self, i):
         """All captions of picture `i`; raises BadSample as `read` does."""
@@ -142,7 +145,8 @@ class RetrievalSet(CaptionSet):
 
 
 def open_tars(path, require_caption=True):
-    """CaptionSet of tars, or RetrievalSet where `dataset_type.txt` beside them or one folder up says `retrieval`; arguments as for `CaptionSet`."""
+    """CaptionSet of tars, or RetrievalSet where `dataset_type.txt` beside them or one folder up says `retrieval`;
+    arguments as for `CaptionSet`."""
     folder = find_files(path, '*.tar', 'tar')[0].absolute().parent
     for file in (folder / 'dataset_type.txt', folder.parent / 'dataset_type.txt'):
         if file.is_file():

@@ -1,4 +1,5 @@
-"""Data sets on disk as people reported them of other tools. A picture's colour says which caption or class is right: `number_of`."""
+"""Data sets on disk as people reported them of other tools. A picture's colour says which caption or class is right:
+`number_of`."""
 import csv
 import io
 import json
@@ -47,7 +48,8 @@ def tar(path, members, **options):
 
 
 def class_folders(root, names, pictures=2, hidden=()):
-    """A folder a class, its pictures in the colour of its place in `names`; hidden folders with pictures of another class."""
+    """A folder a class, its pictures in the colour of its place in `names`; hidden folders with pictures of another
+    class."""
     for k, name in enumerate(names):
         for j in range(pictures):
             save(root / name / f'{j}.jpg', k)
@@ -91,7 +93,8 @@ def table(rows=12, header='caption\turl', end='\n', columns=('caption', 'url'), 
 
 
 def img2dataset(root, per_shard, text=None, rows=12, meta=('txt', 'json'), change=None):
-    """img2dataset's `files`: keys are shard * 10^ceil(log10(per_shard)) + place in the shard. `change(row, about)` alters what stands beside."""
+    """img2dataset's `files`: keys are shard * 10^ceil(log10(per_shard)) + place in the shard. `change(row, about)`
+    alters what stands beside."""
     root.mkdir(parents=True, exist_ok=True)
     (root / 'set.tsv').write_bytes(text if isinstance(text, bytes) else (text or table(rows)).encode())
     digits = math.ceil(math.log10(per_shard))

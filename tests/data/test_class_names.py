@@ -11,7 +11,8 @@ from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.evaluate.tasks import open_zeroshot
 from tests.data import replicas
 
-# sha256 (its first 16 digits) of CLIP's own templates, a line each, in their order, and of its class names, sorted, without Caltech's
+# sha256 (its first 16 digits) of CLIP's own templates, a line each, in their order, and of its class names, sorted,
+# without Caltech's
 # 'background': taken from openai/CLIP data/prompts.md and notebooks/Prompt_Engineering_for_ImageNet.ipynb
 CLIPS = {
     'cifar10': ('9bbf912e1144ca4c', 'bb3914949cecedee'),
@@ -68,7 +69,8 @@ def test_order_of_names_given_never_permutes_labels(tmp_path):
     assert open_zeroshot('eurosat', tmp_path, tmp_path / 'names.txt')[1] == EUROSAT
     own = open_zeroshot('eurosat', tmp_path)[1]
     assert open_zeroshot('eurosat', tmp_path, ','.join(reversed(own)))[1] == own
-    assert open_zeroshot('eurosat', tmp_path, ','.join('abcdefghij'))[1] == list('abcdefghij')       # names of one's own: by their place
+    # names of one's own: by their place
+    assert open_zeroshot('eurosat', tmp_path, ','.join('abcdefghij'))[1] == list('abcdefghij')
     for names in ([*clips_order[:-1], 'roads'], ['a', 'b', 'Forest', *'defghij']):
         with pytest.raises(ConfigError, match='is class .* of the data set, which gets') as error:
             open_zeroshot('eurosat', tmp_path, ','.join(names))

@@ -1,4 +1,5 @@
-"""Data sets that made other tools silently wrong, with the right value of each: the colour of a picture tells its caption or class."""
+"""Data sets that made other tools silently wrong, with the right value of each: the colour of a picture tells its
+caption or class."""
 import csv
 import json
 import re
