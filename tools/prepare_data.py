@@ -15,15 +15,22 @@ from diffdis_ms.data.webdataset import TarWriter, open_tars
 
 READERS = {'csv': CsvFolder, 'webdataset': open_tars, 'cc3m-tsv': Cc3mTsv, 'mindrecord': MindRecordSet}
 WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}
-SOURCES = {'emoji': 'draw the demo set from an emoji font',
-           'csv': 'images listed in csv files with the columns dir,text',
-           'webdataset': 'webdataset tars: check, resize, write anew',
-           'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
-           'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write anew',
-           'coco-fid': 'captions of MSCOCO val2014 chosen at random, one a picture, and their pictures cut square: for FID and CLIP-score'}
-SRC = {'csv': 'csv file or its directory', 'webdataset': 'directory of tars, one tar, or a quoted glob pattern',
-       'cc3m-tsv': 'tsv file or its directory', 'mindrecord': 'directory of *.mindrecord, one file, or a quoted glob pattern',
-       'coco-fid': 'folder with annotations/captions_val2014.json and val2014/'}
+SOURCES = {
+    'emoji': 'draw the demo set from an emoji font',
+    'csv': 'images listed in csv files with the columns dir,text',
+    'webdataset': 'webdataset tars: check, resize, write anew',
+    'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
+    'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write anew',
+    'coco-fid': 'captions of MSCOCO val2014 chosen at random, one a picture, and their pictures cut square: for FID '
+    'and CLIP-score',
+}
+SRC = {
+    'csv': 'csv file or its directory',
+    'webdataset': 'directory of tars, one tar, or a quoted glob pattern',
+    'cc3m-tsv': 'tsv file or its directory',
+    'mindrecord': 'directory of *.mindrecord, one file, or a quoted glob pattern',
+    'coco-fid': 'folder with annotations/captions_val2014.json and val2014/',
+}
 EXAMPLES = """examples:
   python tools/prepare_data.py emoji --out data/emoji
       draws the demo set (no download): data/emoji/train, and data/emoji/held_out with skin tones no concept was trained with
@@ -58,16 +65,30 @@ def parse_args():
             source.add_argument('--src', required=True, metavar='PATH', help=SRC[name])
             if name == 'cc3m-tsv':
                 source.add_argument('--images', metavar='DIR', help='folder of the images, or of folders of them (default: that of the tsv)')
-                source.add_argument('--first-number', type=int, choices=[0, 1],
-                                    help='number of the first row\'s image, where names are numbers alone (default: 0, if all of them agree with it)')
+                source.add_argument(
+                    '--first-number',
+                    type=int,
+                    choices=[0, 1],
+                    help='number of the first row\'s image, where names are numbers alone (default: 0, if all of '
+                    'them agree with it)',
+                )
             if name == 'coco-fid':
                 source.add_argument('--count', type=int, default=30_000, help='captions (default: %(default)s)')
             else:
-                source.add_argument('--format', choices=WRITERS, default='webdataset', help='what to write (default: %(default)s)')
-                source.add_argument('--min-side', type=int, default=16, help='skip pictures with a shorter side (default: %(default)s)')
+                source.add_argument(
+                    '--format', choices=WRITERS, default='webdataset', help='what to write (default: %(default)s)'
+                )
+                source.add_argument(
+                    '--min-side', type=int, default=16, help='skip pictures with a shorter side (default: %(default)s)'
+                )
             source.add_argument('--size', type=int, default=256,
                                 help='pixels: shorter side resized to it, centre cropped (default: %(default)s)')
-            source.add_argument('--seed', type=int, default=0, help='decides the order of writing; of coco-fid: which captions (default: %(default)s)')
+            source.add_argument(
+                '--seed',
+                type=int,
+                default=0,
+                help='decides the order of writing; of coco-fid: which captions (default: %(default)s)',
+            )
             source.add_argument('--workers', type=int, default=2, help='threads that decode (default: %(default)s)')
         source.add_argument('--overwrite', action='store_true', help='replace DIR even if it is not an earlier result')
     return parser.parse_args()
@@ -84,9 +105,18 @@ def main():
             raise ConfigError(f'--out {args.out} would replace the source {args.src}; name another directory')
         check_out(out, args.overwrite)           # before the tars are indexed
         if args.source == 'coco-fid':
-            summary = prepare_coco_fid(args.src, args.out, args.count, args.size, args.seed, args.workers, args.overwrite)
-            return print(f'{args.out}: {summary["num_kept"]} captions (prompts.json) and their pictures, {args.size} x {args.size}')
-        reader = Cc3mTsv(args.src, args.images, args.first_number) if args.source == 'cc3m-tsv' else READERS[args.source](args.src)
+            summary = prepare_coco_fid(
+                args.src, args.out, args.count, args.size, args.seed, args.workers, args.overwrite
+            )
+            return print(
+                f'{args.out}: {summary["num_kept"]} captions (prompts.json) and their pictures, {args.size} x '
+                f'{args.size}'
+            )
+        reader = (
+            Cc3mTsv(args.src, args.images, args.first_number)
+            if args.source == 'cc3m-tsv'
+            else READERS[args.source](args.src)
+        )
         summary = rewrite(reader, args.out, args.size, args.source, args.seed, args.workers, args.overwrite,
                           writer=WRITERS[args.format], min_side=args.min_side)
         rows = getattr(reader, 'num_without_image', 0)

@@ -66,8 +66,11 @@ class Cc3mTsv:
         self._rows_of = {}
         if not self._found:
             why = ': '.join(next(iter(self.skipped.items()), ('it', 'holds no image')))
-            raise ConfigError(f'{self.images}: no image belongs to a row of {self.path.name} ({why}); expected names like 000000012.jpg (row 12, '
-                              'counted from 0), 12_CRC32-OF-URL, or img2dataset\'s .json beside each image')
+            raise ConfigError(
+                f'{self.images}: no image belongs to a row of {self.path.name} ({why}); expected names like '
+                '000000012.jpg (row 12, '
+                'counted from 0), 12_CRC32-OF-URL, or img2dataset\'s .json beside each image'
+            )
         self.num_without_image = self.num_rows - len(self._found)
         self.files = [self.path] + [Path(path) for _, path in self._found if path]
 
@@ -87,7 +90,9 @@ class Cc3mTsv:
         path = Path(path)
         if not path.resolve().is_relative_to(self.images.resolve()):
             raise BadSample(key, 'the image is a link that leaves the folder')
-        return Sample(key, read_image(path, key), caption, None, {'url': self._table.url(row).decode('utf-8', 'replace')})
+        return Sample(
+            key, read_image(path, key), caption, None, {'url': self._table.url(row).decode('utf-8', 'replace')}
+        )
 
     def _match(self, first_number):
         """{row: path}; None where two images claim a row. What sidecars and checksums say goes before bare numbers."""
@@ -114,7 +119,9 @@ class Cc3mTsv:
                 if match:
                     guessed.append((name, number, path))
                 else:
-                    self._skip(name, 'neither a number in its name nor a .json or .txt beside it says which row it belongs to')
+                    self._skip(
+                        name, 'neither a number in its name nor a .json or .txt beside it says which row it belongs to'
+                    )
                 continue
             if row is not None:
                 sure[row] = None if row in sure else path
@@ -125,7 +132,10 @@ class Cc3mTsv:
         """{row: path} of images of which only the number is known; ConfigError where these cannot be rows' numbers."""
         if self._other_number and first_number is None:
             for name, _, _ in guessed:
-                self._skip(name, f'its number alone says no row: {self._other_number} belongs to another row than its number\'s')
+                self._skip(
+                    name,
+                    f'its number alone says no row: {self._other_number} belongs to another row than its number\'s',
+                )
             return {}
         first, found = first_number or 0, {}
         last = first + self.num_rows - 1
@@ -133,10 +143,18 @@ class Cc3mTsv:
         if beyond and first_number is None and len(beyond) < len(guessed):
             name, number = next((b for b in beyond if b[1] == self.num_rows), beyond[0])
             from_one = number == self.num_rows and all(1 <= n <= self.num_rows for _, n, _ in guessed)
-            raise ConfigError(f'{self.images}: {name} has the number {number}, but {self.path.name} has the rows 0..{self.num_rows - 1}'
-                              + (': are the images numbered from 1? Then say so with --first-number 1' if from_one else
-                                 ': numbers of images are not those of rows here (img2dataset\'s keys are none); keep its .json beside each '
-                                 'image, or say --first-number 0 if they are') + '; with a wrong guess every image gets the caption of another')
+            raise ConfigError(
+                f'{self.images}: {name} has the number {number}, but {self.path.name} has the rows '
+                f'0..{self.num_rows - 1}'
+                + (
+                    ': are the images numbered from 1? Then say so with --first-number 1'
+                    if from_one
+                    else ': numbers of images are not those of rows here (img2dataset\'s keys are none); keep its '
+                         '.json beside each '
+                    'image, or say --first-number 0 if they are'
+                )
+                + '; with a wrong guess every image gets the caption of another'
+            )
         for name, number, path in guessed:
             row = number - first
             if not 0 <= row < self.num_rows:
@@ -147,8 +165,12 @@ class Cc3mTsv:
             else:
                 self._skip(name, f'row {row} has another image, which its .json, .txt or checksum confirms')
         if found and first_number is None and 0 not in found:
-            print(f'warning: {self.images}: {len(found)} images belong to rows by their numbers alone, counted from 0, and none has the number 0; '
-                  'if they are numbered from 1, say so with --first-number 1', file=sys.stderr)
+            print(
+                f'warning: {self.images}: {len(found)} images belong to rows by their numbers alone, counted from '
+                '0, and none has the number 0; '
+                'if they are numbered from 1, say so with --first-number 1',
+                file=sys.stderr,
+            )
         return found
 
     def _row_by_sidecars(self, name, sidecars, number, taken):
@@ -160,15 +182,23 @@ class Cc3mTsv:
         if url is None and not captions:
             return self._skip(name, 'neither url nor caption stands beside it')
         if len(set(captions)) > 1:
-            raise ConfigError(f'{self.images / name}: the caption in its .txt is not that in its .json ({_cut(captions[0])} / {_cut(captions[1])})')
+            raise ConfigError(
+                f'{self.images / name}: the caption in its .txt is not that in its .json ({_cut(captions[0])} / '
+                f'{_cut(captions[1])})'
+            )
         caption = captions[0] if captions else None
         rows = self._rows('url', url) if url is not None else self._rows('caption', caption)
         if not rows:
-            return self._skip(name, f'its {"url" if url is not None else "caption"} is that of no row of {self.path.name}')
+            return self._skip(
+                name, f'its {"url" if url is not None else "caption"} is that of no row of {self.path.name}'
+            )
         same = [row for row in rows if caption is None or _plain(self._table.caption(row)) == caption]
         if not same:
-            raise ConfigError(f'{self.images / name}: its .json or .txt has the caption {_cut(caption)}, but {self.path.name} gives its url the '
-                              f'caption {_cut(_plain(self._table.caption(rows[0])))}: are these of one set?')
+            raise ConfigError(
+                f'{self.images / name}: its .json or .txt has the caption {_cut(caption)}, but {self.path.name} '
+                'gives its url the '
+                f'caption {_cut(_plain(self._table.caption(rows[0])))}: are these of one set?'
+            )
         return number if number in same else next((row for row in same if row not in taken), same[0])
 
     def _rows(self, what, value):
@@ -180,7 +210,11 @@ class Cc3mTsv:
                 known.setdefault(zlib.crc32(key), []).append(row)
         key = value.strip().encode() if what == 'url' else value.encode()
         rows = self._rows_of[what].get(zlib.crc32(key), ())
-        return [row for row in rows if (self._table.url(row) if what == 'url' else _plain(self._table.caption(row)).encode()) == key]
+        return [
+            row
+            for row in rows
+            if (self._table.url(row) if what == 'url' else _plain(self._table.caption(row)).encode()) == key
+        ]
 
     def _skip(self, name, reason):
         self.skipped[name] = reason
@@ -221,7 +255,9 @@ def _find_tsv(path):
 def _walk(folder, depth):
     """(path, names beside it) of files, sorted, hidden ones left out; paths are strings: there may be millions."""
     with os.scandir(folder) as entries:
-        entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if not is_hidden(entry.name))
+        entries = sorted(
+            (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if not is_hidden(entry.name)
+        )
     beside = {name for name, is_folder in entries if not is_folder}
     for name, is_folder in entries:
         if not is_folder:

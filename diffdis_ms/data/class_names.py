@@ -106,9 +106,14 @@ def clip_names(dataset, ids):
     """
     names = _clip_names(dataset, ids)
     if names is None:
-        raise ConfigError(f'classnames: CLIP has no list for {dataset}, only for {", ".join(DATASET_TEMPLATES)}; give a file')
+        raise ConfigError(
+            f'classnames: CLIP has no list for {dataset}, only for {", ".join(DATASET_TEMPLATES)}; give a file'
+        )
     if None in names:
-        raise ConfigError(f'classnames: CLIP\'s list for {dataset} has no class {str(ids[names.index(None)])!r}: is this the official data set?')
+        raise ConfigError(
+            f'classnames: CLIP\'s list for {dataset} has no class {str(ids[names.index(None)])!r}: is this the '
+            'official data set?'
+        )
     return names
 
 
@@ -131,8 +136,12 @@ def _refuse_other_places(names, known, source, dataset):
     given, expected = _keys(names, known)
     for label, key in enumerate(expected):
         if expected.count(key) == 1 and key in given and given[label] != key:
-            raise ConfigError(f'{dataset}: {source}: name {given.index(key) + 1}, {known[label]!r}, is class {label + 1} of the data set, which '
-                              f'gets {names[label]!r}: give the names in the order of its classes ({_some(known)}), or all of its own names')
+            raise ConfigError(
+                f'{dataset}: {source}: name {given.index(key) + 1}, {known[label]!r}, is class {label + 1} of the '
+                'data set, which '
+                f'gets {names[label]!r}: give the names in the order of its classes ({_some(known)}), or all of its '
+                'own names'
+            )
 
 
 def _keys(names, known):

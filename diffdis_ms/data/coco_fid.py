@@ -41,14 +41,18 @@ def prepare_coco_fid(src, out, count=30_000, size=256, seed=0, num_workers=2, ov
             choice cannot be read.
     """
     if count < 1 or size < 8 or seed < 0 or num_workers < 1:
-        raise ConfigError(f'count {count} and workers {num_workers} must be above 0, size {size} at least 8, seed {seed} not below 0')
+        raise ConfigError(
+            f'count {count} and workers {num_workers} must be above 0, size {size} at least 8, seed {seed} not below 0'
+        )
     src = Path(src)
     chosen = choose(*read_captions(src), count, seed)
     folder = next((src / f for f in FOLDERS if (src / f / chosen[0][0]).is_file()), src / FOLDERS[0])
     missing = [file for file, *_ in chosen if not (folder / file).is_file()]
     if missing:
-        raise ConfigError(f'{folder}: {len(missing)} of the {count} pictures are missing ({", ".join(sorted(missing)[:3])}'
-                          f'{", ..." if len(missing) > 3 else ""}); extract val2014.zip whole')
+        raise ConfigError(
+            f'{folder}: {len(missing)} of the {count} pictures are missing ({", ".join(sorted(missing)[:3])}'
+            f'{", ..." if len(missing) > 3 else ""}); extract val2014.zip whole'
+        )
     names = [f'{i:05d}.png' for i in range(count)]
 
     def load(i):
@@ -56,12 +60,19 @@ def prepare_coco_fid(src, out, count=30_000, size=256, seed=0, num_workers=2, ov
 
     with staged(out, overwrite) as temp, ThreadPoolExecutor(num_workers) as pool:
         try:
-            for i, image in tqdm(ordered_map(pool, load, range(count), 4 * num_workers), total=count, desc='pictures', disable=None if progress else True):
+            for i, image in tqdm(
+                ordered_map(pool, load, range(count), 4 * num_workers),
+                total=count,
+                desc='pictures',
+                disable=None if progress else True,
+            ):
                 image.save(temp / names[i], 'PNG')
         except BadSample as e:
             raise ConfigError(f'{folder / e.key}: {e.reason}; extract val2014.zip anew') from None
         prompts = {name: caption for name, (_, _, _, caption) in zip(names, chosen)}
-        (temp / 'prompts.json').write_text(json.dumps({'prompts': prompts}, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+        (temp / 'prompts.json').write_text(
+            json.dumps({'prompts': prompts}, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'
+        )
         (temp / 'prompts.txt').write_text('\n'.join(prompts.values()) + '\n', encoding='utf-8')
         summary = {'source': 'coco-fid', 'size': size, 'seed': seed, 'num_kept': count, 'num_skipped': 0, 'skipped': {},
                    'images': {name: [file, image, caption] for name, (file, image, caption, _) in zip(names, chosen)}}
@@ -83,7 +94,9 @@ def read_captions(src):
             if text:
                 captions.setdefault(int(row['image_id']), []).append((int(row['id']), text))
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise ConfigError(f'{path} is not MSCOCO\'s file of captions ({type(e).__name__}: {" ".join(str(e).split())[:60]})') from None
+        raise ConfigError(
+            f'{path} is not MSCOCO\'s file of captions ({type(e).__name__}: {" ".join(str(e).split())[:60]})'
+        ) from None
     bad = next((name for name in files.values() if Path(name).name != name or not name), None)
     if bad is not None:
         raise ConfigError(f'{path}: {bad!r} is no file name')
@@ -99,4 +112,7 @@ def choose(files, captions, count, seed):
     rng = np.random.Generator(np.random.Philox(seed))
     rows = rng.permutation(len(images))[:count].tolist()
     places = rng.random(count).tolist()
-    return [(files[images[row]], images[row], *captions[images[row]][int(place * len(captions[images[row]]))]) for row, place in zip(rows, places)]
+    return [
+        (files[images[row]], images[row], *captions[images[row]][int(place * len(captions[images[row]]))])
+        for row, place in zip(rows, places)
+    ]

@@ -45,7 +45,9 @@ class ImageFolder:
         if not self._samples:
             what = ': '.join(next(iter(self.skipped.items()), ('', 'no folder')))
             raise ConfigError(f'{root} has no images in class folders; expected {root}/<class name>/<images> ({what})')
-        self.skipped.update({path.name: 'lies beside the class folders, in none of them' for path in list_images(self.root)})
+        self.skipped.update(
+            {path.name: 'lies beside the class folders, in none of them' for path in list_images(self.root)}
+        )
         warn_of(self.skipped, self.root)
         self.files, self.folder = [path for path, _ in self._samples], self.root
 
@@ -125,12 +127,22 @@ def open_captions(path):
     """
     root = Path(path)
     if root.is_dir():
-        for pattern, reader in (('*.tar', open_tars), (f'*{MINDRECORD}*', MindRecordSet), ('*.csv', CsvFolder), ('*.tsv', Cc3mTsv)):
+        for pattern, reader in (
+            ('*.tar', open_tars),
+            (f'*{MINDRECORD}*', MindRecordSet),
+            ('*.csv', CsvFolder),
+            ('*.tsv', Cc3mTsv),
+        ):
             if visible_files(root, pattern):
                 return reader(root)
         if any(list_images(folder) for folder in folders_of(root)):
             return ImageFolder(root)
-        below = sorted(p.parent.name for pattern in ('*/*.tar', f'*/*{MINDRECORD}') for p in root.glob(pattern) if not is_hidden(p.name))
+        below = sorted(
+            p.parent.name
+            for pattern in ('*/*.tar', f'*/*{MINDRECORD}')
+            for p in root.glob(pattern)
+            if not is_hidden(p.name)
+        )
         hint = f'; did you mean {root / below[0]}?' if below else ''
         raise ConfigError(f'{path} has neither *.tar, *{MINDRECORD}, *.csv, *.tsv nor folders of images{hint}')
     if root.is_file() and root.suffix.lower() in ('.csv', '.tsv'):
@@ -158,11 +170,17 @@ def _read_csv(path):
         rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
         names = _names(next(rows, ()))
         if any(names.count(column) != 1 for column in CSV_COLUMNS):
-            raise ConfigError(f'{path}: the header must name the columns {",".join(CSV_COLUMNS)}, each once; it is {",".join(names)[:80]!r}')
+            raise ConfigError(
+                f'{path}: the header must name the columns {",".join(CSV_COLUMNS)}, each once; it is '
+                f'{",".join(names)[:80]!r}'
+            )
         places = [names.index(column) for column in CSV_COLUMNS]
         return [_fields(row, places, len(names)) for row in rows if row]
     except csv.Error as e:
-        raise ConfigError(f'{path}: line {rows.line_num} is not csv ({e}); a field with quotes in it is quoted itself, its quotes doubled') from None
+        raise ConfigError(
+            f'{path}: line {rows.line_num} is not csv ({e}); a field with quotes in it is quoted itself, its quotes '
+            'doubled'
+        ) from None
 
 
 def _names(fields):

@@ -6,11 +6,15 @@ from diffdis_ms.data.transforms import IMAGE_SUFFIXES
 
 # What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .ipynb_checkpoints,
 # .git ...).
-SYSTEM_NAMES = ('__macosx', '@eadir', '@tmp', '#recycle', '#snapshot', '$recycle.bin', '@recycle', '@recently-snapshot', 'recycler',
-                'system volume information', 'lost+found', 'lost.dir', 'found.000', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db',
-                'desktop.ini', 'icon\r', '__pycache__', '.', '..')
-FOREIGN_SUFFIXES = ('.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.svg', '.eps', '.psd', '.raw', '.dng', '.cr2', '.nef', '.arw', '.exr',
-                    '.hdr', '.tga', '.ico', '.npy', '.dcm')
+SYSTEM_NAMES = (
+    '__macosx', 'icon\r', '@eadir', '@tmp', '#recycle', '#snapshot', '@recycle', '@recently-snapshot',
+    '$recycle.bin', 'recycler', 'system volume information', 'lost+found', 'lost.dir', 'found.000', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db',
+    'desktop.ini', '__pycache__',
+)
+FOREIGN_SUFFIXES = (                             # of pictures in formats that are not read
+    '.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.svg', '.eps', '.psd', '.raw', '.dng', '.cr2', '.nef', '.arw',
+    '.exr', '.hdr', '.tga', '.ico', '.npy', '.dcm',
+)
 
 
 def is_hidden(name):
@@ -41,7 +45,8 @@ def number_order(names):
 
 def folders_of(root):
     """Folders in a folder, without hidden ones, in `number_order`."""
-    return [Path(root) / name for name in number_order([p.name for p in Path(root).iterdir() if not is_hidden(p.name) and p.is_dir()])]
+    names = [path.name for path in Path(root).iterdir() if path.is_dir() and not is_hidden(path.name)]
+    return [Path(root) / name for name in number_order(names)]
 
 
 def list_images(folder):
@@ -62,9 +67,11 @@ def left_out(folder):
         if is_hidden(path.name):
             continue
         if path.is_dir():
-            inside = sum(p.suffix.lower() in IMAGE_SUFFIXES for p in path.rglob('*') if not in_hidden(p.relative_to(path).as_posix()))
+            inside = sum(p.suffix.lower() in IMAGE_SUFFIXES and not in_hidden(p.relative_to(path).as_posix())
+                         for p in path.rglob('*'))
             if inside:
-                found[f'{folder.name}/{path.name}/'] = f'{inside} picture(s) lie deeper than {folder.name}/<picture>: move them up'
+                reason = f'{inside} picture(s) lie deeper than {folder.name}/<picture>: move them up'
+                found[f'{folder.name}/{path.name}/'] = reason
         elif path.suffix.lower() in FOREIGN_SUFFIXES:
             found[f'{folder.name}/{path.name}'] = f'{path.suffix} is no format that is read'
     return found

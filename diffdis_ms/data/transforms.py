@@ -15,8 +15,25 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 # Their suffixes. Where a sample has several pictures the first of these is taken: open_clip's jpg, png, jpeg, webp,
 # then the others.
-IMAGE_SUFFIXES = ('.jpg', '.png', '.jpeg', '.webp', '.jfif', '.jpe', '.jif', '.apng', '.gif', '.bmp', '.dib', '.tif', '.tiff', '.ppm', '.pgm', '.pbm',
-                  '.pnm')
+IMAGE_SUFFIXES = (
+    '.jpg',
+    '.png',
+    '.jpeg',
+    '.webp',
+    '.jfif',
+    '.jpe',
+    '.jif',
+    '.apng',
+    '.gif',
+    '.bmp',
+    '.dib',
+    '.tif',
+    '.tiff',
+    '.ppm',
+    '.pgm',
+    '.pbm',
+    '.pnm',
+)
 
 _MAX_ASPECT = 16
 
@@ -150,7 +167,11 @@ def _eight_bits(image, raw, source):
         BadImage: the range is not known.
     """
     if image.mode != 'F' and not image.mode.startswith('I'):
-        if ';16' in raw and image.mode in ('RGB', 'RGBA', 'LA', 'RGBX') and max(high for _, high in _extrema(image)) < 64:
+        if (
+            ';16' in raw
+            and image.mode in ('RGB', 'RGBA', 'LA', 'RGBX')
+            and max(high for _, high in _extrema(image)) < 64
+        ):
             raise BadImage('16 bits a channel, of which no more than 14 are used: its range is not declared')
         return image
     pixels = np.asarray(image)
@@ -159,7 +180,11 @@ def _eight_bits(image, raw, source):
     if declared is None or not 0 <= low <= high <= declared:                     # NaN is none of them
         kind = 'floats' if image.mode == 'F' else f'{8 * pixels.dtype.itemsize}-bit grey values'
         raise BadImage(f'{kind} from {low:g} to {high:g}: which value is white is not declared')
-    return Image.fromarray(np.clip(pixels * (256 / (declared + 1)) if declared > 255 else pixels * (255 / declared), 0, 255).astype(np.uint8))
+    return Image.fromarray(
+        np.clip(pixels * (256 / (declared + 1)) if declared > 255 else pixels * (255 / declared), 0, 255).astype(
+            np.uint8
+        )
+    )
 
 
 def _declared_range(image, source, high):

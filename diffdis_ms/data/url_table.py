@@ -41,7 +41,9 @@ class UrlTable:
                 raise ConfigError(f'{path} is not {encoding.upper()} text; save it as UTF-8') from None
             mark = b''
         if (self._text[:65536] == 0).any():
-            raise ConfigError(f'{path} holds NUL characters: it is binary, or UTF-16 without a byte order mark; save it as UTF-8')
+            raise ConfigError(
+                f'{path} holds NUL characters: it is binary, or UTF-16 without a byte order mark; save it as UTF-8'
+            )
         self.quoted = False
         self._split(len(mark))
         self.quoted = self._is_quoted()
@@ -54,8 +56,11 @@ class UrlTable:
         for row, (start, end) in enumerate(zip(self._starts.tolist(), self._ends.tolist())):
             fields = self._fields(content[start:end].rstrip(b'\r'))
             if len(fields) <= column or not _URL.fullmatch(fields[column].strip()):
-                raise ConfigError(f'{path}: row {row + 1} ({_shown(content[start:end])}) has no url in column {column + 1}: is a caption with '
-                                  'a line break or a tab not quoted? Later rows would get captions of others')
+                raise ConfigError(
+                    f'{path}: row {row + 1} ({_shown(content[start:end])}) has no url in column {column + 1}: is a '
+                    'caption with '
+                    'a line break or a tab not quoted? Later rows would get captions of others'
+                )
 
     def __len__(self):
         return len(self._starts)
@@ -113,12 +118,17 @@ class UrlTable:
             return
         self.header = [field.decode('utf-8', 'replace').strip() for field in fields]
         names = [name.lower() for name in self.header]
-        found = [next((names.index(name) for name in known if name in names), None) for known in (URL_NAMES, CAPTION_NAMES)]
+        found = [
+            next((names.index(name) for name in known if name in names), None) for known in (URL_NAMES, CAPTION_NAMES)
+        ]
         if len(names) == 2 and None in found and found != [None, None]:
             found = [1 - found[1] if found[0] is None else found[0], 1 - found[0] if found[1] is None else found[1]]
         if None in found or found[0] == found[1]:
-            raise ConfigError(f'{self.path}: the first line is not caption<TAB>url, and as a header ({", ".join(self.header)[:80]}) it does not '
-                              'name the columns caption and url')
+            raise ConfigError(
+                f'{self.path}: the first line is not caption<TAB>url, and as a header '
+                f'({", ".join(self.header)[:80]}) it does not '
+                'name the columns caption and url'
+            )
         self._url, self._caption = found
         self._starts, self._ends = self._starts[1:], self._ends[1:]
 

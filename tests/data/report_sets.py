@@ -25,7 +25,9 @@ def number_of(image):
 
 def encoded(i, kind='JPEG'):
     buffer = io.BytesIO()
-    picture(i).save(buffer, kind, **({'quality': 95} if kind == 'JPEG' else {'lossless': True} if kind == 'WEBP' else {}))
+    picture(i).save(
+        buffer, kind, **({'quality': 95} if kind == 'JPEG' else {'lossless': True} if kind == 'WEBP' else {})
+    )
     return buffer.getvalue()
 
 
@@ -61,8 +63,14 @@ def class_folders(root, names, pictures=2, hidden=()):
 def retrieval(root, captions=5, extension='txt', lines=None):
     """CLIP_benchmark's export: root/test/0.tar, all captions of a picture in one text, one a line."""
     lines = lines or (lambda i: '\n'.join(f'caption {k} of picture {i}' for k in range(captions)))
-    tar(root / 'test' / '0.tar', [(f's{i:07d}.{e}', content) for i in range(8) for e, content in (('webp', encoded(i, 'WEBP')),
-                                                                                                 (extension, lines(i).encode()))])
+    tar(
+        root / 'test' / '0.tar',
+        [
+            (f's{i:07d}.{e}', content)
+            for i in range(8)
+            for e, content in (('webp', encoded(i, 'WEBP')), (extension, lines(i).encode()))
+        ],
+    )
     (root / 'dataset_type.txt').write_text('retrieval\n')
     (root / 'test' / 'nshards.txt').write_text('1\n')
     return root
@@ -73,8 +81,11 @@ def mac_tar(path):
     members = []
     for i in range(3):
         for extension, content in (('JPG', encoded(i)), ('TXT', f'photo {i} é'.encode())):
-            members += [(f'./set/._pic{i}.{extension}', b'\0\5\x16\7' + b'\0' * 100), (f'./set/pic{i}.{extension}', content),
-                        (f'__MACOSX/set/pic{i}.{extension}', content)]
+            members += [
+                (f'./set/._pic{i}.{extension}', b'\0\5\x16\7' + b'\0' * 100),
+                (f'./set/pic{i}.{extension}', content),
+                (f'__MACOSX/set/pic{i}.{extension}', content),
+            ]
     return tar(path, members, format=tarfile.PAX_FORMAT)
 
 
@@ -82,7 +93,9 @@ def caption_of(row):
     return f'caption {row}'
 
 
-def table(rows=12, header='caption\turl', end='\n', columns=('caption', 'url'), caption=caption_of, quote=csv.QUOTE_MINIMAL):
+def table(
+    rows=12, header='caption\turl', end='\n', columns=('caption', 'url'), caption=caption_of, quote=csv.QUOTE_MINIMAL
+):
     """A TSV as text, quoted where pandas quotes."""
     out = io.StringIO()
     writer = csv.writer(out, delimiter='\t', lineterminator=end, quoting=quote)
@@ -103,7 +116,13 @@ def img2dataset(root, per_shard, text=None, rows=12, meta=('txt', 'json'), chang
         key = f'{10 ** digits * shard + place:0{digits + 5}d}'
         path = root / 'images' / f'{shard:05d}' / key
         save(path.with_suffix('.jpg'), row)
-        about = {'url': f'http://x/{row}.jpg', 'caption': caption_of(row), 'key': key, 'status': 'success', 'txt': caption_of(row)}
+        about = {
+            'url': f'http://x/{row}.jpg',
+            'caption': caption_of(row),
+            'key': key,
+            'status': 'success',
+            'txt': caption_of(row),
+        }
         if change:
             change(row, about)
         if 'txt' in meta:

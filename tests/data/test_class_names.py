@@ -28,8 +28,18 @@ CLIPS = {
     'eurosat': ('9bc85d9f1798d03b', '500da061f92084fb'),
     'imagenet': ('4f976686fb651bb5', '5a175c305e125474'),
 }
-EUROSAT = ['annual crop land', 'forest', 'brushland or shrubland', 'highway or road', 'industrial buildings or commercial buildings',
-           'pasture land', 'permanent crop land', 'residential buildings or homes or apartments', 'river', 'lake or sea']
+EUROSAT = [
+    'annual crop land',
+    'forest',
+    'brushland or shrubland',
+    'highway or road',
+    'industrial buildings or commercial buildings',
+    'pasture land',
+    'permanent crop land',
+    'residential buildings or homes or apartments',
+    'river',
+    'lake or sea',
+]
 
 
 def digest(lines):
@@ -45,13 +55,23 @@ def test_templates_and_names_are_clips_to_the_letter(dataset):
 
 
 def test_clips_names_are_found_by_what_a_set_calls_its_classes(tmp_path):
-    for write in (replicas.eurosat, replicas.imagenet_flat, replicas.flowers, replicas.caltech, replicas.sun, replicas.food):
+    for write in (
+        replicas.eurosat,
+        replicas.imagenet_flat,
+        replicas.flowers,
+        replicas.caltech,
+        replicas.sun,
+        replicas.food,
+    ):
         (tmp_path / write.__name__).mkdir()
         write(tmp_path / write.__name__)
-    for dataset, folder, names in (('eurosat', 'eurosat', EUROSAT), ('imagenet', 'imagenet_flat', ['tench', 'crane bird', 'construction crane']),
-                                   ('flowers102', 'flowers', ['pink primrose', 'hard-leaved pocket orchid', 'canterbury bells']),
-                                   ('caltech101', 'caltech', ['off-center face', 'centered face', 'accordion', 'yin and yang symbol']),
-                                   ('food101', 'food', ['apple pie', 'baby back ribs', 'beef carpaccio'])):
+    for dataset, folder, names in (
+        ('eurosat', 'eurosat', EUROSAT),
+        ('imagenet', 'imagenet_flat', ['tench', 'crane bird', 'construction crane']),
+        ('flowers102', 'flowers', ['pink primrose', 'hard-leaved pocket orchid', 'canterbury bells']),
+        ('caltech101', 'caltech', ['off-center face', 'centered face', 'accordion', 'yin and yang symbol']),
+        ('food101', 'food', ['apple pie', 'baby back ribs', 'beef carpaccio']),
+    ):
         assert open_zeroshot(dataset, tmp_path / folder, 'clip')[1] == names
     with pytest.raises(ConfigError, match="no class 'zen garden'"):              # the replica's, not the official set's
         open_zeroshot('sun397', tmp_path / 'sun', 'clip')
@@ -99,11 +119,17 @@ def test_label_mistakes_are_named(tmp_path):
     (tmp_path / 'b.json').write_text(json.dumps({'pets': ['cat'], 'other': [3]}))
     (tmp_path / 'bad.json').write_text('[')
     (tmp_path / 'empty.txt').write_text('\n')
-    for source, dataset, match in (('', None, 'no name'), ('cat,,dog', None, '2 of 3 is empty'),
-                                   ('cat,dog,cat', None, "'cat' is given twice"),
-                                   ('none.txt', None, 'does not exist'), (tmp_path / 'b.json', None, 'name one: other, pets'),
-                                   (tmp_path / 'b.json', 'food', "'food'.*other, pets"), (tmp_path / 'b.json', 'other', 'list of strings'),
-                                   (tmp_path / 'bad.json', None, 'damaged or not JSON'), (tmp_path / 'empty.txt', None, 'no name')):
+    for source, dataset, match in (
+        ('', None, 'no name'),
+        ('cat,,dog', None, '2 of 3 is empty'),
+        ('cat,dog,cat', None, "'cat' is given twice"),
+        ('none.txt', None, 'does not exist'),
+        (tmp_path / 'b.json', None, 'name one: other, pets'),
+        (tmp_path / 'b.json', 'food', "'food'.*other, pets"),
+        (tmp_path / 'b.json', 'other', 'list of strings'),
+        (tmp_path / 'bad.json', None, 'damaged or not JSON'),
+        (tmp_path / 'empty.txt', None, 'no name'),
+    ):
         with pytest.raises(ConfigError, match=match) as error:
             read_labels(source, dataset)
         assert '\n' not in str(error.value)

@@ -31,8 +31,13 @@ def coco(tmp_path):
         wide.paste(picture(i), (32, 0))          # only the centre has the colour
         wide.save(src / 'val2014' / name, quality=95)
         if i < COUNT:
-            annotations += [{'image_id': 1000 + 7 * i, 'id': 5 * i + k, 'caption': f' picture {i},\n caption {k} '} for k in range(5)]
-    (src / 'annotations' / 'captions_val2014.json').write_text(json.dumps({'images': images, 'annotations': annotations[::-1], 'info': {}}))
+            annotations += [
+                {'image_id': 1000 + 7 * i, 'id': 5 * i + k, 'caption': f' picture {i},\n caption {k} '}
+                for k in range(5)
+            ]
+    (src / 'annotations' / 'captions_val2014.json').write_text(
+        json.dumps({'images': images, 'annotations': annotations[::-1], 'info': {}})
+    )
     return src
 
 
@@ -44,7 +49,11 @@ def test_captions_and_square_pictures(coco, tmp_path):
     captions = captions_of_pictures(tmp_path / 'out' / 'prompts.json', paths)
     for path, caption in zip(paths, captions):
         image = Image.open(path)
-        assert image.size == (16, 16) and image.format == 'PNG' and caption.startswith(f'picture {number_of(image)}, caption ')
+        assert (
+            image.size == (16, 16)
+            and image.format == 'PNG'
+            and caption.startswith(f'picture {number_of(image)}, caption ')
+        )
         assert np.asarray(image).std((0, 1)).max() < 40                          # the centre, not the whole squashed
     for file in ('prompts.json', 'prompts.txt'):
         assert read_prompts(SimpleNamespace(prompt=[], prompts=str(tmp_path / 'out' / file))) == captions
@@ -59,7 +68,10 @@ def test_each_picture_once_any_of_its_captions(coco):
     assert len(files) == 11 and len(captions) == COUNT and captions[1000][0] == (0, 'picture 0, caption 0')
     rows = [row for seed in range(200) for row in choose(files, captions, COUNT, seed)]
     assert all(len({image for _, image, *_ in rows[i:i + COUNT]}) == COUNT for i in range(0, len(rows), COUNT))
-    assert min(Counter(caption for *_, caption, _ in rows).values()) > 15 and len({caption for *_, caption, _ in rows}) == 50
+    assert (
+        min(Counter(caption for *_, caption, _ in rows).values()) > 15
+        and len({caption for *_, caption, _ in rows}) == 50
+    )
     assert len({tuple(choose(files, captions, 4, seed)) for seed in range(50)}) == 50
     assert min(Counter(choose(files, captions, 1, seed)[0][1] for seed in range(300)).values()) > 10
 
