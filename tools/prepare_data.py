@@ -1,6 +1,7 @@
 """Write a data set that tools/train.py reads (webdataset tars or MindRecord), or MSCOCO's captions and pictures for
 FID, with summary.json."""
 import argparse
+import sys
 from pathlib import Path
 
 from diffdis_ms.cli import run
@@ -119,6 +120,8 @@ def main():
         )
         summary = rewrite(reader, args.out, args.size, args.source, args.seed, args.workers, args.overwrite,
                           writer=WRITERS[args.format], min_side=args.min_side)
+        if hasattr(reader, 'captions_of'):
+            print(f'warning: {args.src} has several captions a picture; each gets its first', file=sys.stderr)
         rows = getattr(reader, 'num_without_image', 0)
         detail = f' ({rows} of {reader.num_rows} rows have no image)' if rows else ''
     print(f'{args.out}: kept {summary["num_kept"]}{detail}, skipped {summary["num_skipped"]} (listed in {Path(args.out, "skipped.txt")})')

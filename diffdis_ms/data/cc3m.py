@@ -235,8 +235,8 @@ def _read_sidecars(name, paths):
 
 
 def _plain(text):
-    """A caption, str or bytes, as it is compared: runs of blanks as one."""
-    return ' '.join((text.decode('utf-8', 'replace') if isinstance(text, bytes) else text).split())
+    """A caption, str or bytes, as it is compared: runs of blanks as one, without quotes, of which tools take some for those of the table."""
+    return ' '.join((text.decode('utf-8', 'replace') if isinstance(text, bytes) else text).replace('"', ' ').split())
 
 
 def _cut(text):

@@ -74,7 +74,9 @@ def resolve_names(classnames, dataset, images):
     ids = getattr(images, 'class_ids', None) or own
     if str(classnames) == 'clip':
         return clip_names(dataset, ids)
-    names = read_labels(classnames, dataset, unique=dataset not in DATASET_TEMPLATES)
+    names = read_labels(classnames, dataset, unique=False)
+    if dataset not in DATASET_TEMPLATES and sorted(names) != sorted(read_json(CLIP_NAMES)['imagenet'].values()):
+        names = read_labels(classnames, dataset)         # no name twice, but in CLIP's own list for ImageNet
     count = getattr(images, 'num_classes', None) or (own and len(own))
     if not count:
         return names

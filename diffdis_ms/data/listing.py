@@ -4,12 +4,11 @@ from pathlib import Path
 
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES
 
-# What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .ipynb_checkpoints,
-# .git ...).
+# What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .git).
 SYSTEM_NAMES = (
     '__macosx', 'icon\r', '@eadir', '@tmp', '#recycle', '#snapshot', '@recycle', '@recently-snapshot',
-    '$recycle.bin', 'recycler', 'system volume information', 'lost+found', 'lost.dir', 'found.000', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db',
-    'desktop.ini', '__pycache__',
+    '$recycle.bin', 'recycler', 'system volume information', 'lost+found', 'lost.dir', 'found.000',
+    'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', '__pycache__',
 )
 FOREIGN_SUFFIXES = (                             # of pictures in formats that are not read
     '.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.svg', '.eps', '.psd', '.raw', '.dng', '.cr2', '.nef', '.arw',

@@ -20,6 +20,7 @@ from diffdis_ms.evaluate.tasks import open_retrieval, open_zeroshot, retrieval
 from tests.data import report_sets as made
 from tests.data.report_sets import MASK, caption_of, encoded, number_of, save, tar
 from tests.data.test_mindrecord import foreign
+from tests.data.test_prepare_data import call
 
 
 def pairs(reader):
@@ -235,6 +236,28 @@ def test_a_number_is_not_believed_where_others_are_seen_to_be_no_rows(tmp_path):
         (root / 'images' / '00001' / f'000010{suffix}').unlink()                 # of row 5; row 10 has another picture
     images = Cc3mTsv(root)
     assert sorted(pairs(images)) == [p for p in RIGHT if p[0] != 5] and list(images.skipped) == ['images/00001/000010.jpg']
+
+
+def test_quotes_that_tools_take_for_those_of_the_table(tmp_path):
+    text = made.table().replace('caption 4', '" caption " 4 "')
+    assert '"' not in text.replace('" caption " 4 "', '') and text.count('"') == 3
+    images = Cc3mTsv(made.img2dataset(tmp_path / 'set', 5, text, change=lambda row, about: about.update(caption=caption_of(row), txt=caption_of(row))))
+    assert sorted(pairs(images))[4] == (4, '" caption " 4 "') and len(images) == 12
+
+
+def test_prepare_data_shows_what_belongs_to_no_row_and_what_has_no_picture(tmp_path):
+    root = made.img2dataset(tmp_path / 'set', 5, change=lambda row, about: about.update(url='http://y/') if row == 3 else None)
+    done = call('cc3m-tsv', '--src', root, '--out', tmp_path / 'out', '--size', 16)
+    assert done.returncode == 0 and 'kept 11 (1 of 12 rows have no image), skipped 1' in done.stdout, done.stderr
+    assert (tmp_path / 'out' / 'skipped.txt').read_text() == 'images/00000/000003.jpg\tits url is that of no row of set.tsv\n'
+    summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
+    assert [summary[name] for name in ('num_rows', 'num_without_image', 'num_by_number', 'num_kept')] == [12, 1, 0, 11]
+    one = made.numbered(tmp_path / 'one', first=1)
+    done = call('cc3m-tsv', '--src', one, '--out', tmp_path / 'out1', '--size', 16)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and '--first-number 1' in done.stderr
+    assert 'kept 12,' in call('cc3m-tsv', '--src', one, '--out', tmp_path / 'out1', '--size', 16, '--first-number', 1).stdout
+    done = call('webdataset', '--src', made.retrieval(tmp_path / 'wds') / 'test', '--out', tmp_path / 'out2', '--size', 16)
+    assert 'kept 8,' in done.stdout and 'each gets its first' in done.stderr
 
 
 def test_checksums_are_believed_where_numbers_start_at_1(tmp_path):
