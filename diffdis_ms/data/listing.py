@@ -29,17 +29,18 @@ def in_hidden(path):
 def number_order(names):
     """Names sorted, numbers as numbers: '2' comes before '10', also where zeros lead some of them.
 
-    Names that are numbers alone come first, by their value. The others are sorted by the numbers in them where they
-    differ in these
-    only ('a2', 'a10'); else as text, as every other tool does: 'C-130' comes before 'C-47' among the names of
-    aeroplanes.
+    Where all names have the same text before their first number ('2-dog', '10-cat'; 'a2', 'a10'), they are sorted by it;
+    names that are numbers alone come before all others, by their value. The rest is sorted as text, as every other tool
+    does it: of 'An-12', 'C-130' and 'C-47' none is moved.
     """
-    names = list(names)
-    numbers = [name for name in names if re.fullmatch('[0-9]+', name)]
-    others = [name for name in names if not re.fullmatch('[0-9]+', name)]
-    alike = len({re.sub('[0-9]+', '0', name) for name in others}) == 1
-    values = (lambda name: [int(n) for n in re.findall('[0-9]+', name)]) if alike else (lambda name: [])
-    return sorted(numbers, key=lambda name: (int(name), name)) + sorted(others, key=lambda name: (values(name), name))
+    parts = {name: re.fullmatch('([^0-9]*)([0-9]+)(.*)', name, re.DOTALL) for name in names}
+    if all(parts.values()) and len({part[1] for part in parts.values()}) == 1:
+        alike = len({re.sub('[0-9]+', '0', name) for name in parts}) == 1        # then later numbers count, too
+        last = None if alike else 1
+        return sorted(parts, key=lambda name: ([int(n) for n in re.findall('[0-9]+', name)][:last], name))
+    numbers = [name for name in parts if re.fullmatch('[0-9]+', name)]
+    others = [name for name in parts if not re.fullmatch('[0-9]+', name)]
+    return number_order(numbers) + number_order(others) if numbers else sorted(others)
 
 
 def folders_of(root):

@@ -66,8 +66,10 @@ def test_numbered_folders_are_in_number_order(tmp_path, names):
 
 
 def test_number_order():
-    for names in (['1', '2', '10'], ['a1', 'a2', 'a10'], ['01', '1', '2', '010'], ['2', '10', 'background'], ['BAE 146-200', 'C-130', 'C-47'],
-                  ['n01440764', 'n02012849'], ['img2', 'img10'], ['b', 'd10', 'd2'], ['1.2', '1.10'], ['']):
+    for names in (['1', '2', '10'], ['a1', 'a2', 'a10'], ['01', '1', '2', '010'], ['2', '10', 'background'], ['BAE 146-200', 'C-130', 'C-47', 'F-16'],
+                  ['n01440764', 'n02012849'], ['img2', 'img10'], ['b', 'd10', 'd2'], ['1.2', '1.10'], [''],
+                  ['1-cat', '2-dog', '10-ant'], ['class1_b', 'class2_a', 'class10_c'], ['1', '2-a', '10'], ['An-12', 'C-130', 'C-47'],
+                  ['1', '10', 'a1', 'a2', 'a10'], []):
         assert number_order(sorted(names)) == number_order(names[::-1]) == names
 
 
