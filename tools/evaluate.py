@@ -54,7 +54,11 @@ def parse_args():
                                    '(default: clip for the 12 benchmark sets, as in the paper; plain, the bare name, '
                                    'for others)')
             task.add_argument('--seeds', type=int, default=1, help='so many seeds from --seed on; their spread is reported (default: %(default)s)')
-            task.add_argument('--classnames', help='clip (CLIP\'s names of a benchmark set), or a file: names, one a line or JSON, instead of the set\'s own')
+            task.add_argument(
+                '--classnames',
+                help='clip (CLIP\'s names of a benchmark set), or a file: names, one a line or JSON, instead of the '
+                'set\'s own',
+            )
     add_generation(tasks)
     text = 'one page (or Markdown) of result files, beside the paper\'s numbers'
     task = tasks.add_parser('report', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,11 +1,14 @@
-"""Write a data set that tools/train.py reads: a directory of webdataset tars or MindRecord, with summary.json and skipped.txt."""
+"""Write a data set that tools/train.py reads (webdataset tars or MindRecord), or MSCOCO's captions and pictures for
+FID, with summary.json."""
 import argparse
+import sys
 from pathlib import Path
 
 from diffdis_ms.cli import run
 from diffdis_ms.config import ConfigError
-from diffdis_ms.data.emoji import prepare_emoji
 from diffdis_ms.data.cc3m import Cc3mTsv
+from diffdis_ms.data.coco_fid import prepare_coco_fid
+from diffdis_ms.data.emoji import prepare_emoji
 from diffdis_ms.data.folders import CsvFolder
 from diffdis_ms.data.mindrecord import MindRecordSet, MindRecordWriter
 from diffdis_ms.data.prepare import check_out, rewrite
@@ -13,13 +16,22 @@ from diffdis_ms.data.webdataset import TarWriter, open_tars
 
 READERS = {'csv': CsvFolder, 'webdataset': open_tars, 'cc3m-tsv': Cc3mTsv, 'mindrecord': MindRecordSet}
 WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}
-SOURCES = {'emoji': 'draw the demo set from an emoji font',
-           'csv': 'images listed in csv files with the columns dir,text',
-           'webdataset': 'webdataset tars: check, resize, write anew',
-           'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
-           'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write anew'}
-SRC = {'csv': 'csv file or its directory', 'webdataset': 'directory of tars, one tar, or a quoted glob pattern',
-       'cc3m-tsv': 'tsv file or its directory', 'mindrecord': 'directory of *.mindrecord, one file, or a quoted glob pattern'}
+SOURCES = {
+    'emoji': 'draw the demo set from an emoji font',
+    'csv': 'images listed in csv files with the columns dir,text',
+    'webdataset': 'webdataset tars: check, resize, write anew',
+    'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
+    'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write anew',
+    'coco-fid': 'captions of MSCOCO val2014 chosen at random, one a picture, and their pictures cut square: for FID '
+    'and CLIP-score',
+}
+SRC = {
+    'csv': 'csv file or its directory',
+    'webdataset': 'directory of tars, one tar, or a quoted glob pattern',
+    'cc3m-tsv': 'tsv file or its directory',
+    'mindrecord': 'directory of *.mindrecord, one file, or a quoted glob pattern',
+    'coco-fid': 'folder with annotations/captions_val2014.json and val2014/',
+}
 EXAMPLES = """examples:
   python tools/prepare_data.py emoji --out data/emoji
       draws the demo set (no download): data/emoji/train, and data/emoji/held_out with skin tones no concept was trained with
@@ -28,10 +40,14 @@ EXAMPLES = """examples:
   python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
       reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest anew
   python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m --format mindrecord
-      an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from 0 (000000012.jpg,
+      an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from
+      0 (000000012.jpg,
       12_2850374957 of DownloadConceptualCaptions)
+  python tools/prepare_data.py coco-fid --src coco/ --out data/coco30k --count 30000
+      then: python tools/sample.py --model DIR --prompts data/coco30k/prompts.json --out pictures
+            python tools/evaluate.py generation --real data/coco30k --fake pictures --inception FILE --out fid.json
 
-then:
+then, for all but coco-fid:
   python tools/train.py --config FILE data.path=data/photos
 """
 
@@ -50,13 +66,30 @@ def parse_args():
             source.add_argument('--src', required=True, metavar='PATH', help=SRC[name])
             if name == 'cc3m-tsv':
                 source.add_argument('--images', metavar='DIR', help='folder of the images, or of folders of them (default: that of the tsv)')
-                source.add_argument('--first-number', type=int, choices=[0, 1],
-                                    help='number of the first row\'s image, where names are numbers alone (default: 0, if all of them agree with it)')
-            source.add_argument('--format', choices=WRITERS, default='webdataset', help='what to write (default: %(default)s)')
-            source.add_argument('--min-side', type=int, default=16, help='skip pictures with a shorter side (default: %(default)s)')
+                source.add_argument(
+                    '--first-number',
+                    type=int,
+                    choices=[0, 1],
+                    help='number of the first row\'s image, where names are numbers alone (default: 0, if all of '
+                    'them agree with it)',
+                )
+            if name == 'coco-fid':
+                source.add_argument('--count', type=int, default=30_000, help='captions (default: %(default)s)')
+            else:
+                source.add_argument(
+                    '--format', choices=WRITERS, default='webdataset', help='what to write (default: %(default)s)'
+                )
+                source.add_argument(
+                    '--min-side', type=int, default=16, help='skip pictures with a shorter side (default: %(default)s)'
+                )
             source.add_argument('--size', type=int, default=256,
                                 help='pixels: shorter side resized to it, centre cropped (default: %(default)s)')
-            source.add_argument('--seed', type=int, default=0, help='decides the order of writing (default: %(default)s)')
+            source.add_argument(
+                '--seed',
+                type=int,
+                default=0,
+                help='decides the order of writing; of coco-fid: which captions (default: %(default)s)',
+            )
             source.add_argument('--workers', type=int, default=2, help='threads that decode (default: %(default)s)')
         source.add_argument('--overwrite', action='store_true', help='replace DIR even if it is not an earlier result')
     return parser.parse_args()
@@ -72,9 +105,23 @@ def main():
         if out == src or out in src.parents:
             raise ConfigError(f'--out {args.out} would replace the source {args.src}; name another directory')
         check_out(out, args.overwrite)           # before the tars are indexed
-        reader = Cc3mTsv(args.src, args.images, args.first_number) if args.source == 'cc3m-tsv' else READERS[args.source](args.src)
+        if args.source == 'coco-fid':
+            summary = prepare_coco_fid(
+                args.src, args.out, args.count, args.size, args.seed, args.workers, args.overwrite
+            )
+            return print(
+                f'{args.out}: {summary["num_kept"]} captions (prompts.json) and their pictures, {args.size} x '
+                f'{args.size}'
+            )
+        reader = (
+            Cc3mTsv(args.src, args.images, args.first_number)
+            if args.source == 'cc3m-tsv'
+            else READERS[args.source](args.src)
+        )
         summary = rewrite(reader, args.out, args.size, args.source, args.seed, args.workers, args.overwrite,
                           writer=WRITERS[args.format], min_side=args.min_side)
+        if hasattr(reader, 'captions_of'):
+            print(f'warning: {args.src} has several captions a picture; each gets its first', file=sys.stderr)
         rows = getattr(reader, 'num_without_image', 0)
         detail = f' ({rows} of {reader.num_rows} rows have no image)' if rows else ''
     print(f'{args.out}: kept {summary["num_kept"]}{detail}, skipped {summary["num_skipped"]} (listed in {Path(args.out, "skipped.txt")})')

@@ -35,7 +35,16 @@ def open_flowers(name, root):
     labels = as_integers(name, labels_path, labels, 1, NUM_FLOWERS)
     ids = as_integers(name, ids_path, load_mat(name, ids_path, 'tstid'), 1, len(labels))
     rows = [(f'image_{i:05d}.jpg', labels[i - 1] - 1) for i in ids]
-    return listed(name, base / 'jpg', rows, ids_path, None, 'test (tstid)', num_classes=max(labels), class_ids=list(range(1, max(labels) + 1)))
+    return listed(
+        name,
+        base / 'jpg',
+        rows,
+        ids_path,
+        None,
+        'test (tstid)',
+        num_classes=max(labels),
+        class_ids=list(range(1, max(labels) + 1)),
+    )
 
 
 def open_imagenet(name, root):
@@ -92,7 +101,9 @@ def _flat_val(name, val, num_images, data):
             raise ConfigError(f'{name}: {truth}: {number} is no class in {meta}')
     if num_images > len(rows):
         raise ConfigError(f'{name}: {truth} has {len(rows)} lines for the {num_images} images in {val}; extract it anew')
-    return listed(name, val, rows, truth, [word for _, _, word in order], 'validation', class_ids=[wnid for _, wnid, _ in order])
+    return listed(
+        name, val, rows, truth, [word for _, _, word in order], 'validation', class_ids=[wnid for _, wnid, _ in order]
+    )
 
 
 def _leaves(name, path):

@@ -7,8 +7,10 @@ from diffdis_ms.config import ConfigError
 from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES, TEMPLATES
 from diffdis_ms.text_files import lines_of, parse_json, read_json, read_text
 
-# {data set: {what it calls a class: the name in CLIP's data/prompts.md, for ImageNet in its notebook Prompt_Engineering_for_ImageNet}}.
-# The set's own names stand there without blanks, marks and capitals; ImageNet's classes are WordNet ids, those of Flowers-102 numbers from 1.
+# {data set: {what it calls a class: the name in CLIP's data/prompts.md, for ImageNet in its notebook
+# Prompt_Engineering_for_ImageNet}}.
+# The set's own names stand there without blanks, marks and capitals; ImageNet's classes are WordNet ids, those of
+# Flowers-102 numbers from 1.
 CLIP_NAMES = Path(__file__).with_name('clip_names.json')
 
 # what CLIP_benchmark's JSON files call a data set, where the name is another
@@ -53,15 +55,18 @@ def resolve_names(classnames, dataset, images):
     """Class names in the order of a set's labels, whatever the order in which they were given.
 
     Args:
-        classnames: None for the set's own names; 'clip' for CLIP's, found by what the set calls its classes; or as for `read_labels`.
-            A list of the set's own or of CLIP's names is put in order by name; other names are taken as they stand, one a label.
+        classnames: None for the set's own names; 'clip' for CLIP's, found by what the set calls its classes; or as for
+            `read_labels`.
+            A list of the set's own or of CLIP's names is put in order by name; other names are taken as they stand,
+            one a label.
         dataset: its name. images: its reader.
 
     Returns:
         list of str, or None where the set has no names and none are given.
 
     Raises:
-        ConfigError: see `read_labels`; fewer or more names than classes; names of which some are the set's own, at another class' place.
+        ConfigError: see `read_labels`; fewer or more names than classes; names of which some are the set's own, at
+            another class' place.
     """
     own = images.class_names
     if classnames is None:
@@ -69,7 +74,9 @@ def resolve_names(classnames, dataset, images):
     ids = getattr(images, 'class_ids', None) or own
     if str(classnames) == 'clip':
         return clip_names(dataset, ids)
-    names = read_labels(classnames, dataset, unique=dataset not in DATASET_TEMPLATES)
+    names = read_labels(classnames, dataset, unique=False)
+    if dataset not in DATASET_TEMPLATES and sorted(names) != sorted(read_json(CLIP_NAMES)['imagenet'].values()):
+        names = read_labels(classnames, dataset)         # no name twice, but in CLIP's own list for ImageNet
     count = getattr(images, 'num_classes', None) or (own and len(own))
     if not count:
         return names
@@ -93,16 +100,22 @@ def clip_names(dataset, ids):
     """The names CLIP's authors gave the classes of a benchmark set.
 
     Args:
-        dataset: one of DATASET_TEMPLATES. ids: what the set calls its classes: their own names, WordNet ids (imagenet) or numbers (flowers102).
+        dataset: one of DATASET_TEMPLATES. ids: what the set calls its classes: their own names, WordNet ids (imagenet)
+            or numbers (flowers102).
 
     Raises:
         ConfigError: another set, or a class that CLIP's list does not have.
     """
     names = _clip_names(dataset, ids)
     if names is None:
-        raise ConfigError(f'classnames: CLIP has no list for {dataset}, only for {", ".join(DATASET_TEMPLATES)}; give a file')
+        raise ConfigError(
+            f'classnames: CLIP has no list for {dataset}, only for {", ".join(DATASET_TEMPLATES)}; give a file'
+        )
     if None in names:
-        raise ConfigError(f'classnames: CLIP\'s list for {dataset} has no class {str(ids[names.index(None)])!r}: is this the official data set?')
+        raise ConfigError(
+            f'classnames: CLIP\'s list for {dataset} has no class {str(ids[names.index(None)])!r}: is this the '
+            'official data set?'
+        )
     return names
 
 
@@ -125,8 +138,12 @@ def _refuse_other_places(names, known, source, dataset):
     given, expected = _keys(names, known)
     for label, key in enumerate(expected):
         if expected.count(key) == 1 and key in given and given[label] != key:
-            raise ConfigError(f'{dataset}: {source}: name {given.index(key) + 1}, {known[label]!r}, is class {label + 1} of the data set, which '
-                              f'gets {names[label]!r}: give the names in the order of its classes ({_some(known)}), or all of its own names')
+            raise ConfigError(
+                f'{dataset}: {source}: name {given.index(key) + 1}, {known[label]!r}, is class {label + 1} of the '
+                'data set, which '
+                f'gets {names[label]!r}: give the names in the order of its classes ({_some(known)}), or all of its '
+                'own names'
+            )
 
 
 def _keys(names, known):

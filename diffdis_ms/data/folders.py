@@ -19,12 +19,14 @@ MAX_CSV_BYTES = 4 << 30
 class ImageFolder:
     """`root/<class name>/<image>`; the class name is the caption, its place the label.
 
-    Classes are all folders but hidden ones (`listing.is_hidden`), also those without a picture that can be read, so that no label moves;
+    Classes are all folders but hidden ones (`listing.is_hidden`), also those without a picture that can be read, so
+    that no label moves;
     in `listing.number_order`: 2 before 10.
 
     Attributes:
         class_names: list of the class folders' names. files, folder: the images, and the root.
-        skipped: {what: reason} of folders without a picture, and of pictures that lie deeper, beside the folders, or in other formats.
+        skipped: {what: reason} of folders without a picture, and of pictures that lie deeper, beside the folders, or
+            in other formats.
     """
 
     def __init__(self, root):
@@ -43,7 +45,9 @@ class ImageFolder:
         if not self._samples:
             what = ': '.join(next(iter(self.skipped.items()), ('', 'no folder')))
             raise ConfigError(f'{root} has no images in class folders; expected {root}/<class name>/<images> ({what})')
-        self.skipped.update({path.name: 'lies beside the class folders, in none of them' for path in list_images(self.root)})
+        self.skipped.update(
+            {path.name: 'lies beside the class folders, in none of them' for path in list_images(self.root)}
+        )
         warn_of(self.skipped, self.root)
         self.files, self.folder = [path for path, _ in self._samples], self.root
 
@@ -60,7 +64,8 @@ class ImageFolder:
 class CsvFolder:
     """The MindSpore Stable Diffusion examples' format: csv files with the header `dir,text`, image paths relative to the csv.
 
-    As Python, pandas or Excel write it: commas, semicolons or tabs, any order and capitals of the header, quoted fields with line breaks,
+    As Python, pandas or Excel write it: commas, semicolons or tabs, any order and capitals of the header, quoted
+        fields with line breaks,
     UTF-8 or UTF-16 with a byte order mark, backslashes in paths. Other columns are left alone.
 
     Attributes:
@@ -110,7 +115,8 @@ def open_captions(path):
     """The reader that fits a path.
 
     Args:
-        path: tar, glob pattern of tars or directory with *.tar (CaptionSet, RetrievalSet); the same with *.mindrecord (MindRecordSet); csv or directory
+        path: tar, glob pattern of tars or directory with *.tar (CaptionSet, RetrievalSet); the same with *.mindrecord
+            (MindRecordSet); csv or directory
             with *.csv (CsvFolder); tsv or directory with one *.tsv (Cc3mTsv); directory of class folders (ImageFolder).
 
     Returns:
@@ -121,12 +127,22 @@ def open_captions(path):
     """
     root = Path(path)
     if root.is_dir():
-        for pattern, reader in (('*.tar', open_tars), (f'*{MINDRECORD}*', MindRecordSet), ('*.csv', CsvFolder), ('*.tsv', Cc3mTsv)):
+        for pattern, reader in (
+            ('*.tar', open_tars),
+            (f'*{MINDRECORD}*', MindRecordSet),
+            ('*.csv', CsvFolder),
+            ('*.tsv', Cc3mTsv),
+        ):
             if visible_files(root, pattern):
                 return reader(root)
         if any(list_images(folder) for folder in folders_of(root)):
             return ImageFolder(root)
-        below = sorted(p.parent.name for pattern in ('*/*.tar', f'*/*{MINDRECORD}') for p in root.glob(pattern) if not is_hidden(p.name))
+        below = sorted(
+            p.parent.name
+            for pattern in ('*/*.tar', f'*/*{MINDRECORD}')
+            for p in root.glob(pattern)
+            if not is_hidden(p.name)
+        )
         hint = f'; did you mean {root / below[0]}?' if below else ''
         raise ConfigError(f'{path} has neither *.tar, *{MINDRECORD}, *.csv, *.tsv nor folders of images{hint}')
     if root.is_file() and root.suffix.lower() in ('.csv', '.tsv'):
@@ -145,7 +161,8 @@ def _suffixes(folder):
 
 
 def _read_csv(path):
-    """Rows (path of the picture, caption) of a csv; the caption is None where the row has more fields than the header."""
+    """Rows (path of the picture, caption) of a csv; the caption is None where the row has more fields than the
+    header."""
     text = read_text(path, limit=MAX_CSV_BYTES)
     header = lines_of(text[:10_000])[0] if text else ''
     delimiter = next((d for d in ',;\t|' if set(CSV_COLUMNS) <= set(_names(header.split(d)))), ',')
@@ -153,11 +170,17 @@ def _read_csv(path):
         rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
         names = _names(next(rows, ()))
         if any(names.count(column) != 1 for column in CSV_COLUMNS):
-            raise ConfigError(f'{path}: the header must name the columns {",".join(CSV_COLUMNS)}, each once; it is {",".join(names)[:80]!r}')
+            raise ConfigError(
+                f'{path}: the header must name the columns {",".join(CSV_COLUMNS)}, each once; it is '
+                f'{",".join(names)[:80]!r}'
+            )
         places = [names.index(column) for column in CSV_COLUMNS]
         return [_fields(row, places, len(names)) for row in rows if row]
     except csv.Error as e:
-        raise ConfigError(f'{path}: line {rows.line_num} is not csv ({e}); a field with quotes in it is quoted itself, its quotes doubled') from None
+        raise ConfigError(
+            f'{path}: line {rows.line_num} is not csv ({e}); a field with quotes in it is quoted itself, its quotes '
+            'doubled'
+        ) from None
 
 
 def _names(fields):

@@ -4,12 +4,16 @@ from pathlib import Path
 
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES
 
-# What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .ipynb_checkpoints, .git ...).
-SYSTEM_NAMES = ('__macosx', '@eadir', '@tmp', '#recycle', '#snapshot', '$recycle.bin', '@recycle', '@recently-snapshot', 'recycler',
-                'system volume information', 'lost+found', 'lost.dir', 'found.000', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db',
-                'desktop.ini', 'icon\r', '__pycache__', '.', '..')
-FOREIGN_SUFFIXES = ('.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.svg', '.eps', '.psd', '.raw', '.dng', '.cr2', '.nef', '.arw', '.exr',
-                    '.hdr', '.tga', '.ico', '.npy', '.dcm')
+# What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .git).
+SYSTEM_NAMES = (
+    '__macosx', 'icon\r', '@eadir', '@tmp', '#recycle', '#snapshot', '@recycle', '@recently-snapshot',
+    '$recycle.bin', 'recycler', 'system volume information', 'lost+found', 'lost.dir', 'found.000',
+    'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', '__pycache__',
+)
+FOREIGN_SUFFIXES = (                             # of pictures in formats that are not read
+    '.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.svg', '.eps', '.psd', '.raw', '.dng', '.cr2', '.nef', '.arw',
+    '.exr', '.hdr', '.tga', '.ico', '.npy', '.dcm',
+)
 
 
 def is_hidden(name):
@@ -25,23 +29,29 @@ def in_hidden(path):
 def number_order(names):
     """Names sorted, numbers as numbers: '2' comes before '10', also where zeros lead some of them.
 
-    Names that are numbers alone come first, by their value. The others are sorted by the numbers in them where they differ in these
-    only ('a2', 'a10'); else as text, as every other tool does: 'C-130' comes before 'C-47' among the names of aeroplanes.
+    Where all names have the same text before their first number ('2-dog', '10-cat'; 'a2', 'a10'), they are sorted by it;
+    names that are numbers alone come before all others, by their value. The rest is sorted as text, as every other tool
+    does it: of 'An-12', 'C-130' and 'C-47' none is moved.
     """
-    numbers = [name for name in names if re.fullmatch('[0-9]+', name)]
-    others = [name for name in names if not re.fullmatch('[0-9]+', name)]
-    alike = len({re.sub('[0-9]+', '0', name) for name in others}) == 1
-    values = (lambda name: [int(n) for n in re.findall('[0-9]+', name)]) if alike else (lambda name: [])
-    return sorted(numbers, key=lambda name: (int(name), name)) + sorted(others, key=lambda name: (values(name), name))
+    parts = {name: re.fullmatch('([^0-9]*)([0-9]+)(.*)', name, re.DOTALL) for name in names}
+    if all(parts.values()) and len({part[1] for part in parts.values()}) == 1:
+        alike = len({re.sub('[0-9]+', '0', name) for name in parts}) == 1        # then later numbers count, too
+        last = None if alike else 1
+        return sorted(parts, key=lambda name: ([int(n) for n in re.findall('[0-9]+', name)][:last], name))
+    numbers = [name for name in parts if re.fullmatch('[0-9]+', name)]
+    others = [name for name in parts if not re.fullmatch('[0-9]+', name)]
+    return number_order(numbers) + number_order(others) if numbers else sorted(others)
 
 
 def folders_of(root):
     """Folders in a folder, without hidden ones, in `number_order`."""
-    return [Path(root) / name for name in number_order([p.name for p in Path(root).iterdir() if not is_hidden(p.name) and p.is_dir()])]
+    names = [path.name for path in Path(root).iterdir() if path.is_dir() and not is_hidden(path.name)]
+    return [Path(root) / name for name in number_order(names)]
 
 
 def list_images(folder):
-    """Paths of the pictures in a folder, by their suffix, without hidden ones; in `number_order` of their names without suffix."""
+    """Paths of the pictures in a folder, by their suffix, without hidden ones; in `number_order` of their names
+    without suffix."""
     by_stem = {}
     for path in folder.iterdir():
         if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name) and path.is_file():
@@ -50,15 +60,18 @@ def list_images(folder):
 
 
 def left_out(folder):
-    """What is left out of a class folder, as {what: reason}: folders with pictures in them, and pictures in formats that are not read."""
+    """What is left out of a class folder, as {what: reason}: folders with pictures in them, and pictures in formats
+    that are not read."""
     found = {}
     for path in sorted(folder.iterdir()):
         if is_hidden(path.name):
             continue
         if path.is_dir():
-            inside = sum(p.suffix.lower() in IMAGE_SUFFIXES for p in path.rglob('*') if not in_hidden(p.relative_to(path).as_posix()))
+            inside = sum(p.suffix.lower() in IMAGE_SUFFIXES and not in_hidden(p.relative_to(path).as_posix())
+                         for p in path.rglob('*'))
             if inside:
-                found[f'{folder.name}/{path.name}/'] = f'{inside} picture(s) lie deeper than {folder.name}/<picture>: move them up'
+                reason = f'{inside} picture(s) lie deeper than {folder.name}/<picture>: move them up'
+                found[f'{folder.name}/{path.name}/'] = reason
         elif path.suffix.lower() in FOREIGN_SUFFIXES:
             found[f'{folder.name}/{path.name}'] = f'{path.suffix} is no format that is read'
     return found

@@ -235,8 +235,11 @@ def _image_and_caption(path, types, blobs):
     caption = [name for name in types if name.lower() in CAPTION_FIELDS and types.get(name) == 'string']
     for found, what in ((image, 'picture'), (caption, 'caption')):
         if len(found) > 1:
-            raise ConfigError(f'{path}: {" and ".join(found)} may each be the {what}: write the set with one of them under this name only '
-                              f'(pictures are looked for in {", ".join(IMAGE_FIELDS)}, captions in {", ".join(CAPTION_FIELDS)})')
+            raise ConfigError(
+                f'{path}: {" and ".join(found)} may each be the {what}: write the set with one of them under this '
+                'name only '
+                f'(pictures are looked for in {", ".join(IMAGE_FIELDS)}, captions in {", ".join(CAPTION_FIELDS)})'
+            )
     if not image or not caption:
         have = ', '.join(f'{name}: {kind}' for name, kind in types.items())
         raise ConfigError(f'{path} has the fields {have}; needed are an encoded image (bytes, named {" or ".join(IMAGE_FIELDS)}) and '

@@ -79,7 +79,8 @@ def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=Fal
         writer: TarWriter or MindRecordWriter. min_side: pictures with a shorter side are skipped.
 
     Returns:
-        dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason); of a TSV also num_rows, num_without_image
+        dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason); of a TSV also
+        num_rows, num_without_image
         and num_by_number (see `Cc3mTsv`).
 
     Raises:
@@ -111,8 +112,18 @@ def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=Fal
             raise ConfigError(f'none of {len(order)} samples can be used; the first: {": ".join(next(iter(skipped.items())))}')
         if caption_set.class_names:
             (temp / 'classnames.txt').write_text('\n'.join(caption_set.class_names) + '\n', encoding='utf-8')
-        summary = {'source': source, 'size': size, 'seed': seed, 'num_kept': out_set.num_samples, 'num_skipped': len(skipped),
-                   **{name: getattr(caption_set, name) for name in ('num_rows', 'num_without_image', 'num_by_number') if hasattr(caption_set, name)},
-                   'skipped': skipped}
+        summary = {
+            'source': source,
+            'size': size,
+            'seed': seed,
+            'num_kept': out_set.num_samples,
+            'num_skipped': len(skipped),
+            **{
+                name: getattr(caption_set, name)
+                for name in ('num_rows', 'num_without_image', 'num_by_number')
+                if hasattr(caption_set, name)
+            },
+            'skipped': skipped,
+        }
         write_summary(temp, summary)
     return summary

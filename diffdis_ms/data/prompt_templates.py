@@ -3,7 +3,8 @@
 TEMPLATES = {
     'plain': ['{}'],
     'photo': ['a photo of a {}.'],
-    'openai': [                                  # the 80 that CLIP's authors wrote for ImageNet: in their spelling, in their order
+    # the 80 that CLIP's authors wrote for ImageNet: in their spelling, in their order
+    'openai': [
         'a bad photo of a {}.', 'a photo of many {}.', 'a sculpture of a {}.', 'a photo of the hard to see {}.',
         'a low resolution photo of the {}.', 'a rendering of a {}.', 'graffiti of a {}.', 'a bad photo of the {}.',
         'a cropped photo of the {}.', 'a tattoo of a {}.', 'the embroidered {}.', 'a photo of a hard to see {}.',

@@ -87,7 +87,8 @@ def visible_files(folder, pattern):
 
 
 def find_files(path, pattern, what):
-    """Files of a directory that fit `pattern`, one file, or those that fit a glob pattern; sorted, numbers as numbers, hidden ones left out.
+    """Files of a directory that fit `pattern`, one file, or those that fit a glob pattern; sorted, numbers as numbers,
+    hidden ones left out.
 
     Raises:
         ConfigError: there is none.
@@ -98,7 +99,8 @@ def find_files(path, pattern, what):
     elif path.is_file():
         files, where = [path], ''
     else:
-        files, where = sorted(Path(p) for p in glob.glob(str(path)) if not is_hidden(Path(p).name)), f'{path} does not exist and matches no file'
+        names = [name for name in glob.glob(str(path)) if not is_hidden(Path(name).name)]
+        files, where = [Path(name) for name in number_order(names)], f'{path} does not exist and matches no file'
     if not files:
         raise ConfigError(f'{where}; give a directory with {pattern}, one {what} or a glob pattern (tools/prepare_data.py writes such)')
     return files

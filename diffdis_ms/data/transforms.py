@@ -13,9 +13,27 @@ MIN_SIDE = 8
 
 # Pillow knows formats that call other programs (EPS) or have seen little use; these are the ones data sets hold.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
-# Their suffixes. Where a sample has several pictures the first of these is taken: open_clip's jpg, png, jpeg, webp, then the others.
-IMAGE_SUFFIXES = ('.jpg', '.png', '.jpeg', '.webp', '.jfif', '.jpe', '.jif', '.apng', '.gif', '.bmp', '.dib', '.tif', '.tiff', '.ppm', '.pgm', '.pbm',
-                  '.pnm')
+# Their suffixes. Where a sample has several pictures the first of these is taken: open_clip's jpg, png, jpeg, webp,
+# then the others.
+IMAGE_SUFFIXES = (
+    '.jpg',
+    '.png',
+    '.jpeg',
+    '.webp',
+    '.jfif',
+    '.jpe',
+    '.jif',
+    '.apng',
+    '.gif',
+    '.bmp',
+    '.dib',
+    '.tif',
+    '.tiff',
+    '.ppm',
+    '.pgm',
+    '.pbm',
+    '.pnm',
+)
 
 _MAX_ASPECT = 16
 
@@ -33,14 +51,16 @@ def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
     Args:
         source: the file's bytes, or its path.
         max_pixels: refuse a picture whose header announces more, before any pixel is decoded.
-        as_stored: Pillow's `convert('RGB')` alone, as torch-fidelity and CLIP read pictures: not turned upright, transparency dropped
+        as_stored: Pillow's `convert('RGB')` alone, as torch-fidelity and CLIP read pictures: not turned upright,
+            transparency dropped
             (but deep pixels are scaled as always).
 
     Returns:
         PIL image, mode RGB; unless as_stored: EXIF orientation applied, transparent pixels composited on white, first frame of an animation.
 
     Raises:
-        BadImage: empty, unreadable, truncated, too large or with a side below 8 pixels; deep pixels whose range nothing declares.
+        BadImage: empty, unreadable, truncated, too large or with a side below 8 pixels; deep pixels whose range
+            nothing declares.
     """
     if isinstance(source, (str, Path)):
         try:
@@ -63,7 +83,8 @@ def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
     if min(width, height) < MIN_SIDE:
         raise BadImage(f'{width} x {height}: a side is below {MIN_SIDE} pixels')
     try:
-        raw = str([tile[3] for tile in getattr(image, 'tile', ())])              # how pixels lie in the file; gone once they are loaded
+        # how pixels lie in the file; gone once they are loaded
+        raw = str([tile[3] for tile in getattr(image, 'tile', ())])
         image.load()
         shallow = _eight_bits(image, raw, source)
         if shallow is not image and image.getexif().get(ExifTags.Base.Orientation):
@@ -137,8 +158,10 @@ def _upright(image):
 def _eight_bits(image, raw, source):
     """A picture of deep pixels as one of 8 bits; any other as it is. Pillow's own conversion would clip at 255.
 
-    The range is what the file declares: a TIFF's MaxSampleValue or BitsPerSample, a PNG's sBIT, a PPM's maximum (Pillow scales by it);
-    0 to 1 for floats that fill it. Sixteen bits are often declared of 12 or 10: a picture that uses no more than a quarter of its range
+    The range is what the file declares: a TIFF's MaxSampleValue or BitsPerSample, a PNG's sBIT, a PPM's maximum
+        (Pillow scales by it);
+    0 to 1 for floats that fill it. Sixteen bits are often declared of 12 or 10: a picture that uses no more than a
+    quarter of its range
     is not known well enough.
 
     Args:
@@ -148,7 +171,11 @@ def _eight_bits(image, raw, source):
         BadImage: the range is not known.
     """
     if image.mode != 'F' and not image.mode.startswith('I'):
-        if ';16' in raw and image.mode in ('RGB', 'RGBA', 'LA', 'RGBX') and max(high for _, high in _extrema(image)) < 64:
+        if (
+            ';16' in raw
+            and image.mode in ('RGB', 'RGBA', 'LA', 'RGBX')
+            and max(high for _, high in _extrema(image)) < 64
+        ):
             raise BadImage('16 bits a channel, of which no more than 14 are used: its range is not declared')
         return image
     pixels = np.asarray(image)
@@ -157,7 +184,11 @@ def _eight_bits(image, raw, source):
     if declared is None or not 0 <= low <= high <= declared:                     # NaN is none of them
         kind = 'floats' if image.mode == 'F' else f'{8 * pixels.dtype.itemsize}-bit grey values'
         raise BadImage(f'{kind} from {low:g} to {high:g}: which value is white is not declared')
-    return Image.fromarray(np.clip(pixels * (256 / (declared + 1)) if declared > 255 else pixels * (255 / declared), 0, 255).astype(np.uint8))
+    return Image.fromarray(
+        np.clip(pixels * (256 / (declared + 1)) if declared > 255 else pixels * (255 / declared), 0, 255).astype(
+            np.uint8
+        )
+    )
 
 
 def _declared_range(image, source, high):
@@ -165,7 +196,8 @@ def _declared_range(image, source, high):
     tags = getattr(image, 'tag_v2', {})
     maximum = tags.get(341, tags.get(281))                                       # SMaxSampleValue, MaxSampleValue
     maximum = maximum[0] if isinstance(maximum, tuple) else maximum
-    if maximum is not None and (image.mode == 'F' or maximum != 65535):          # what many write whatever the values are
+    # what many write whatever the values are
+    if maximum is not None and (image.mode == 'F' or maximum != 65535):
         return float(maximum) if maximum > 0 else None
     if image.mode == 'F':
         return 1.0 if 0.25 < high <= 1 else None
@@ -174,7 +206,8 @@ def _declared_range(image, source, high):
     elif image.format == 'PNG':
         head = source[:max(0, source.find(b'IDAT'))]
         bits = head[head.find(b'sBIT') + 4] if b'sBIT' in head else 16
-        bits = bits if high < 1 << bits else 16                                  # by the standard values are scaled to all 16
+        # by the standard values are scaled to all 16
+        bits = bits if high < 1 << bits else 16
     elif image.format == 'PPM':
         return 65535.0                                                           # Pillow has scaled it
     else:

@@ -1,4 +1,5 @@
-"""A table of captions and urls as text (Conceptual Captions' TSV), by row, read in place: it may have millions of rows."""
+"""A table of captions and urls as text (Conceptual Captions' TSV), by row, read in place: it may have millions of
+rows."""
 import csv
 import io
 import re
@@ -17,7 +18,8 @@ _NEWLINE, _QUOTE = 10, 34
 class UrlTable:
     """Rows of a tab-separated file `caption<TAB>url`, without a header or with one in any spelling and order.
 
-    A field may be quoted as pandas and csv do it ("a ""red"" fox", also with line breaks). Quotes that do not fit that are part of the
+    A field may be quoted as pandas and csv do it ("a ""red"" fox", also with line breaks). Quotes that do not fit that
+    are part of the
     captions, as in the official file. Blank lines are no rows. UTF-8, or UTF-16 with its mark.
 
     Attributes:
@@ -25,7 +27,8 @@ class UrlTable:
     """
 
     def __init__(self, path):
-        """Raises ConfigError: empty, a row whose url column holds no url, or a header that does not say which column is which."""
+        """Raises ConfigError: empty, a row whose url column holds no url, or a header that does not say which column
+        is which."""
         self.path = path
         if not path.stat().st_size:
             raise ConfigError(f'{path} is empty; expected lines caption<TAB>url')
@@ -38,7 +41,9 @@ class UrlTable:
                 raise ConfigError(f'{path} is not {encoding.upper()} text; save it as UTF-8') from None
             mark = b''
         if (self._text[:65536] == 0).any():
-            raise ConfigError(f'{path} holds NUL characters: it is binary, or UTF-16 without a byte order mark; save it as UTF-8')
+            raise ConfigError(
+                f'{path} holds NUL characters: it is binary, or UTF-16 without a byte order mark; save it as UTF-8'
+            )
         self.quoted = False
         self._split(len(mark))
         self.quoted = self._is_quoted()
@@ -51,8 +56,11 @@ class UrlTable:
         for row, (start, end) in enumerate(zip(self._starts.tolist(), self._ends.tolist())):
             fields = self._fields(content[start:end].rstrip(b'\r'))
             if len(fields) <= column or not _URL.fullmatch(fields[column].strip()):
-                raise ConfigError(f'{path}: row {row + 1} ({_shown(content[start:end])}) has no url in column {column + 1}: is a caption with '
-                                  'a line break or a tab not quoted? Later rows would get captions of others')
+                raise ConfigError(
+                    f'{path}: row {row + 1} ({_shown(content[start:end])}) has no url in column {column + 1}: is a '
+                    'caption with '
+                    'a line break or a tab not quoted? Later rows would get captions of others'
+                )
 
     def __len__(self):
         return len(self._starts)
@@ -80,7 +88,8 @@ class UrlTable:
         self._starts, self._ends = starts[~blank], ends[~blank]
 
     def _is_quoted(self):
-        """Whether fields are quoted: one begins with a quote, and all that do end with one and have no lone quote inside."""
+        """Whether fields are quoted: one begins with a quote, and all that do end with one and have no lone quote
+        inside."""
         count = np.count_nonzero(self._text == _QUOTE)
         if not count or count % 2:
             return False
@@ -109,12 +118,17 @@ class UrlTable:
             return
         self.header = [field.decode('utf-8', 'replace').strip() for field in fields]
         names = [name.lower() for name in self.header]
-        found = [next((names.index(name) for name in known if name in names), None) for known in (URL_NAMES, CAPTION_NAMES)]
+        found = [
+            next((names.index(name) for name in known if name in names), None) for known in (URL_NAMES, CAPTION_NAMES)
+        ]
         if len(names) == 2 and None in found and found != [None, None]:
             found = [1 - found[1] if found[0] is None else found[0], 1 - found[0] if found[1] is None else found[1]]
         if None in found or found[0] == found[1]:
-            raise ConfigError(f'{self.path}: the first line is not caption<TAB>url, and as a header ({", ".join(self.header)[:80]}) it does not '
-                              'name the columns caption and url')
+            raise ConfigError(
+                f'{self.path}: the first line is not caption<TAB>url, and as a header '
+                f'({", ".join(self.header)[:80]}) it does not '
+                'name the columns caption and url'
+            )
         self._url, self._caption = found
         self._starts, self._ends = self._starts[1:], self._ends[1:]
 

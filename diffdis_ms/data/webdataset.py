@@ -1,12 +1,13 @@
-"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` form a sample.
+"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` are one sample.
 
 Which member is what, whatever the case of its extension; the first of each line that is there is taken:
 
-| picture | jpg, png, jpeg, webp (open_clip's order), jfif, jpe, jif, apng, gif, bmp, dib, tif, tiff, ppm, pgm, pbm, pnm, img |
-| caption | txt, caption, cap, text; else "caption", "text" or "txt" of the json; text in UTF-8, or with the mark of UTF-8 or UTF-16 |
+| picture | jpg, png, jpeg, webp (open_clip's order), then the others of `transforms.IMAGE_SUFFIXES`, then img |
+| caption | txt, caption, cap, text; else "caption", "text" or "txt" of the json |
 | label | cls |
 
-A dotted extension (`KEY.seg.png`, a mask) is never taken. Members of hidden and system names (macOS' `._KEY.jpg`, `__MACOSX/`) are no samples.
+Texts are in UTF-8, or in what the mark at their start says. A dotted extension (`KEY.seg.png`, a mask) is never taken.
+Members of hidden and system names (macOS' `._KEY.jpg`, `__MACOSX/`) are no samples.
 """
 import io
 import json
@@ -74,7 +75,11 @@ class CaptionSet:
             for extension in members:
                 if extension == image_extension or extension in _USED and extension not in _IMAGES:
                     content[extension] = self._member(file, key, extension, *members[extension])
-        meta = parse_json(_text(key, 'json', content), 'its .json', dict, partial(BadSample, key)) if 'json' in content else {}
+        meta = (
+            parse_json(_text(key, 'json', content), 'its .json', dict, partial(BadSample, key))
+            if 'json' in content
+            else {}
+        )
         caption = next((_text(key, e, content) for e in _CAPTIONS if e in content), None)
         if caption is None:
             caption = next((meta[name] for name in _CAPTION_KEYS if meta.get(name) is not None), None)
@@ -117,14 +122,19 @@ class CaptionSet:
         for key, extensions in samples.items():
             if key not in cut and not any(e in extensions for e in _IMAGES):
                 dotted = next((e for e in sorted(extensions) if e.rpartition('.')[2] in _IMAGES), None)
-                cut[key] = f'no image: nothing says that .{dotted} is the picture, name it .{dotted.rpartition(".")[2]}' if dotted else 'no image'
+                cut[key] = (
+                    f'no image: nothing says that .{dotted} is the picture, name it .{dotted.rpartition(".")[2]}'
+                    if dotted
+                    else 'no image'
+                )
         for key, reason in cut.items():
             add_skipped(self.skipped, key, reason, f'of {path.name}')
         self._samples += [(path, key, extensions) for key, extensions in samples.items() if key not in cut]
 
 
 class RetrievalSet(CaptionSet):
-    """CLIP_benchmark's tars for retrieval: several captions in one .txt, one a line. As a training set each picture has its first caption."""
+    """CLIP_benchmark's tars for retrieval: several captions in one .txt, one a line. As a training set each picture
+    has its first caption."""
 
     def captions_of(self, i):
         """All captions of picture `i`; raises BadSample as `read` does."""
@@ -142,11 +152,14 @@ class RetrievalSet(CaptionSet):
 
 
 def open_tars(path, require_caption=True):
-    """CaptionSet of tars, or RetrievalSet where `dataset_type.txt` beside them or one folder up says `retrieval`; arguments as for `CaptionSet`."""
+    """CaptionSet of tars, or RetrievalSet where `dataset_type.txt` beside them or one folder up says `retrieval`;
+    arguments as for `CaptionSet`."""
     folder = find_files(path, '*.tar', 'tar')[0].absolute().parent
     for file in (folder / 'dataset_type.txt', folder.parent / 'dataset_type.txt'):
         if file.is_file():
-            return (RetrievalSet if read_text(file).strip().lower() == 'retrieval' else CaptionSet)(path, require_caption)
+            return (RetrievalSet if read_text(file).strip().lower() == 'retrieval' else CaptionSet)(
+                path, require_caption
+            )
     return CaptionSet(path, require_caption)
 
 

@@ -134,7 +134,10 @@ def _open_benchmark(dataset, data_root, classnames, split, allow_missing):
     images = open_benchmark(dataset, data_root, split or 'test', allow_missing)
     names = resolve_names(classnames, dataset, images)
     if not names:
-        raise ConfigError(f'{dataset}: the files in {data_root} hold no class names; give them with --classnames FILE or --classnames clip')
+        raise ConfigError(
+            f'{dataset}: the files in {data_root} hold no class names; give them with --classnames FILE or '
+            '--classnames clip'
+        )
     return images, names
 
 
@@ -253,5 +256,10 @@ def _emoji_root(data_root, dataset):
 
 def _tars(data_root, dataset):
     root = _emoji_root(data_root, dataset)
-    in_test = dataset in ('webdataset', 'captions') and root.is_dir() and not any(root.glob('*.tar')) and any(root.glob('test/*.tar'))
+    in_test = (
+        dataset in ('webdataset', 'captions')
+        and root.is_dir()
+        and not any(root.glob('*.tar'))
+        and any(root.glob('test/*.tar'))
+    )
     return root / 'test' if in_test else root

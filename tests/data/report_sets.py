@@ -1,4 +1,5 @@
-"""Data sets on disk as people reported them of other tools. A picture's colour says which caption or class is right: `number_of`."""
+"""Data sets on disk as people reported them of other tools. A picture's colour says which caption or class is right:
+`number_of`."""
 import csv
 import io
 import json
@@ -24,7 +25,9 @@ def number_of(image):
 
 def encoded(i, kind='JPEG'):
     buffer = io.BytesIO()
-    picture(i).save(buffer, kind, **({'quality': 95} if kind == 'JPEG' else {'lossless': True} if kind == 'WEBP' else {}))
+    picture(i).save(
+        buffer, kind, **({'quality': 95} if kind == 'JPEG' else {'lossless': True} if kind == 'WEBP' else {})
+    )
     return buffer.getvalue()
 
 
@@ -47,7 +50,8 @@ def tar(path, members, **options):
 
 
 def class_folders(root, names, pictures=2, hidden=()):
-    """A folder a class, its pictures in the colour of its place in `names`; hidden folders with pictures of another class."""
+    """A folder a class, its pictures in the colour of its place in `names`; hidden folders with pictures of another
+    class."""
     for k, name in enumerate(names):
         for j in range(pictures):
             save(root / name / f'{j}.jpg', k)
@@ -59,8 +63,14 @@ def class_folders(root, names, pictures=2, hidden=()):
 def retrieval(root, captions=5, extension='txt', lines=None):
     """CLIP_benchmark's export: root/test/0.tar, all captions of a picture in one text, one a line."""
     lines = lines or (lambda i: '\n'.join(f'caption {k} of picture {i}' for k in range(captions)))
-    tar(root / 'test' / '0.tar', [(f's{i:07d}.{e}', content) for i in range(8) for e, content in (('webp', encoded(i, 'WEBP')),
-                                                                                                 (extension, lines(i).encode()))])
+    tar(
+        root / 'test' / '0.tar',
+        [
+            (f's{i:07d}.{e}', content)
+            for i in range(8)
+            for e, content in (('webp', encoded(i, 'WEBP')), (extension, lines(i).encode()))
+        ],
+    )
     (root / 'dataset_type.txt').write_text('retrieval\n')
     (root / 'test' / 'nshards.txt').write_text('1\n')
     return root
@@ -71,8 +81,11 @@ def mac_tar(path):
     members = []
     for i in range(3):
         for extension, content in (('JPG', encoded(i)), ('TXT', f'photo {i} é'.encode())):
-            members += [(f'./set/._pic{i}.{extension}', b'\0\5\x16\7' + b'\0' * 100), (f'./set/pic{i}.{extension}', content),
-                        (f'__MACOSX/set/pic{i}.{extension}', content)]
+            members += [
+                (f'./set/._pic{i}.{extension}', b'\0\5\x16\7' + b'\0' * 100),
+                (f'./set/pic{i}.{extension}', content),
+                (f'__MACOSX/set/pic{i}.{extension}', content),
+            ]
     return tar(path, members, format=tarfile.PAX_FORMAT)
 
 
@@ -80,7 +93,9 @@ def caption_of(row):
     return f'caption {row}'
 
 
-def table(rows=12, header='caption\turl', end='\n', columns=('caption', 'url'), caption=caption_of, quote=csv.QUOTE_MINIMAL):
+def table(
+    rows=12, header='caption\turl', end='\n', columns=('caption', 'url'), caption=caption_of, quote=csv.QUOTE_MINIMAL
+):
     """A TSV as text, quoted where pandas quotes."""
     out = io.StringIO()
     writer = csv.writer(out, delimiter='\t', lineterminator=end, quoting=quote)
@@ -91,7 +106,8 @@ def table(rows=12, header='caption\turl', end='\n', columns=('caption', 'url'), 
 
 
 def img2dataset(root, per_shard, text=None, rows=12, meta=('txt', 'json'), change=None):
-    """img2dataset's `files`: keys are shard * 10^ceil(log10(per_shard)) + place in the shard. `change(row, about)` alters what stands beside."""
+    """img2dataset's `files`: keys are shard * 10^ceil(log10(per_shard)) + place in the shard. `change(row, about)`
+    alters what stands beside."""
     root.mkdir(parents=True, exist_ok=True)
     (root / 'set.tsv').write_bytes(text if isinstance(text, bytes) else (text or table(rows)).encode())
     digits = math.ceil(math.log10(per_shard))
@@ -100,7 +116,13 @@ def img2dataset(root, per_shard, text=None, rows=12, meta=('txt', 'json'), chang
         key = f'{10 ** digits * shard + place:0{digits + 5}d}'
         path = root / 'images' / f'{shard:05d}' / key
         save(path.with_suffix('.jpg'), row)
-        about = {'url': f'http://x/{row}.jpg', 'caption': caption_of(row), 'key': key, 'status': 'success', 'txt': caption_of(row)}
+        about = {
+            'url': f'http://x/{row}.jpg',
+            'caption': caption_of(row),
+            'key': key,
+            'status': 'success',
+            'txt': caption_of(row),
+        }
         if change:
             change(row, about)
         if 'txt' in meta:

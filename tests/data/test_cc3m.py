@@ -50,7 +50,10 @@ def test_images_of_other_sets_and_other_files_are_left_alone(tmp_path):
 
 
 def test_bad_rows_say_why(tmp_path):
-    rows = [(caption, f'http://x/{i}') for i, caption in enumerate(('fine', ' ', 'not UTF-8 \udcff', 'twice', 'broken', 'link', 'alone'))]
+    rows = [
+        (caption, f'http://x/{i}')
+        for i, caption in enumerate(('fine', ' ', 'not UTF-8 \udcff', 'twice', 'broken', 'link', 'alone'))
+    ]
     tsv(tmp_path / 'set', rows)
     for i in range(5):
         image(tmp_path / f'set/{i}.jpg', b'broken' if i == 4 else None)
@@ -66,9 +69,17 @@ def test_bad_rows_say_why(tmp_path):
     assert good_samples(captions)[0].tolist() == [0, 6]
 
 
-@pytest.mark.parametrize('content, message', [(b'', 'is empty'), (b'no tab\nx\ty\n', 'first line is not'),
-                                              (b'a\tb\n', 'does not name the columns'), (b'a\thttp://b\n', 'no image belongs'),
-                                              (b'a\thttp://b\nno url\tx\n', 'row 2 .* has no url'), (b'a\0\thttp://b\n', 'NUL')])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'is empty'),
+        (b'no tab\nx\ty\n', 'first line is not'),
+        (b'a\tb\n', 'does not name the columns'),
+        (b'a\thttp://b\n', 'no image belongs'),
+        (b'a\thttp://b\nno url\tx\n', 'row 2 .* has no url'),
+        (b'a\0\thttp://b\n', 'NUL'),
+    ],
+)
 def test_what_is_no_set_is_refused_in_one_line(tmp_path, content, message):
     (tmp_path / 'a.tsv').write_bytes(content)
     with pytest.raises(ConfigError, match=message):

@@ -11,7 +11,8 @@ from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.evaluate.tasks import open_zeroshot
 from tests.data import replicas
 
-# sha256 (its first 16 digits) of CLIP's own templates, a line each, in their order, and of its class names, sorted, without Caltech's
+# sha256 (its first 16 digits) of CLIP's own templates, a line each, in their order, and of its class names, sorted,
+# without Caltech's
 # 'background': taken from openai/CLIP data/prompts.md and notebooks/Prompt_Engineering_for_ImageNet.ipynb
 CLIPS = {
     'cifar10': ('9bbf912e1144ca4c', 'bb3914949cecedee'),
@@ -27,8 +28,18 @@ CLIPS = {
     'eurosat': ('9bc85d9f1798d03b', '500da061f92084fb'),
     'imagenet': ('4f976686fb651bb5', '5a175c305e125474'),
 }
-EUROSAT = ['annual crop land', 'forest', 'brushland or shrubland', 'highway or road', 'industrial buildings or commercial buildings',
-           'pasture land', 'permanent crop land', 'residential buildings or homes or apartments', 'river', 'lake or sea']
+EUROSAT = [
+    'annual crop land',
+    'forest',
+    'brushland or shrubland',
+    'highway or road',
+    'industrial buildings or commercial buildings',
+    'pasture land',
+    'permanent crop land',
+    'residential buildings or homes or apartments',
+    'river',
+    'lake or sea',
+]
 
 
 def digest(lines):
@@ -44,13 +55,23 @@ def test_templates_and_names_are_clips_to_the_letter(dataset):
 
 
 def test_clips_names_are_found_by_what_a_set_calls_its_classes(tmp_path):
-    for write in (replicas.eurosat, replicas.imagenet_flat, replicas.flowers, replicas.caltech, replicas.sun, replicas.food):
+    for write in (
+        replicas.eurosat,
+        replicas.imagenet_flat,
+        replicas.flowers,
+        replicas.caltech,
+        replicas.sun,
+        replicas.food,
+    ):
         (tmp_path / write.__name__).mkdir()
         write(tmp_path / write.__name__)
-    for dataset, folder, names in (('eurosat', 'eurosat', EUROSAT), ('imagenet', 'imagenet_flat', ['tench', 'crane bird', 'construction crane']),
-                                   ('flowers102', 'flowers', ['pink primrose', 'hard-leaved pocket orchid', 'canterbury bells']),
-                                   ('caltech101', 'caltech', ['off-center face', 'centered face', 'accordion', 'yin and yang symbol']),
-                                   ('food101', 'food', ['apple pie', 'baby back ribs', 'beef carpaccio'])):
+    for dataset, folder, names in (
+        ('eurosat', 'eurosat', EUROSAT),
+        ('imagenet', 'imagenet_flat', ['tench', 'crane bird', 'construction crane']),
+        ('flowers102', 'flowers', ['pink primrose', 'hard-leaved pocket orchid', 'canterbury bells']),
+        ('caltech101', 'caltech', ['off-center face', 'centered face', 'accordion', 'yin and yang symbol']),
+        ('food101', 'food', ['apple pie', 'baby back ribs', 'beef carpaccio']),
+    ):
         assert open_zeroshot(dataset, tmp_path / folder, 'clip')[1] == names
     with pytest.raises(ConfigError, match="no class 'zen garden'"):              # the replica's, not the official set's
         open_zeroshot('sun397', tmp_path / 'sun', 'clip')
@@ -68,7 +89,8 @@ def test_order_of_names_given_never_permutes_labels(tmp_path):
     assert open_zeroshot('eurosat', tmp_path, tmp_path / 'names.txt')[1] == EUROSAT
     own = open_zeroshot('eurosat', tmp_path)[1]
     assert open_zeroshot('eurosat', tmp_path, ','.join(reversed(own)))[1] == own
-    assert open_zeroshot('eurosat', tmp_path, ','.join('abcdefghij'))[1] == list('abcdefghij')       # names of one's own: by their place
+    # names of one's own: by their place
+    assert open_zeroshot('eurosat', tmp_path, ','.join('abcdefghij'))[1] == list('abcdefghij')
     for names in ([*clips_order[:-1], 'roads'], ['a', 'b', 'Forest', *'defghij']):
         with pytest.raises(ConfigError, match='is class .* of the data set, which gets') as error:
             open_zeroshot('eurosat', tmp_path, ','.join(names))
@@ -79,6 +101,11 @@ def test_names_that_marks_alone_tell_apart():
     images = SimpleNamespace(class_names=['C', 'C++', 'C#'])
     assert resolve_names('C#,C,C++', 'folder', images) == ['C', 'C++', 'C#']
     assert resolve_names(None, 'folder', images) == images.class_names
+    clips = list(json.loads(CLIP_NAMES.read_text(encoding='utf-8'))['imagenet'].values())        # 'missile' and 'sunglasses' twice
+    many = SimpleNamespace(class_names=[str(k) for k in range(1000)])
+    assert resolve_names(','.join(clips), 'folder', many) == clips
+    with pytest.raises(ConfigError, match="'a' is given twice"):
+        resolve_names('a,b,a', 'folder', images)
     for names in ('C,C++', 'a,b,c,d'):
         with pytest.raises(ConfigError, match='names for the 3 folders'):
             resolve_names(names, 'folder', images)
@@ -97,11 +124,17 @@ def test_label_mistakes_are_named(tmp_path):
     (tmp_path / 'b.json').write_text(json.dumps({'pets': ['cat'], 'other': [3]}))
     (tmp_path / 'bad.json').write_text('[')
     (tmp_path / 'empty.txt').write_text('\n')
-    for source, dataset, match in (('', None, 'no name'), ('cat,,dog', None, '2 of 3 is empty'),
-                                   ('cat,dog,cat', None, "'cat' is given twice"),
-                                   ('none.txt', None, 'does not exist'), (tmp_path / 'b.json', None, 'name one: other, pets'),
-                                   (tmp_path / 'b.json', 'food', "'food'.*other, pets"), (tmp_path / 'b.json', 'other', 'list of strings'),
-                                   (tmp_path / 'bad.json', None, 'damaged or not JSON'), (tmp_path / 'empty.txt', None, 'no name')):
+    for source, dataset, match in (
+        ('', None, 'no name'),
+        ('cat,,dog', None, '2 of 3 is empty'),
+        ('cat,dog,cat', None, "'cat' is given twice"),
+        ('none.txt', None, 'does not exist'),
+        (tmp_path / 'b.json', None, 'name one: other, pets'),
+        (tmp_path / 'b.json', 'food', "'food'.*other, pets"),
+        (tmp_path / 'b.json', 'other', 'list of strings'),
+        (tmp_path / 'bad.json', None, 'damaged or not JSON'),
+        (tmp_path / 'empty.txt', None, 'no name'),
+    ):
         with pytest.raises(ConfigError, match=match) as error:
             read_labels(source, dataset)
         assert '\n' not in str(error.value)

@@ -1,7 +1,9 @@
-"""Data sets that made other tools silently wrong, with the right value of each: the colour of a picture tells its caption or class."""
+"""Data sets that made other tools silently wrong, with the right value of each: the colour of a picture tells its
+caption or class."""
 import csv
 import json
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from diffdis_ms.evaluate.tasks import open_retrieval, open_zeroshot, retrieval
 from tests.data import report_sets as made
 from tests.data.report_sets import MASK, caption_of, encoded, number_of, save, tar
 from tests.data.test_mindrecord import foreign
+from tests.data.test_prepare_data import call
 
 
 def pairs(reader):
@@ -63,8 +66,10 @@ def test_numbered_folders_are_in_number_order(tmp_path, names):
 
 
 def test_number_order():
-    for names in (['1', '2', '10'], ['a1', 'a2', 'a10'], ['01', '1', '2', '010'], ['2', '10', 'background'], ['BAE 146-200', 'C-130', 'C-47'],
-                  ['n01440764', 'n02012849'], ['img2', 'img10'], ['b', 'd10', 'd2'], ['1.2', '1.10'], ['']):
+    for names in (['1', '2', '10'], ['a1', 'a2', 'a10'], ['01', '1', '2', '010'], ['2', '10', 'background'], ['BAE 146-200', 'C-130', 'C-47', 'F-16'],
+                  ['n01440764', 'n02012849'], ['img2', 'img10'], ['b', 'd10', 'd2'], ['1.2', '1.10'], [''],
+                  ['1-cat', '2-dog', '10-ant'], ['class1_b', 'class2_a', 'class10_c'], ['1', '2-a', '10'], ['An-12', 'C-130', 'C-47'],
+                  ['1', '10', 'a1', 'a2', 'a10'], []):
         assert number_order(sorted(names)) == number_order(names[::-1]) == names
 
 
@@ -225,6 +230,43 @@ def test_pictures_without_a_row_are_named_and_contradictions_are_errors(tmp_path
     (root / 'images' / '00000' / '000002.json').write_text('{"url": ')
     images = Cc3mTsv(root)
     assert sorted(pairs(images)) == [p for p in RIGHT if p[0] != 2] and 'damaged' in images.skipped['images/00000/000002.jpg']
+
+
+def test_a_number_is_not_believed_where_others_are_seen_to_be_no_rows(tmp_path):
+    root = made.img2dataset(tmp_path / 'set', 5)
+    for suffix in ('.json', '.txt'):
+        (root / 'images' / '00001' / f'000010{suffix}').unlink()                 # of row 5; row 10 has another picture
+    images = Cc3mTsv(root)
+    assert sorted(pairs(images)) == [p for p in RIGHT if p[0] != 5] and list(images.skipped) == ['images/00001/000010.jpg']
+
+
+def test_quotes_that_tools_take_for_those_of_the_table(tmp_path):
+    text = made.table().replace('caption 4', '" caption " 4 "')
+    assert '"' not in text.replace('" caption " 4 "', '') and text.count('"') == 3
+    images = Cc3mTsv(made.img2dataset(tmp_path / 'set', 5, text, change=lambda row, about: about.update(caption=caption_of(row), txt=caption_of(row))))
+    assert sorted(pairs(images))[4] == (4, '" caption " 4 "') and len(images) == 12
+
+
+def test_prepare_data_shows_what_belongs_to_no_row_and_what_has_no_picture(tmp_path):
+    root = made.img2dataset(tmp_path / 'set', 5, change=lambda row, about: about.update(url='http://y/') if row == 3 else None)
+    done = call('cc3m-tsv', '--src', root, '--out', tmp_path / 'out', '--size', 16)
+    assert done.returncode == 0 and 'kept 11 (1 of 12 rows have no image), skipped 1' in done.stdout, done.stderr
+    assert (tmp_path / 'out' / 'skipped.txt').read_text() == 'images/00000/000003.jpg\tits url is that of no row of set.tsv\n'
+    summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
+    assert [summary[name] for name in ('num_rows', 'num_without_image', 'num_by_number', 'num_kept')] == [12, 1, 0, 11]
+    one = made.numbered(tmp_path / 'one', first=1)
+    done = call('cc3m-tsv', '--src', one, '--out', tmp_path / 'out1', '--size', 16)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and '--first-number 1' in done.stderr
+    assert 'kept 12,' in call('cc3m-tsv', '--src', one, '--out', tmp_path / 'out1', '--size', 16, '--first-number', 1).stdout
+    done = call('webdataset', '--src', made.retrieval(tmp_path / 'wds') / 'test', '--out', tmp_path / 'out2', '--size', 16)
+    assert 'kept 8,' in done.stdout and 'each gets its first' in done.stderr
+
+
+def test_checksums_are_believed_where_numbers_start_at_1(tmp_path):
+    root = made.numbered(tmp_path / 'set', numbers=())
+    for row in range(12):
+        save(root / 'training' / f'{row + 1}_{zlib.crc32(f"http://x/{row}.jpg".encode())}', row)
+    assert sorted(pairs(Cc3mTsv(root))) == RIGHT
 
 
 def test_equal_captions_and_urls_of_several_rows(tmp_path):

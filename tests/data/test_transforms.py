@@ -86,33 +86,65 @@ def png16(values, colour, *chunks):
     height, width = values.shape[:2]
     rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values.astype(int))
     made = b'\x89PNG\r\n\x1a\n'
-    for name, body in ((b'IHDR', struct.pack('>IIBBBBB', width, height, 16, colour, 0, 0, 0)), *chunks, (b'IDAT', zlib.compress(rows)), (b'IEND', b'')):
+    for name, body in (
+        (b'IHDR', struct.pack('>IIBBBBB', width, height, 16, colour, 0, 0, 0)),
+        *chunks,
+        (b'IDAT', zlib.compress(rows)),
+        (b'IEND', b''),
+    ):
         made += struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
     return made
 
 
 def tiff(values, kind, **tags):
-    return encoded(Image.fromarray(values.astype(kind)), 'TIFF', **({'tiffinfo': {int(tag[1:]): value for tag, value in tags.items()}} if tags else {}))
+    return encoded(
+        Image.fromarray(values.astype(kind)),
+        'TIFF',
+        **({'tiffinfo': {int(tag[1:]): value for tag, value in tags.items()}} if tags else {}),
+    )
 
 
 @pytest.mark.parametrize('as_stored', [False, True])
-@pytest.mark.parametrize('content', [
-    encoded(Image.fromarray((GREY * 65535).astype(np.uint16))), tiff(GREY * 65535, np.uint16), tiff(GREY * 4095, np.uint16, t281=4095),
-    tiff(GREY, np.float32), tiff(GREY * 65535, np.float32, t341=65535.0), tiff(GREY * 255, np.int32, t281=255),
-    b'P5 64 16 65535\n' + (GREY * 65535).astype('>u2').tobytes(), b'P5 64 16 4095\n' + (GREY * 4095).astype('>u2').tobytes(),
-    b'P6 64 16 1023\n' + np.repeat((GREY * 1023).astype('>u2')[..., None], 3, 2).tobytes(),
-    png16(GREY * 4095, 0, (b'sBIT', b'\x0c')), png16(GREY * 65535, 0, (b'sBIT', b'\x0c')), png16(np.repeat(GREY[..., None] * 65535, 3, 2), 2)])
+@pytest.mark.parametrize(
+    'content',
+    [
+        encoded(Image.fromarray((GREY * 65535).astype(np.uint16))),
+        tiff(GREY * 65535, np.uint16),
+        tiff(GREY * 4095, np.uint16, t281=4095),
+        tiff(GREY, np.float32),
+        tiff(GREY * 65535, np.float32, t341=65535.0),
+        tiff(GREY * 255, np.int32, t281=255),
+        b'P5 64 16 65535\n' + (GREY * 65535).astype('>u2').tobytes(),
+        b'P5 64 16 4095\n' + (GREY * 4095).astype('>u2').tobytes(),
+        b'P6 64 16 1023\n' + np.repeat((GREY * 1023).astype('>u2')[..., None], 3, 2).tobytes(),
+        png16(GREY * 4095, 0, (b'sBIT', b'\x0c')),
+        png16(GREY * 65535, 0, (b'sBIT', b'\x0c')),
+        png16(np.repeat(GREY[..., None] * 65535, 3, 2), 2),
+    ],
+)
 def test_deep_pixels_are_scaled_by_their_declared_range(content, as_stored):
     seen = np.asarray(decode_image(content, as_stored=as_stored)).astype(int)
     assert seen.shape == (16, 64, 3) and np.abs(seen - 255 * GREY[..., None]).max() < 2
 
 
 @pytest.mark.parametrize('as_stored', [False, True])
-@pytest.mark.parametrize('content', [
-    encoded(Image.fromarray((GREY * 4095).astype(np.uint16))), encoded(Image.fromarray((GREY * 255).astype(np.uint16))), tiff(GREY * 4095, np.uint16),
-    tiff(GREY * 1023, np.uint16, t281=65535), tiff(GREY * 255, np.int32), tiff(GREY * 65535, np.int32), tiff(GREY * 65535, np.float32),
-    tiff(GREY * 255, np.float32), tiff(GREY * 2 - 1, np.float32), tiff(GREY * np.nan, np.float32),
-    png16(np.repeat(GREY[..., None] * 4095, 3, 2), 2), png16(np.stack([GREY * 4095, 0 * GREY + 65535], 2), 4)])
+@pytest.mark.parametrize(
+    'content',
+    [
+        encoded(Image.fromarray((GREY * 4095).astype(np.uint16))),
+        encoded(Image.fromarray((GREY * 255).astype(np.uint16))),
+        tiff(GREY * 4095, np.uint16),
+        tiff(GREY * 1023, np.uint16, t281=65535),
+        tiff(GREY * 255, np.int32),
+        tiff(GREY * 65535, np.int32),
+        tiff(GREY * 65535, np.float32),
+        tiff(GREY * 255, np.float32),
+        tiff(GREY * 2 - 1, np.float32),
+        tiff(GREY * np.nan, np.float32),
+        png16(np.repeat(GREY[..., None] * 4095, 3, 2), 2),
+        png16(np.stack([GREY * 4095, 0 * GREY + 65535], 2), 4),
+    ],
+)
 def test_deep_pixels_of_unknown_range_are_refused(content, as_stored):
     with pytest.raises(BadImage, match='not declared') as error:
         decode_image(content, as_stored=as_stored)
