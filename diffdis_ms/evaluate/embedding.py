@@ -82,7 +82,8 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
     if not allow_missing:
         refuse_skipped(lost)
     parts = shared_pass(min(len(reader), limit or len(reader)), encoder.batch_size, lambda i: read_pixels(reader, i, encoder.image_size),
-                        lambda places, rows: _embed(encoder, places, rows, samplings, allow_missing), share, progress=progress and 'embedding images')
+                        lambda places, rows: _embed(encoder, places, rows, samplings, allow_missing), share,
+                        progress=progress and 'embedding images')
     return _join(parts, samplings, lost)
 
 
@@ -116,7 +117,8 @@ def _embed(encoder, places, rows, samplings, allow_missing=False):
     if pixels:
         filled = np.minimum(np.arange(encoder.batch_size), len(pixels) - 1)      # one graph serves every batch
         results = encoder(np.stack(pixels)[filled], np.array(indices)[filled], samplings)
-        arrays.update({f'e0_{k}': check_finite(np.asarray(e0)[:len(pixels)], 'images', about['keys']) for k, e0 in enumerate(results)})
+        arrays.update({f'e0_{k}': check_finite(np.asarray(e0)[:len(pixels)], 'images', about['keys'])
+                       for k, e0 in enumerate(results)})
     return arrays
 
 

@@ -112,7 +112,8 @@ def _say_sizes(pictures):
         if odd['count']:
             print(f'{odd["count"]} {name} pictures are not square '
                   f'({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): FID and KID take '
-                  'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops', file=sys.stderr)
+                  'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops',
+                  file=sys.stderr)
 
 
 def _captions(file, fake, paths):

@@ -33,9 +33,8 @@ def choose_templates(templates, dataset):
 
     Args:
         templates: as for `class_names.read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the
-            paper's figures are
-            of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures and captions nothing is
-            known.
+            paper's figures are of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures and
+            captions nothing is known.
     """
     if templates is None:
         templates = 'clip' if dataset in DATASET_TEMPLATES else 'plain'
@@ -130,9 +129,6 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None, allow_missing
     names = read_labels(classnames, dataset=dataset) if classnames else images.class_names
     if not names:
         raise ConfigError(f'{data_root} has no classnames.txt; give the names with --classnames FILE')
-    if dataset == 'folder' and len(names) != len(images.class_names):
-        raise ConfigError(f'{classnames} has {len(names)} names for the {len(images.class_names)} class folders of '
-                          f'{data_root}')
     return images, names
 
 
@@ -186,17 +182,19 @@ def open_model(directory, batch_size):
         encoder, about = GeneratedQueries(model), {'model': 'DiffDis', 'gamma': model.config.text_diffusion.gamma}
         weights = 'unet.safetensors'
     hashes = file_hashes(directory)
-    return model, encoder, {**about, 'resize': f'bicubic, centre crop, {encoder.image_size}', 'weights_sha256': hashes[weights],
-                            'files_sha256': hashes}
+    return model, encoder, {**about, 'resize': f'bicubic, centre crop, {encoder.image_size}',
+                            'weights_sha256': hashes[weights], 'files_sha256': hashes}
 
 
 def describe(task, dataset, images, embedded, measured, protocol):
     """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`; `missing` where it is
     of part of the set."""
     split = getattr(images, 'split', 'held_out' if dataset == 'emoji' else 'all')
-    missing = name_missing(embedded.skipped, [row['class'] for row in measured.get('per_class', ()) if not row['count']])
-    return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys), 'num_skipped': len(embedded.skipped),
-            **({'missing': missing} if missing else {}), **measured, 'protocol': protocol}
+    empty = [row['class'] for row in measured.get('per_class', ()) if not row['count']]
+    missing = name_missing(embedded.skipped, empty)
+    return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys),
+            'num_skipped': len(embedded.skipped), **({'missing': missing} if missing else {}), **measured,
+            'protocol': protocol}
 
 
 def name_missing(skipped, empty_classes=()):
@@ -220,10 +218,10 @@ def name_missing(skipped, empty_classes=()):
 def say_missing(result):
     """One line on stderr where a result is of part of its set."""
     missing = result.get('missing', {})
-    if missing:
-        pictures = f'{missing["count"]} pictures ({", ".join(missing["names"][:3])}{" ..." if missing["count"] > 3 else ""})' if 'count' in missing else ''
-        classes = f'{missing["classes"]["count"]} classes ({", ".join(missing["classes"]["names"][:3])}) without pictures' if 'classes' in missing else ''
-        print(f'part of the set is missing: {" and ".join(filter(None, (pictures, classes)))}; named in the result', file=sys.stderr)
+    parts = [f'{part["count"]} {what} ({", ".join(part["names"][:3])}{" ..." if part["count"] > 3 else ""})'
+             for what, part in (('pictures', missing), ('classes', missing.get('classes', {}))) if 'count' in part]
+    if parts:
+        print(f'part of the set is missing: {" and ".join(parts)}; named in the result', file=sys.stderr)
 
 
 def describe_generation(real, measured):

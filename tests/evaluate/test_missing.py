@@ -110,12 +110,6 @@ def test_classes_without_pictures(tmp_path):
     assert missing['count'] == 2 and missing['classes'] == {'count': 1, 'names': ['green']}
 
 
-@pytest.mark.parametrize('names', ['red,green', 'red,green,blue,black'])
-def test_as_many_names_as_class_folders(tmp_path, names):
-    with pytest.raises(ConfigError, match=f'{names.count(",") + 1} names for the 3 class folders'):
-        tasks.open_zeroshot('folder', make_folder(tmp_path), names)
-
-
 def test_missing_pictures_of_a_benchmark_set(tmp_path):
     replicas.dtd(tmp_path)
     (tmp_path / 'dtd/images/banded/banded_0003.jpg').unlink()
