@@ -40,9 +40,9 @@ class Encoders:
         return self._zero[1]
 
     def decode_latents(self, z):
-        """x = D(z): (N, 4, h, w) -> (N, 3, H, W) float32 in [-1, 1]."""
+        """x = D(z): (N, 4, h, w) -> (N, 3, H, W) float32 in [-1, 1]; ConfigError where pixels are not finite."""
         x = in_batches(lambda x: (self._decode(Tensor(x.astype(np.float32))),), (z,), self.batch_size)[0]
-        return np.clip(x, -1, 1)
+        return np.clip(check_finite(x, 'latents'), -1, 1)
 
     def encode_texts(self, texts, progress=False):
         """(c, e) = T(y): list of N strings -> (N, L, hidden) and (N, 1, projection_dim) float32."""

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diffdis_ms.config import ConfigError
+from diffdis_ms.data.transforms import resize_center_crop
 from diffdis_ms.evaluate import tasks
 from diffdis_ms.evaluate.embedding import Sampling, embed_set
 from diffdis_ms.evaluate.shared import Share
@@ -17,7 +18,7 @@ SAMPLINGS = [Sampling()]
 
 class Colours:
     """Embeds a picture as its mean colour, and a text as the colour it names."""
-    image_size, batch_size = 8, 2
+    image_size, batch_size, resize = 8, 2, staticmethod(resize_center_crop)
     NAMES = {'red': (1, 0, 0), 'green': (0, 1, 0), 'blue': (0, 0, 1)}
 
     def __call__(self, pixels, indices, samplings):
