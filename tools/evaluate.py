@@ -119,9 +119,10 @@ def main():
     if args.task == 'report':
         return report(args)
     from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate.zeroshot import choose_templates
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
-        template_set, templates = tasks.choose_templates(args.templates, args.dataset)
+        template_set, templates = choose_templates(args.templates, args.dataset)
         images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames, args.split,
                                             args.allow_missing)
     else:

@@ -11,9 +11,8 @@ from PIL import Image
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.benchmark_sets import BENCHMARKS, open_benchmark
-from diffdis_ms.data.class_names import read_labels, read_templates
+from diffdis_ms.data.class_names import read_labels
 from diffdis_ms.data.folders import ImageFolder, open_captions
-from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.data.karpathy import KARPATHY_SETS, KarpathySet
 from diffdis_ms.data.webdataset import CaptionSet
 from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
@@ -26,19 +25,6 @@ from diffdis_ms.model_dir import file_hashes
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
 RETRIEVAL_SETS = ('emoji', 'captions', *KARPATHY_SETS)
 MAX_NAMED = 100                                  # of what is missing, in a result file
-
-
-def choose_templates(templates, dataset):
-    """(name, list) of the prompt templates of a zero-shot evaluation.
-
-    Args:
-        templates: as for `class_names.read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the
-            paper's figures are of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures and
-            captions nothing is known.
-    """
-    if templates is None:
-        templates = 'clip' if dataset in DATASET_TEMPLATES else 'plain'
-    return str(templates), read_templates(templates, dataset)
 
 
 def zeroshot(pipe, embedded, class_names, templates, partial=False):

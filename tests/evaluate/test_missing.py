@@ -11,6 +11,7 @@ from diffdis_ms.data.transforms import resize_center_crop
 from diffdis_ms.evaluate import tasks
 from diffdis_ms.evaluate.embedding import Sampling, embed_set
 from diffdis_ms.evaluate.shared import Share
+from diffdis_ms.evaluate.zeroshot import choose_templates
 from tests.data import replicas
 
 SAMPLINGS = [Sampling()]
@@ -134,6 +135,6 @@ def test_an_embedding_that_is_not_finite_is_named(tmp_path):
 
 
 def test_templates_are_the_data_sets_own_where_it_is_known():
-    name, templates = tasks.choose_templates(None, 'cifar10')
+    name, templates = choose_templates(None, 'cifar10')
     assert name == 'clip' and len(templates) == 18
-    assert tasks.choose_templates(None, 'folder') == ('plain', ['{}']) and tasks.choose_templates('photo', 'dtd')[0] == 'photo'
+    assert choose_templates(None, 'folder') == ('plain', ['{}']) and choose_templates('photo', 'dtd')[0] == 'photo'
