@@ -1,7 +1,7 @@
 """Config files from outside, read against a whitelist: no key is passed over in silence."""
 import difflib
 
-from ckpt_convert.tensors import CheckpointError, short
+from ckpt_convert.tensors import CheckpointError
 
 
 def check_keys(config, where, honoured=(), without_effect=(), only=None):
@@ -16,16 +16,21 @@ def check_keys(config, where, honoured=(), without_effect=(), only=None):
         CheckpointError: up to three keys or values that would be ignored, by name.
     """
     only = only or {}
-    wrong = [f'{key} = {short(repr(value))} (only {" or ".join(map(repr, only[key]))} can be converted)'
+    wrong = [f'{key} = {_shown(value)} (only {" or ".join(map(repr, only[key]))} can be converted)'
              for key, value in config.items() if key in only and not any(_same(value, allowed) for allowed in only[key])]
     known = {*honoured, *without_effect, *only}
     for key in config:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8)
-            wrong.append(f'{short(str(key))} = {short(repr(config[key]))} is not known{f" (did it mean {near[0]}?)" if near else ""}, '
+            wrong.append(f'{_shown(key)} = {_shown(config[key])} is not known{f" (did it mean {near[0]}?)" if near else ""}, '
                          'so what it does to the numbers is not either')
     if wrong:
         raise CheckpointError(f'{where}: {"; ".join(wrong[:3])}{f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""}')
+
+
+def _shown(value):
+    text = value if isinstance(value, str) and value.isidentifier() else repr(value)
+    return text if len(text) <= 80 else text[:77] + '...'
 
 
 def _same(value, allowed):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from diffdis_ms.config import to_yaml
 from diffdis_ms.files import sha256, write_directory, write_flushed
+from diffdis_ms.text_files import read_json
 
 ENTRY = 'entry.json'
 _WITHOUT_EFFECT = ('output_dir', 'resume')       # config keys that no graph can depend on
@@ -114,7 +115,7 @@ def entries(directory):
 
 def _staleness(path, now):
     try:
-        entry = json.loads((path / ENTRY).read_bytes())
+        entry = read_json(path / ENTRY)
         changed = [key for key in now if entry.get(key) != now[key]]
     except (OSError, ValueError, AttributeError):
         return 'not complete'
@@ -124,7 +125,7 @@ def _staleness(path, now):
 def _is_whole(directory):
     """Whether every file of an entry is there with the bytes it was stored with, and no other."""
     try:
-        files = json.loads((directory / ENTRY).read_bytes())['files']
+        files = read_json(directory / ENTRY)['files']
         there = {str(p.relative_to(directory)) for p in directory.rglob('*') if p.is_file()} - {ENTRY}
         return bool(files) and there == set(files) and all(sha256(directory / name) == digest for name, digest in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -31,8 +31,7 @@ class Encoders:
         """V(0), the latent of the zero image: (1, 4, H/8, W/8) float32.
 
         It is computed once, in the graph that encodes images, and again only after V has changed: V is known by its
-            biases and
-        norms, which other weights and a step of training change.
+        biases and norms, which other weights and a step of training change.
         """
         vectors = [p.asnumpy() for p in self.vae.get_parameters() if len(p.shape) == 1]
         size, known = self.config.image_size, zlib.crc32(np.concatenate(vectors).tobytes())
@@ -41,9 +40,9 @@ class Encoders:
         return self._zero[1]
 
     def decode_latents(self, z):
-        """x = D(z): (N, 4, h, w) -> (N, 3, H, W) float32 in [-1, 1]."""
+        """x = D(z): (N, 4, h, w) -> (N, 3, H, W) float32 in [-1, 1]; ConfigError where pixels are not finite."""
         x = in_batches(lambda x: (self._decode(Tensor(x.astype(np.float32))),), (z,), self.batch_size)[0]
-        return np.clip(x, -1, 1)
+        return np.clip(check_finite(x, 'latents'), -1, 1)
 
     def encode_texts(self, texts, progress=False):
         """(c, e) = T(y): list of N strings -> (N, L, hidden) and (N, 1, projection_dim) float32."""
@@ -65,8 +64,7 @@ def ensemble_labels(embed_texts, labels, templates, batch_size=1):
     Args:
         embed_texts: list of N strings -> (N, D), L2-normalised. labels: list of str. templates: list of str with one {}.
         batch_size: of `embed_texts`. So many labels at a time are embedded as fill whole batches: the texts of all of
-            them (80,000 for
-            ImageNet) are never held together, and every batch is the same as if they were.
+            them (80,000 for ImageNet) are never held together, and every batch is the same as if they were.
 
     Returns:
         (len(labels), D) float32.

@@ -1,15 +1,15 @@
-"""Embeddings must be numbers: NaN compares as nothing, and a ranking of NaN is a perfect score."""
+"""What networks give must be numbers: NaN compares as nothing, so that a ranking of NaN is a perfect score."""
 import numpy as np
 
 from diffdis_ms.errors import ConfigError
 
 
 def check_finite(rows, what, names=None):
-    """Refuse embeddings or features that hold NaN or infinite numbers.
+    """Refuse embeddings, features or pixels that hold NaN or infinite numbers.
 
     Args:
-        rows: (N, ...) float array. what: they are embeddings of, in the plural ('images'). names: N names, for the
-            message; None: numbers.
+        rows: (N, ...) float array. what: the N things that they were computed of ('images').
+        names: N names of them, for the message; None: they are numbered.
 
     Returns:
         `rows`.
@@ -21,7 +21,6 @@ def check_finite(rows, what, names=None):
     bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))
     if len(bad):
         first = f'number {bad[0] + 1}' if names is None else repr(str(names[bad[0]]))
-        raise ConfigError(f'{len(bad)} of the {len(rows)} {what} have an embedding that is not finite (NaN or '
-                          f'infinite), the first: {first}; '
-                          'the weights are damaged, or 16 bits are too few for them: they cannot be ranked or averaged')
+        raise ConfigError(f'{len(bad)} of the {len(rows)} {what} give numbers that are not finite (NaN or infinite), '
+                          f'the first: {first}; the weights are damaged, or 16 bits are too few for them')
     return rows

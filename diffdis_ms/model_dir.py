@@ -81,8 +81,8 @@ def file_hashes(directory):
     """{file: sha256} of what a model is: config.yaml, weights, tokenizer/. Of the files as they are, whatever the
     manifest says."""
     directory = Path(directory)
-    files = [directory / 'config.yaml', *sorted(directory.glob('*.safetensors')), *sorted(p for p in (directory / 'tokenizer').rglob('*') if p.is_file())]
-    return {str(path.relative_to(directory)): sha256(path) for path in files}
+    files = [directory / 'config.yaml', *directory.glob('*.safetensors'), *directory.glob('tokenizer/**/*')]
+    return {str(path.relative_to(directory)): sha256(path) for path in sorted(files) if path.is_file()}
 
 
 def read_weights(path):

@@ -137,6 +137,13 @@ def test_classify_refuses_embeddings_that_are_not_finite(pipe, monkeypatch):
         pipe.classify(IMAGES, ['square', 'bar'], ['a {}'])
 
 
+def test_latents_that_are_not_finite_do_not_become_pictures(pipe):
+    z = np.zeros((2, 4, 8, 8), np.float32)
+    z[1, 0, 0, 0] = np.nan
+    with pytest.raises(ConfigError, match='1 of the 2 latents .*not finite.*number 2'):
+        pipe.decode_latents(z)
+
+
 def test_shapes_of_the_parts(pipe):
     assert pipe.encode_context(['red', 'blue']).shape == (2, 16, 32)
     assert pipe.embed_texts(['red', 'blue']).shape == (2, 48)

@@ -39,7 +39,8 @@ def read_images(paths):
         except BadImage as e:
             bad.append(f'{path}: {e}')
     if bad:
-        raise ConfigError(bad[0] + (f' (and {len(bad) - 1} more of the {len(paths)} pictures cannot be used)' if len(bad) > 1 else ''))
+        more = f' (and {len(bad) - 1} more of the {len(paths)} pictures cannot be used)' if len(bad) > 1 else ''
+        raise ConfigError(bad[0] + more)
     return images
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from diffdis_ms.cli import run
+from diffdis_ms.text_files import read_json
 
 OUT = Path('outputs/demo')
 RESULTS = {task: OUT / f'evaluation/{task}.json' for task in ('generation', 'zeroshot', 'retrieval')}
@@ -192,7 +193,7 @@ def main():
         clock(f'train {name}', train_stage, name, args)
     (OUT / 'diffdis/model').rename(OUT / 'model')
     measured, shown = evaluate(args, clock)
-    summary = json.loads((OUT / 'data/summary.json').read_text())
+    summary = read_json(OUT / 'data/summary.json')
     metrics = {'seconds': round(time.monotonic() - clock.started, 1), 'stages': clock.stages, 'num_train': summary['num_train'],
                'num_held_out': summary['num_held_out'], 'skipped': summary['num_skipped'], **measured, 'model': str(OUT / 'model'),
                'fast': args.fast}

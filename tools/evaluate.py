@@ -45,7 +45,8 @@ def parse_args():
         task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
         task.add_argument('--limit', type=int, help='only the first so many samples')
         task.add_argument('--allow-missing', action='store_true',
-                          help='measure without pictures that are missing or cannot be decoded; the result names them (else they are an error)')
+                          help='measure without pictures that are missing or cannot be decoded, and name them in the result; '
+                               'else they are an error')
         task.add_argument('--seed', type=int, default=0, help='of the noise the text query starts from (default: %(default)s)')
         task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
         if name == 'zeroshot':
@@ -77,7 +78,8 @@ def add_generation(tasks):
     task.add_argument('--inception', metavar='FILE', help='weights of FID\'s Inception (.pth), or a directory made by ckpt_convert import')
     task.add_argument('--clip', metavar='DIR', help='CLIP for clip_score, a directory made by ckpt_convert import')
     task.add_argument('--captions', metavar='FILE',
-                      help='one a line in the order of the pictures\' names, whole numbers by value; or a prompts.json (default: the one in --fake)')
+                      help='one a line in the order of the pictures\' names, whole numbers by value; or a prompts.json '
+                           '(default: the one in --fake)')
     task.add_argument('--clip-weight', type=float, default=100.0, metavar='W', help='clip_score is W * cosine; CLIPScore\'s is 2.5 (default: 100)')
     task.add_argument('--clip-at-zero', action='store_true', help='negative cosines count as 0, as in CLIPScore')
     task.add_argument('--kid-subsets', type=int, default=100, metavar='N', help='default: %(default)s')
@@ -121,10 +123,12 @@ def main():
     if args.task == 'report':
         return report(args)
     from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate.zeroshot import choose_templates
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
-        template_set, templates = tasks.choose_templates(args.templates, args.dataset)
-        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames, args.split, args.allow_missing)
+        template_set, templates = choose_templates(args.templates, args.dataset)
+        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames, args.split,
+                                            args.allow_missing)
     else:
         images = tasks.open_retrieval(args.dataset, args.data_root, args.split)
 
@@ -139,10 +143,13 @@ def main():
     protocol = {**vars(samplings[0]), 'batch_size': args.batch_size, 'limit': args.limit, **about}
     parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), split=args.split, count=len(images),
                             samplings=[vars(s) for s in samplings], allow_missing=args.allow_missing, **protocol)
-    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, rank, size), allow_missing=args.allow_missing)
+    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, rank, size),
+                         allow_missing=args.allow_missing)
     if args.task == 'zeroshot':
-        measured, matrix = tasks.zeroshot(model, embedded, names, templates, args.allow_missing or args.limit is not None)
-        protocol.update(template_set=template_set, templates=templates, num_classes=len(names), classnames=args.classnames or "the set's own")
+        partial = args.allow_missing or args.limit is not None
+        measured, matrix = tasks.zeroshot(model, embedded, names, templates, partial)
+        protocol.update(template_set=template_set, templates=templates, num_classes=len(names),
+                        classnames=args.classnames or "the set's own")
         if rank == 0:
             tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:

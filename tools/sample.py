@@ -27,7 +27,8 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory')
     parser.add_argument('--prompt', nargs='+', default=[], metavar='TEXT', help='one or more texts')
-    parser.add_argument('--prompts', metavar='FILE', help='texts, one a line; or a .json with {"prompts": {picture name: text}}')
+    parser.add_argument('--prompts', metavar='FILE',
+                        help='texts, one a line; or a .json with {"prompts": {picture name: text}}')
     parser.add_argument('--out', required=True, metavar='DIR', help='gets 00000.png, ..., prompts.json and, with --grid, grid.png')
     parser.add_argument('--steps', type=int, default=50, help='sampling steps (default: %(default)s)')
     parser.add_argument('--sampler', choices=['ddim', 'pndm', 'dpm++'], default='pndm', help='default: %(default)s')
@@ -133,8 +134,8 @@ def main():
     rank, size = runtime.rank_and_size()
     pipe = DiffDisPipeline.from_pretrained(args.model, min(args.batch_size, len(prompts)))
     out = Path(args.out)
-    settle(out, named, {'model': args.model, 'files_sha256': file_hashes(args.model), 'steps': args.steps, 'sampler': args.sampler,
-                        'guidance_weight': args.guidance_weight, 'seed': args.seed}, rank)
+    settle(out, named, {'model': args.model, 'files_sha256': file_hashes(args.model), 'steps': args.steps,
+                        'sampler': args.sampler, 'guidance_weight': args.guidance_weight, 'seed': args.seed}, rank)
     draw(pipe, args, out, names, prompts, rank, size)
     if args.grid and all((out / name).is_file() for name in names):              # the last process to end finds all
         image_grid([Image.open(out / name) for name in names]).save(out / 'grid.png')

@@ -4,7 +4,6 @@ Every registration is a static initialiser that loads the operator's name and ca
 nothing runs on a device. What a release of CANN then really has, and what the backend rewrites, is not seen.
 """
 import ctypes
-import json
 import re
 import struct
 from collections import defaultdict
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Dict, Set
 
 from diffdis_ms.ascend.elf import LOAD_ANY, Elf
+from diffdis_ms.text_files import read_json
 
 COMMUNICATION = {'AllReduce', 'AllGather', 'ReduceScatter', 'Broadcast', 'AlltoAll', 'AllToAllv', 'Send', 'Receive', 'Barrier', 'Reduce',
                  'CollectiveScatter', 'CollectiveGather'}
@@ -45,7 +45,7 @@ def read_registry(mindspore):
     register = _register_function(operators, {'MatMulExt', 'SiLU', 'FlashAttentionScore', 'InplaceCopy', 'Softmax'})
     aclnn = {names[-1] for i, _ in operators.calls({register}) if (names := operators.names_loaded(i - 90, i))}
     manager = Elf(lib / 'plugin/ascend/libmindspore_ascend_res_manager.so')
-    aicpu = json.loads((lib / 'plugin/ascend/custom_aicpu_ops/op_impl/cpu/config/cust_aicpu_kernel.json').read_text())
+    aicpu = read_json(lib / 'plugin/ascend/custom_aicpu_ops/op_impl/cpu/config/cust_aicpu_kernel.json')
     backend = b''.join((lib / name).read_bytes() for name in ('plugin/libmindspore_ascend.so.2', 'libmindspore_backend_common.so'))
     passes = {match.decode() for match in re.findall(rb'N9mindspore3opt\d+([A-Za-z0-9]+?(?:Unify)?Mind[Ii][Rr])E', backend)}
     return Registry(aclnn, _adapters(manager, lib), set(aicpu) - {'All'}, _prototypes(manager),

@@ -19,12 +19,11 @@ class FileSet:
         num_classes: int.
         split: what was chosen (split, partition, classes), for results.
         class_ids: what the set itself calls each class, where that is not its name: WordNet ids, numbers; else None.
-        missing: keys of the images that are not there; `open_benchmark` refuses them unless told not to.
     """
 
-    def __init__(self, base, rows, class_names, split, num_classes=None, class_ids=None, missing=()):
+    def __init__(self, base, rows, class_names, split, num_classes=None, class_ids=None):
         """`rows`: [(path below `base`, label)]."""
-        self.base, self._rows, self.missing = base, rows, list(missing)
+        self.base, self._rows = base, rows
         self.class_names, self.split = class_names, split
         self.num_classes, self.class_ids = num_classes or len(class_names), class_ids
 
@@ -144,7 +143,8 @@ def listed(name, base, rows, source, *args, **kwargs):
         if folder not in present:
             present[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
     missing = [path for path, _ in rows if (base / path).name not in present[(base / path).parent]]
-    images = FileSet(base, rows, *args, **kwargs, missing=missing)
+    images = FileSet(base, rows, *args, **kwargs)
+    images.missing = missing                     # `open_benchmark` refuses them unless told not to
     if len(missing) == len(rows):
         refuse_missing(name, images)
     return images

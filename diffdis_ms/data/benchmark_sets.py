@@ -25,7 +25,8 @@ from pathlib import Path
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.benchmark_files import (
-    FileSet, as_integers, find_base, first_existing, images_of, listed, malformed, read_class_lines, read_lines, refuse_missing, required, spaced,
+    FileSet, as_integers, find_base, first_existing, images_of, listed, malformed, read_class_lines, read_lines,
+    refuse_missing, required, spaced,
 )
 from diffdis_ms.data.benchmark_mat import open_cars, open_flowers, open_imagenet
 from diffdis_ms.data.cifar import open_cifar

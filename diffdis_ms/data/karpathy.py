@@ -42,7 +42,9 @@ class KarpathySet:
         if bad or not self._samples:
             raise ConfigError(f'{file}: ' + (f'{bad} leaves the folder or has no caption' if bad else f'no image in split {split!r}'))
         first = [self.root / folder / self._samples[0][0] for folder in folders]
-        self._folder = next((self.root / folder for folder in folders if any((self.root / folder / path).is_file() for path, _ in self._samples)), None)
+        found = [self.root / folder for folder in folders
+                 if any((self.root / folder / path).is_file() for path, _ in self._samples)]
+        self._folder = found[0] if found else None
         if self._folder is None:
             raise ConfigError(f'{first[0]} does not exist: the images of {name} belong there')
         self.missing = [str(path) for path, _ in self._samples if not (self._folder / path).is_file()]

@@ -88,8 +88,10 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
         lost.update({key: 'no such image file' for key in getattr(reader, 'missing', ())})
     if not allow_missing:
         refuse_skipped(lost)
-    parts = shared_pass(min(len(reader), limit or len(reader)), encoder.batch_size, lambda i: read_pixels(reader, i, encoder.image_size, encoder.resize),
-                        lambda places, rows: _embed(encoder, places, rows, samplings, allow_missing), share, progress=progress and 'embedding images')
+    parts = shared_pass(min(len(reader), limit or len(reader)), encoder.batch_size,
+                        lambda i: read_pixels(reader, i, encoder.image_size, encoder.resize),
+                        lambda places, rows: _embed(encoder, places, rows, samplings, allow_missing), share,
+                        progress=progress and 'embedding images')
     return _join(parts, samplings, lost)
 
 
@@ -123,7 +125,8 @@ def _embed(encoder, places, rows, samplings, allow_missing=False):
     if pixels:
         filled = np.minimum(np.arange(encoder.batch_size), len(pixels) - 1)      # one graph serves every batch
         results = encoder(np.stack(pixels)[filled], np.array(indices)[filled], samplings)
-        arrays.update({f'e0_{k}': check_finite(np.asarray(e0)[:len(pixels)], 'images', about['keys']) for k, e0 in enumerate(results)})
+        arrays.update({f'e0_{k}': check_finite(np.asarray(e0)[:len(pixels)], 'images', about['keys'])
+                       for k, e0 in enumerate(results)})
     return arrays
 
 

@@ -66,8 +66,6 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
     protocol['drawn_with'] = _drawn_with(Path(fake) / PROMPTS)
     if with_inception:
         protocol['pictures'] = {'real': sizes_of(reals), 'fake': sizes_of(fakes)}
-        if not rank:
-            _say_sizes(protocol['pictures'])
         digest = sha256(weights[0])
         protocol.update(num_real=len(reals), real_sha256=content_sha256(reals, progress), inception_sha256=digest,
                         inception_published=inceptions.is_published(weights[0], digest), preprocessing=inceptions.PREPROCESSING)
@@ -85,6 +83,7 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
         embeddings = clips.clip_embeddings(clip, fakes, texts, batch_size, progress, share)
     if rank:
         return None
+    _say_sizes(protocol.get('pictures', {}))
     if 'fid' in metrics:
         results['fid'] = fid(*features)
         protocol['definitions']['fid'] = 'torch-fidelity 0.4: 2048 features of the 2015-12-05 Inception, np.cov, eigenvalues of the product'
@@ -112,7 +111,8 @@ def _say_sizes(pictures):
         if odd['count']:
             print(f'{odd["count"]} {name} pictures are not square '
                   f'({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): FID and KID take '
-                  'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops', file=sys.stderr)
+                  'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops',
+                  file=sys.stderr)
 
 
 def _captions(file, fake, paths):

@@ -29,7 +29,8 @@ def mean_retrieval(name):
 
 def in_paper(result):
     """Whether the paper has figures of a result's task and data set."""
-    return result['task'] == 'generation' or result['dataset'] in {'zeroshot': BENCHMARKS, 'retrieval': RETRIEVAL}[result['task']]
+    sets = {'zeroshot': BENCHMARKS, 'retrieval': RETRIEVAL}
+    return result['task'] == 'generation' or result['dataset'] in sets[result['task']]
 
 
 def differences(result):
@@ -80,8 +81,10 @@ def _of_generation(metrics, protocol):
     if protocol.get('num_fake') != PICTURES:
         found.append(f'{protocol.get("num_fake", "unknown")} generated pictures, not {PICTURES}')
     drawn = protocol.get('drawn_with') or {}
-    found += [f'drawn with {name} {drawn[name]}, not {value}' for name, value in DRAWN_WITH.items() if drawn.get(name, value) != value]
-    if 'clip_score' in metrics and ('(resnet)' not in str(protocol.get('clip')) or protocol.get('clip_weight') != 100 or protocol.get('clip_at_zero')):
+    found += [f'drawn with {name} {drawn[name]}, not {value}' for name, value in DRAWN_WITH.items()
+              if drawn.get(name, value) != value]
+    score = '(resnet)' in str(protocol.get('clip')), protocol.get('clip_weight'), bool(protocol.get('clip_at_zero'))
+    if 'clip_score' in metrics and score != (True, 100, False):
         found.append('a CLIP-score that is not 100 * cosine of a CLIP ResNet')
     return found
 
@@ -96,4 +99,6 @@ def template_set(result):
         return 'unknown'
     if templates == DATASET_TEMPLATES.get(result['dataset']):
         return 'clip'
-    return 'plain' if templates == ['{}'] else str(templates[0]) if len(templates) == 1 else f'{len(templates)} templates'
+    if len(templates) > 1:
+        return f'{len(templates)} templates'
+    return 'plain' if templates == ['{}'] else str(templates[0])

@@ -52,8 +52,7 @@ def read_captions(file, paths):
 
     Args:
         file: JSON with {"prompts": {file name: text}} (tools/sample.py writes it), or text, one caption a line, in the
-            order of the pictures'
-            names (see `in_order`).
+            order of the pictures' names (see `in_order`).
         paths: of the pictures.
 
     Returns:
@@ -100,7 +99,7 @@ def in_order(paths):
                               f'not say which is which; '
                               'give the captions as JSON: {"prompts": {file name: text}}')
         return sorted(paths, key=lambda path: int(path.stem))
-    before = {}                                  # kind of name, its numbers left out -> the name of this kind before, and its numbers
+    before = {}                                  # kind of name, its numbers left out -> the one of this kind before
     for path in paths:
         kind, numbers = re.sub('[0-9]+', '#', path.stem), [int(n) for n in re.findall('[0-9]+', path.stem)]
         last, smaller = before.get(kind, ('', []))
@@ -114,8 +113,7 @@ def in_order(paths):
 
 def sizes_of(paths):
     """What the headers of pictures say of their sizes: dict sizes {'256x256': count, ...}, the ten most frequent,
-    num_sizes, and
-    not_square {count, names}. Damaged ones are left to whoever reads them."""
+    num_sizes, and not_square {count, names}. Damaged ones are left to whoever reads them."""
     sizes, odd = Counter(), []
     for path in paths:
         try:
@@ -126,7 +124,8 @@ def sizes_of(paths):
         sizes[f'{width}x{height}'] += 1
         if width != height:
             odd.append(path.name)
-    return {'sizes': dict(sizes.most_common(10)), 'num_sizes': len(sizes), 'not_square': {'count': len(odd), 'names': odd[:MAX_NAMED]}}
+    return {'sizes': dict(sizes.most_common(10)), 'num_sizes': len(sizes),
+            'not_square': {'count': len(odd), 'names': odd[:MAX_NAMED]}}
 
 
 def content_sha256(paths, progress=False):
@@ -179,7 +178,8 @@ def checked_prompts(content, file):
     if not isinstance(prompts, dict) or not prompts or not all(isinstance(text, str) for text in prompts.values()):
         raise ConfigError(f'{file} is not what tools/sample.py writes: {{"prompts": {{file name: text}}}} is expected')
     for name in prompts:
-        if not name or name[0] == '.' or {'/', '\\', '\0'} & set(name) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+        outside = not name or name[0] == '.' or {'/', '\\', '\0'} & set(name)
+        if outside or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
             raise ConfigError(f'{file}: {name!r} is not the name of a picture in its folder '
                               f'({", ".join(IMAGE_SUFFIXES)})')
         if any('\ud800' <= c <= '\udfff' for c in name + prompts[name]):         # JSON can write them

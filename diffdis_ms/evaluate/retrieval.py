@@ -16,7 +16,7 @@ def hits(queries, candidates, own, ks):
     """Whether a right candidate of each query is among its K best.
 
     Ties are broken at random, and what is returned is the probability: 1 or 0 where no wrong candidate equals the best
-        right one.
+    right one.
     So equal captions of two images share their hits, and a model that gives everything the same embedding scores as
     chance does.
 
@@ -66,7 +66,8 @@ def retrieval_metrics(e0, e, image_of_text, ks=(1, 5, 10)):
     texts = np.argsort(image_of_text, kind='stable')
     own = np.split(texts, np.searchsorted(image_of_text[texts], np.arange(1, len(e0))))
     metrics = {}
-    for way, found in (('image_to_text', hits(e0, e, own, ks)), ('text_to_image', hits(e, e0, image_of_text[:, None], ks))):
+    both = {'image_to_text': hits(e0, e, own, ks), 'text_to_image': hits(e, e0, image_of_text[:, None], ks)}
+    for way, found in both.items():
         metrics.update({f'{way}_R@{k}': float(share) for k, share in zip(ks, found.mean(0))})
     metrics['mean_R@1'] = (metrics['image_to_text_R@1'] + metrics['text_to_image_R@1']) / 2
     return metrics

@@ -5,8 +5,8 @@ from diffdis_ms.evaluate.pictures import read_rgb
 from diffdis_ms.evaluate.report import Report, figure_image
 from diffdis_ms.evaluate.result_files import ACCURACIES, RECALLS
 
-HIDDEN = ('templates', 'files_sha256', 'pictures')              # of a protocol, on a page: long, and named in other words
-MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')      # a mean over sets is formed of results that agree in these
+HIDDEN = ('templates', 'files_sha256', 'pictures')       # of a protocol, on a page: long, and named in other words
+MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')      # a mean is formed of results that agree in these
 
 
 def tables(results):
@@ -28,13 +28,15 @@ def tables(results):
 def _zeroshot_table(results):
     names = list(paper.ZEROSHOT) if any(_is_beside(r) for r in results) else []
     figures = {name: dict(zip(BENCHMARKS, paper.ZEROSHOT[name])) for name in names}
-    rows = [[r['dataset'], r['split'], r['num_samples'], paper.template_set(r), *(_percent(r['metrics'][m]) for m in ACCURACIES),
+    rows = [[r['dataset'], r['split'], r['num_samples'], paper.template_set(r),
+             *(_percent(r['metrics'][m]) for m in ACCURACIES),
              *(f'{figures[name][r["dataset"]]:.1f}' if _is_beside(r) else '' for name in names)] for r in results]
     for group in _groups(results, BENCHMARKS):
         beside = all(map(_is_beside, group))
         rows.append(['mean of the 12', '', '', '', _percent(sum(r['metrics']['acc1'] for r in group) / 12), '', '',
                      *(f'{sum(paper.ZEROSHOT[name]) / 12:.1f}' if beside else '' for name in names)])
-    header = ['set', 'split', 'images', 'templates', 'acc1', 'acc5', 'per class', *(f'{name} (paper)' for name in names)]
+    header = ['set', 'split', 'images', 'templates', 'acc1', 'acc5', 'per class',
+              *(f'{name} (paper)' for name in names)]
     return f'Zero-shot classification{" (Table 1)" if names else ""}, %', header, rows, _notes(results)
 
 
@@ -45,7 +47,8 @@ def _retrieval_table(r):
                  for name, values in paper.RETRIEVAL[r['dataset']].items()]
     return (f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} '
             f'images{" (Table 2)" if _is_beside(r) else ""}, %',
-            ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'], rows, _notes([r]))
+            ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'],
+            rows, _notes([r]))
 
 
 def _retrieval_means(results):
@@ -60,19 +63,22 @@ def _retrieval_means(results):
 
 
 def _generation_table(results):
-    rows = [[r['dataset'], r['num_samples'], *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score'))] for r in results]
+    rows = [[r['dataset'], r['num_samples'],
+             *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score'))] for r in results]
     beside = any(map(_is_beside, results))
     if beside:
-        rows += [[f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}'] for name, (fid, kid, score) in paper.GENERATION.items()]
+        rows += [[f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}']
+                 for name, (fid, kid, score) in paper.GENERATION.items()]
     notes = [note for r in results for note in generation_notes(r)] + _notes(results)
-    return f'Generation{" (Table 3)" if beside else ""}', ['', 'images', 'FID', 'KID', 'its deviation', 'CLIP-score'], rows, notes
+    header = ['', 'images', 'FID', 'KID', 'its deviation', 'CLIP-score']
+    return f'Generation{" (Table 3)" if beside else ""}', header, rows, notes
 
 
 def _groups(results, datasets):
     """Lists of results, one a data set, of the same weights and sampling (and split, of retrieval), that cover all
     `datasets`."""
     groups = {}
-    for r in sorted(results, key=lambda r: not _is_beside(r)):                   # of two of one data set, the one that is whole
+    for r in sorted(results, key=lambda r: not _is_beside(r)):   # of two of one data set, the one that is whole
         key = (*(str(r['protocol'].get(name)) for name in MEANS_OVER), r['task'] == 'retrieval' and r['split'])
         groups.setdefault(key, {}).setdefault(r['dataset'], r)
     return [[found[dataset] for dataset in datasets] for found in groups.values() if set(datasets) <= set(found)]
@@ -108,7 +114,7 @@ def generation_notes(result):
     protocol, metrics, notes = result['protocol'], result['metrics'], []
     name = result['path'].name
     if 'fid' in metrics or 'kid_mean' in metrics:
-        if protocol.get('inception_published', True) is not True:        # files from before this was written down do not say
+        if protocol.get('inception_published', True) is not True:        # older files do not say
             notes.append(f'{name}: FID and KID were computed with Inception weights that are not the published ones (sha256 '
                          f'{str(protocol.get("inception_sha256"))[:8]}...). They compare with figures of the same weights only, not with published ones.')
         for kind, about in protocol.get('pictures', {}).items():
@@ -143,7 +149,8 @@ def add_results(report, results):
         {'zeroshot': _add_zeroshot, 'retrieval': _add_retrieval, 'generation': _add_generation}[result['task']](report, result)
     report.heading('Protocols')
     for r in results:
-        report.text(f'{r["path"].name}: ' + ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key not in HIDDEN))
+        shown = ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key not in HIDDEN)
+        report.text(f'{r["path"].name}: {shown}')
 
 
 def _add_zeroshot(report, r):

@@ -11,9 +11,8 @@ from PIL import Image
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.data.benchmark_sets import BENCHMARKS, open_benchmark
-from diffdis_ms.data.class_names import read_templates, resolve_names
+from diffdis_ms.data.class_names import resolve_names
 from diffdis_ms.data.folders import ImageFolder, open_captions
-from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.data.karpathy import KARPATHY_SETS, KarpathySet
 from diffdis_ms.data.webdataset import CaptionSet
 from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
@@ -26,18 +25,6 @@ from diffdis_ms.model_dir import file_hashes
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
 RETRIEVAL_SETS = ('emoji', 'captions', 'webdataset', *KARPATHY_SETS)
 MAX_NAMED = 100                                  # of what is missing, in a result file
-
-
-def choose_templates(templates, dataset):
-    """(name, list) of the prompt templates of a zero-shot evaluation.
-
-    Args:
-        templates: as for `class_names.read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the paper's figures
-            are of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures nothing is known.
-    """
-    if templates is None:
-        templates = 'clip' if dataset in DATASET_TEMPLATES else 'plain'
-    return str(templates), read_templates(templates, dataset)
 
 
 def zeroshot(pipe, embedded, class_names, templates, partial=False):
@@ -189,9 +176,11 @@ def describe(task, dataset, images, embedded, measured, protocol):
     """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`; `missing` where it is
     of part of the set."""
     split = getattr(images, 'split', 'held_out' if dataset == 'emoji' else 'all')
-    missing = name_missing(embedded.skipped, [row['class'] for row in measured.get('per_class', ()) if not row['count']])
-    return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys), 'num_skipped': len(embedded.skipped),
-            **({'missing': missing} if missing else {}), **measured, 'protocol': protocol}
+    empty = [row['class'] for row in measured.get('per_class', ()) if not row['count']]
+    missing = name_missing(embedded.skipped, empty)
+    return {'task': task, 'dataset': dataset, 'split': split, 'num_samples': len(embedded.keys),
+            'num_skipped': len(embedded.skipped), **({'missing': missing} if missing else {}), **measured,
+            'protocol': protocol}
 
 
 def name_missing(skipped, empty_classes=()):
@@ -215,10 +204,10 @@ def name_missing(skipped, empty_classes=()):
 def say_missing(result):
     """One line on stderr where a result is of part of its set."""
     missing = result.get('missing', {})
-    if missing:
-        pictures = f'{missing["count"]} pictures ({", ".join(missing["names"][:3])}{" ..." if missing["count"] > 3 else ""})' if 'count' in missing else ''
-        classes = f'{missing["classes"]["count"]} classes ({", ".join(missing["classes"]["names"][:3])}) without pictures' if 'classes' in missing else ''
-        print(f'part of the set is missing: {" and ".join(filter(None, (pictures, classes)))}; named in the result', file=sys.stderr)
+    parts = [f'{part["count"]} {what} ({", ".join(part["names"][:3])}{" ..." if part["count"] > 3 else ""})'
+             for what, part in (('pictures', missing), ('classes', missing.get('classes', {}))) if 'count' in part]
+    if parts:
+        print(f'part of the set is missing: {" and ".join(parts)}; named in the result', file=sys.stderr)
 
 
 def describe_generation(real, measured):

@@ -1,8 +1,23 @@
 """Zero-shot classification (Sec. 4.1): which class name fits the generated e0 best. Metrics are NumPy."""
 import numpy as np
 
+from diffdis_ms.data.class_names import read_templates
+from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.evaluate.retrieval import cosines, hits
 from diffdis_ms.finite import check_finite
+
+
+def choose_templates(templates, dataset):
+    """(name, list) of the prompt templates of a zero-shot evaluation.
+
+    Args:
+        templates: as for `class_names.read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the
+            paper's figures are of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures and
+            captions nothing is known.
+    """
+    if templates is None:
+        templates = 'clip' if dataset in DATASET_TEMPLATES else 'plain'
+    return str(templates), read_templates(templates, dataset)
 
 
 def zeroshot_metrics(e0, label_embeddings, labels):
