@@ -78,6 +78,13 @@ def test_what_is_computed_once_is_not_augmented():
         assert load(None, ['data.cache_in_memory=true', f'data.{key}={value}', 'objective=autoencoder'])
 
 
+def test_weights_that_an_objective_does_not_use_are_refused():
+    for objective, part in (('clip', 'unet'), ('clip', 'vae'), ('autoencoder', 'unet'), ('autoencoder', 'text_encoder')):
+        text = message(f'objective={objective}', f'init.{part}=models/sd', 'model.image_size=224')
+        assert f'init.{part} = models/sd' in text and f'objective={objective}' in text
+    assert load(None, ['objective=clip', 'init.text_encoder=models/sd', 'model.image_size=224']).init.text_encoder == 'models/sd'
+
+
 def test_image_size_has_to_suit_the_networks_that_train():
     """The paper's CLIP baseline trains at 224, which the UNet cannot halve 6 times."""
     assert load(None, ['objective=clip', 'model.image_size=224']).model.image_size == 224
