@@ -381,6 +381,10 @@ def _validate_run(config):
                        ('train.ema_decay', train.ema_decay)):
         if not 0 <= value < 1:
             raise ConfigError(f'{key}: {value} is not in [0, 1)')
+    used = {'diffdis': ('unet', 'vae', 'text_encoder'), 'clip': ('text_encoder',), 'autoencoder': ('vae',)}[config.objective]
+    for part in ('unet', 'vae', 'text_encoder'):
+        if getattr(config.init, part) is not None and part not in used:
+            raise ConfigError(f'init.{part} = {getattr(config.init, part)} has no effect on objective={config.objective}; set init.{part}=null')
     size, encoder = config.model.image_size, config.model.image_encoder.image_size
     if config.objective == 'clip' and size != encoder:
         raise ConfigError(f'model.image_size: pictures are resized to {size} pixels, but model.image_encoder.image_size is {encoder}; '

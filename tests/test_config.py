@@ -3,6 +3,7 @@ import pytest
 
 from diffdis_ms import config
 from diffdis_ms.config import Config, ConfigError, ModelConfig, load
+from tests.workspace import ROOT
 
 
 @pytest.fixture
@@ -26,8 +27,72 @@ def message(*overrides, path=None, schema=Config):
 def test_defaults_are_stable_diffusion_v1_and_the_paper():
     c = load()
     assert c == Config()
-    assert c.model.unet.block_out_channels == [320, 640, 1280, 1280] and c.model.text_diffusion.gamma == 0.01
-    assert c.model.alignment.num_layers == 6 and c.model.dual_stream.image_condition_timestep == 1000
+    unet, text, diffusion = c.model.unet, c.model.text_encoder, c.model.image_diffusion
+    assert unet.block_out_channels == [320, 640, 1280, 1280] and unet.attention_levels == [True, True, True, False]
+    assert (unet.in_channels, unet.layers_per_block, unet.transformer_layers_per_block, unet.num_attention_heads, unet.norm_num_groups) == (4, 2, 1, 8, 32)
+    assert (text.hidden_size, text.projection_dim, text.num_hidden_layers, text.max_position_embeddings, text.hidden_act) == (
+        768, 768, 12, 77, 'quick_gelu')
+    assert c.model.image_size == 256 and c.model.vae.scaling_factor == 0.18215 and c.model.vae.block_out_channels == [128, 256, 512, 512]
+    assert (diffusion.num_train_timesteps, diffusion.schedule, diffusion.beta_start, diffusion.beta_end, diffusion.target) == (
+        1000, 'linear', 0.00085, 0.012, 'noise')
+    diffusion = c.model.text_diffusion           # Eq. 5, Table 6, App. Tables 2 and 3
+    assert (diffusion.num_train_timesteps, diffusion.schedule, diffusion.target, diffusion.gamma) == (1000, 'cosine', 'data', 0.01)
+    assert c.model.dual_stream == config.DualStreamConfig(True, True, True, 1000) and c.model.alignment == config.AlignmentConfig(6, 768, 64)
+    assert c.model.logit_scale == 1 / 0.07 and c.model.learnable_logit_scale and c.model.max_logit_scale == 100
+
+
+def test_defaults_of_training_are_the_papers():
+    """Sec. 4.1, Eq. 9, Sec. 3.4; cc3m_diffdis.yaml states nothing else."""
+    for c in (load(), load(ROOT / 'ascend_configs/cc3m_diffdis.yaml')):
+        optimizer, train = c.optimizer, c.train
+        assert (optimizer.learning_rate, optimizer.new_learning_rate, optimizer.weight_decay) == (1e-5, 1e-4, 1e-4)
+        assert (optimizer.schedule, optimizer.warmup_steps, optimizer.max_grad_norm) == ('constant', 1000, 0)
+        assert (optimizer.beta1, optimizer.beta2, optimizer.eps) == (0.9, 0.999, 1e-8)
+        assert (train.task, train.batch_size, train.accumulation_steps, train.generation_batch_size) == ('hybrid', 256, 1, None)
+        assert (train.lambda_ita, train.caption_dropout, train.image_dropout, train.freeze_text_encoder) == (1, 0.1, 0.1, True)
+        assert (train.ema_decay, train.ema_ramp) == (0.9999, False)
+        assert train.max_steps == 77760 and abs(train.max_steps * train.batch_size / 3.318e6 - 6) < 0.001      # epochs
+        assert (c.data.random_flip, c.data.random_shift) == (False, 0)
+
+
+def test_the_demo_and_the_tiny_twins_keep_what_short_runs_need():
+    for name in ('demo_autoencoder', 'demo_clip', 'demo_diffdis', 'tiny_diffdis_8p', 'tiny_scratch_hybrid'):
+        c = load(ROOT / f'ascend_configs/{name}.yaml')
+        assert c.train.ema_ramp and c.optimizer.max_grad_norm == 1
+        if name.startswith('demo'):
+            assert c.optimizer.learning_rate == c.optimizer.new_learning_rate    # whatever counts as new
+
+
+def test_stated_is_what_files_and_overrides_say(write):
+    write('train: {batch_size: 8}\nmodel: {vae: {block_out_channels: [128, 256]}}\n', 'base.yaml')
+    c = load(write('base: base.yaml\nseed: 0\n'), ['max_steps=30', 'model.image_size=256'])
+    assert c.stated == {'train.batch_size', 'model.vae.block_out_channels', 'seed', 'train.max_steps', 'model.image_size'}
+    assert load().stated == set()
+
+
+def test_what_is_computed_once_is_not_augmented():
+    for key, value in (('random_flip', 'true'), ('random_shift', '2')):
+        text = message('data.cache_in_memory=true', f'data.{key}={value}')
+        assert 'data.cache_in_memory' in text and f'data.{key}' in text
+        assert load(None, ['data.cache_in_memory=true', f'data.{key}={value}', 'objective=clip', 'model.image_size=224'])      # pixels are kept
+        assert load(None, ['data.cache_in_memory=true', f'data.{key}={value}', 'objective=autoencoder'])
+
+
+def test_weights_that_an_objective_does_not_use_are_refused():
+    for objective, part in (('clip', 'unet'), ('clip', 'vae'), ('autoencoder', 'unet'), ('autoencoder', 'text_encoder')):
+        text = message(f'objective={objective}', f'init.{part}=models/sd', 'model.image_size=224')
+        assert f'init.{part} = models/sd' in text and f'objective={objective}' in text
+    assert load(None, ['objective=clip', 'init.text_encoder=models/sd', 'model.image_size=224']).init.text_encoder == 'models/sd'
+
+
+def test_image_size_has_to_suit_the_networks_that_train():
+    """The paper's CLIP baseline trains at 224, which the UNet cannot halve 6 times."""
+    assert load(None, ['objective=clip', 'model.image_size=224']).model.image_size == 224
+    assert load(None, ['objective=autoencoder', 'model.image_size=200']).model.image_size == 200
+    text = message('objective=clip', 'model.image_size=256')
+    assert 'model.image_size' in text and '256' in text and 'model.image_encoder.image_size is 224' in text
+    assert 'the autoencoder halves it 3 times' in message('objective=autoencoder', 'model.image_size=100')
+    assert 'image_size: 224 is not a multiple of 64' in message('model.image_size=224')
 
 
 def test_overrides_win_over_the_file_and_the_file_over_the_defaults(write):

@@ -12,7 +12,7 @@ import mindspore.common.dtype as mstype
 from tqdm import tqdm
 
 from diffdis_ms.compile_cache import compile_cached, give_back_memory
-from diffdis_ms.config import ConfigError, to_yaml
+from diffdis_ms.config import ConfigError, OptimizerConfig, to_yaml
 from diffdis_ms.data.check import write_skipped
 from diffdis_ms.data.folders import open_captions
 from diffdis_ms.data.latent_cache import CachedLoader, LatentCache
@@ -85,6 +85,10 @@ def train(config, report=print, draw=None):
     many = f' on {job.world.size} processes' if job.world.size > 1 else ''
     trained = sum(p.size for p in job.update.units.parameters)
     report(f'{config.objective}{many}: {len(job.loader.good)} samples in batches of {job.global_batch}, {trained / 1e6:.2f} M parameters to train')
+    options = config.optimizer
+    if 'base' not in job.update.units.groups and options.learning_rate not in (OptimizerConfig.learning_rate, options.new_learning_rate):
+        report(f'note: all that trains is new and has optimizer.new_learning_rate = {options.new_learning_rate}; optimizer.learning_rate = '
+               f'{options.learning_rate} has no effect')
 
     state = {'step': 0, 'seconds': 0.0}
     checkpoint = find_checkpoint(config.resume, output / 'checkpoints', report)

@@ -5,11 +5,12 @@ from mindformers import AutoConfig, AutoModel
 from mindformers.core.optim import AdamW
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 from mindspore import Tensor, nn
+import mindspore.common.dtype as mstype
 
 from diffdis_ms.config import ConfigError
 from diffdis_ms.formers.dataset import COLUMNS, Steps
 from diffdis_ms.formers.register import DiffDisConfig, DiffDisDataset, DiffDisForTraining, DiffDisTrainer, PortableTrainOneStepCell
-from diffdis_ms.formers.step import _tensor_not_finite
+from diffdis_ms.formers.step import _check, _tensor_not_finite
 from diffdis_ms.train.loop import assemble
 from tests.formers.workspace import make_cached_workspace
 
@@ -116,3 +117,12 @@ def test_a_step_that_overflows_is_skipped_and_halves_the_scale():
         weights.append([p.asnumpy().copy() for p in net.trainable_params()])
     changed = [any(not np.array_equal(a, b) for a, b in zip(*pair)) for pair in zip(weights, weights[1:])]
     assert changed == [True, False, True] and float(step.scale_sense.asnumpy().item()) == 32
+
+
+@pytest.mark.parametrize('loss, norm, what', [(np.nan, 1.0, 'the loss is nan'), (1.0, np.inf, "the gradients' norm is inf"), (np.inf, None, 'the loss is inf')])
+def test_a_step_that_is_not_finite_stops_before_it_is_saved(loss, norm, what):
+    loss, norm = Tensor(loss, mstype.float32), norm and Tensor(norm, mstype.float32)
+    with pytest.raises(ConfigError, match=f'step 7: {what}'):
+        _check(7, loss, norm, 'fp32')
+    _check(7, loss, norm, 'fp16')                # the step was skipped
+    _check(7, Tensor(1.0, mstype.float32), Tensor(2.0, mstype.float32), 'fp32')

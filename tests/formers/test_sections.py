@@ -1,9 +1,12 @@
 """Which of MindFormers' sections and our config says what."""
+import numpy as np
 import pytest
+from mindformers.core.clip_grad import ClipGradNorm
 from mindformers.tools.register.config import MindFormerConfig
+from mindspore import Tensor
 
 from diffdis_ms.config import ConfigError
-from diffdis_ms.formers.sections import adopt
+from diffdis_ms.formers.sections import NO_CLIPPING, adopt
 from tests.formers.workspace import mindformers_yaml
 from tests.workspace import ROOT, make_workspace
 
@@ -84,6 +87,17 @@ def test_accumulation_that_splits_the_contrastive_batch_is_refused(directory):
         config = read(directory)
         config.model.model_config.overrides = ['train.accumulation_steps=2']
         adopt(config)
+
+
+def test_without_clipping_the_norm_is_still_computed(directory):
+    config = read(directory)
+    config.model.model_config.overrides = ['optimizer.max_grad_norm=0']
+    assert adopt(config).optimizer.max_grad_norm == 0
+    wrapper = config.runner_wrapper
+    assert wrapper.use_clip_grad and wrapper.max_grad_norm == NO_CLIPPING
+    gradient = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    clipped, norm = ClipGradNorm(wrapper.max_grad_norm)((Tensor(gradient),))
+    assert np.array_equal(clipped[0].asnumpy(), gradient) and np.isclose(float(norm.asnumpy().item()), np.linalg.norm(gradient))
 
 
 def test_the_papers_run_reads_its_numbers_from_our_config(monkeypatch):

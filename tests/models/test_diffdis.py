@@ -7,8 +7,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from diffdis_ms.models.diffdis import DiffDisUNet
-from diffdis_ms.models.names import is_new_parameter
-from diffdis_ms.models.init import PROJ_OUT_STD, initialize
+from diffdis_ms.models.init import PROJ_OUT_STD, copy_image_weights, initialize
 from diffdis_ms.models.layers import linear
 from diffdis_ms.models.unet import UNet2DConditionModel
 from tests.helpers import make_tiny_config, normal, randomize
@@ -120,18 +119,16 @@ def test_fresh_query_parts(tiny_config, num_blocks):
     assert len(back) == 5 and all(0.9 < value.std() / PROJ_OUT_STD < 1.1 for value in back)
 
 
-def test_initialize_only_the_new_parts(tiny_config):
-    """As after loading Stable Diffusion: its weights stay, and the query's feed-forwards are copies of the loaded ones."""
+def test_the_query_copies_the_images_weights_as_they_are_but_keeps_what_a_file_had(tiny_config):
+    """As after loading Stable Diffusion."""
     cell = randomize(DiffDisUNet(tiny_config), 0)
     before = values(cell)
-    initialize(cell, 0, only=is_new_parameter)
+    kept = {name for name in before if '.dual_stream.' in name and '.norm3.' in name}
+    copy_image_weights(cell, keep=kept)
     for name, value in values(cell).items():
-        if not is_new_parameter(name):
-            np.testing.assert_array_equal(value, before[name])
-        elif '.dual_stream.blocks.' in name:
-            np.testing.assert_array_equal(value, before[name.replace('.dual_stream.blocks.', '.transformer_blocks.')])
-        elif name.endswith('.weight'):
-            assert not np.array_equal(value, before[name])
+        copied = '.dual_stream.blocks.' in name and name not in kept
+        np.testing.assert_array_equal(value, before[name.replace('.dual_stream.blocks.', '.transformer_blocks.') if copied else name])
+    assert kept and any('.dual_stream.blocks.' in name and name not in kept for name in before)
 
 
 def test_fresh_unet_predicts_zero_noise(tiny_config):

@@ -6,6 +6,7 @@ import pytest
 from mindspore import Parameter, Tensor
 
 from diffdis_ms.config import ConfigError, load, to_yaml
+from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.init import initialize
@@ -13,7 +14,7 @@ from diffdis_ms.models.names import copied_from, is_new_parameter
 from diffdis_ms.train.build import build, resolve_model
 from diffdis_ms.train.optim import build_optimizer, group_parameters
 from tests.helpers import make_tiny_config, randomize, tiny_run
-from tests.workspace import ROOT
+from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
 
 CACHE = SimpleNamespace(zero_latent=np.zeros((1, 4, 8, 8), np.float32), empty_context=np.ones((1, 16, 32), np.float32), shapes={'z': (4, 8, 8)})
 
@@ -146,3 +147,15 @@ def test_rates_of_a_text_encoder_from_scratch_and_of_the_other_objectives():
     assert rates(config) == dict(zip(NAMES, (1e-5, 1e-4, 1e-4, 1e-4)))
     config = load(None, ['objective=clip', 'model.image_size=224', 'optimizer.learning_rate=1e-3'])
     assert rates(config)['text_model.final_layer_norm.gamma'] == 1e-3
+
+
+def test_a_clip_trains_at_a_size_that_the_unet_cannot_take(tmp_path):
+    """As the paper's baselines at 224; its model directory can be read again."""
+    directory = make_workspace(tmp_path)
+    size = ('model.image_size=24', 'model.image_encoder.image_size=24')
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', 'objective=clip', 'max_steps=2', *size)
+    assert done.returncode == 0, done.stderr
+    config = open_clip_directory(directory / 'run/model').config
+    assert (config.image_size, config.image_encoder.image_size) == (24, 24)
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', 'objective=clip', *size[:1])
+    assert_one_line_error(done, 'model.image_size', '24', 'model.image_encoder.image_size', '32')

@@ -27,7 +27,7 @@ class Encoders:
         return np.broadcast_to(pixels.reshape(len(pixels), -1).mean(1).reshape(-1, 1, 1, 1), (len(pixels), 4, 2, 2)).astype(np.float32)
 
     def encode_texts(self, texts):
-        lengths = np.array([len(t) for t in texts], np.float32).reshape(-1, 1, 1)
+        lengths = np.array([len(t) + 1 for t in texts], np.float32).reshape(-1, 1, 1)
         return np.broadcast_to(lengths, (len(texts), 5, 3)).astype(np.float32), np.broadcast_to(lengths, (len(texts), 1, 7)).astype(np.float32)
 
 
@@ -50,7 +50,7 @@ def test_two_processes_make_it_and_any_number_reads_the_stream_of_the_pictures(d
         LatentCache(out)
     assert make(data, out, encoders, dtype, rank=1, size=2)
     cache = LatentCache(out)
-    assert cache.zero_latent.shape == (1, 4, 2, 2) and cache.empty_context.shape == (1, 5, 3)
+    assert cache.zero_latent.shape == (1, 4, 2, 2) and (cache.empty_context == np.ones((1, 5, 3))).all()
     for rank in range(2):
         ours, theirs = CachedLoader(cache, 6, seed=3, rank=rank, size=2), Loader(data, 6, 16, seed=3, rank=rank, size=2)
         for mine, other, _ in zip(ours, theirs, range(7)):
@@ -88,8 +88,12 @@ def test_a_run_that_was_killed_goes_on_with_the_parts_that_are_missing(data, tmp
 def test_damage_and_foreign_directories_are_refused(data, tmp_path):
     out = tmp_path / 'cache'
     make(data, out, Encoders())
-    with pytest.raises(ConfigError, match='other weights, data or precision'):
-        CacheWriter(out, 'another key', 'float32', data, 16)
+    begun = (out / 'begun.json').read_bytes()
+    for mark, key in ((begun, 'another key'), (begun[:20], 'key'), (b'\xff\xfe', 'key'), (b'[' * 100000, 'key')):
+        (out / 'begun.json').write_bytes(mark)
+        with pytest.raises(ConfigError, match='other weights, data or precision'):
+            CacheWriter(out, key, 'float32', data, 16)
+    (out / 'begun.json').write_bytes(begun)
     (tmp_path / 'photos').mkdir()
     draw('red', 'bar').save(tmp_path / 'photos' / 'a.png')
     with pytest.raises(ConfigError, match='is not a cache'):

@@ -2,9 +2,12 @@
 import json
 import math
 
+import numpy as np
+import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from diffdis_ms.config import ConfigError
 from diffdis_ms.train.log import MetricsLog
 from diffdis_ms.train.optim import build_schedule
 from tests.helpers import tiny_run
@@ -54,6 +57,34 @@ def test_what_an_objective_does_not_have_and_what_is_not_finite_is_null(tmp_path
         log.write(1, [0.5, 0.5, 0.0, math.inf], None)
     assert rows(tmp_path)[0]['logit_scale'] is None and rows(tmp_path)[0]['grad_norm'] is None
     assert 'logit_scale' not in events(tmp_path / 'tensorboard')
+
+
+def test_rates_are_those_of_the_updates_not_of_the_steps_that_were_skipped(tmp_path):
+    config = tiny_run()
+    config.optimizer.warmup_steps = 10
+    schedules = {name: build_schedule(config, rate) for name, rate in (('lr', 1e-5), ('lr_new', 1e-4))}
+    with MetricsLog(tmp_path, config, schedules, 0, samples_a_step=8) as log:
+        for step, skipped in ((1, 0), (2, 1), (3, 1), (4, 1), (9, 5), (30, 5)):
+            log.write(step, [0.5, 0.25, 0.25, 1.0], 14.0, 1024.0, skipped)
+    # a step that is skipped shows the rate of the last update
+    assert np.allclose([row['lr'] for row in rows(tmp_path)], [0, 0, 1e-6, 2e-6, 3e-6, 1e-5])
+    assert np.allclose([row['lr_new'] for row in rows(tmp_path)], [0, 0, 1e-5, 2e-5, 3e-5, 1e-4])
+
+
+def test_what_a_killed_run_left_of_a_line_is_dropped_and_other_damage_is_one_clear_line(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
+    with make_log(tmp_path, step=2):
+        pass
+    assert [row['step'] for row in rows(tmp_path)] == [1, 2]
+    for line in ('{"step": 1, "lo', '[1]', '{"loss": 1.0}', '{"step": "one"}', '[' * 100000, ''):
+        path.write_text(line + '\n{"step": 2, "loss": 2.0}\n')
+        with pytest.raises(ConfigError, match='metrics.jsonl, line 1 ') as error:
+            make_log(tmp_path, step=2)
+        assert '\n' not in str(error.value)
+    path.write_bytes('{"step": 1, "note": "é"}\n'.encode('latin-1'))
+    with pytest.raises(ConfigError, match='not UTF-8'):
+        make_log(tmp_path, step=2)
 
 
 def test_other_processes_write_nothing(tmp_path):

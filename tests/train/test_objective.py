@@ -84,8 +84,10 @@ def test_draws_depend_on_seed_and_step_alone_and_have_the_right_shares():
     one, again, next_step, other = (draw_diffdis(*a, config, (1, 1, 1)) for a in ((0, 3), (0, 3), (0, 4), (1, 3)))
     assert all(np.array_equal(a, b) for a, b in zip(one, again))
     assert not any(np.array_equal(a, b) for x in (next_step, other) for a, b in zip(one, x))
-    t_z, noise, drop_caption, t_e, _, drop_image = one
+    t_z, noise, drop_caption, t_e, noise_e, drop_image = one
     assert 0.07 < drop_caption.mean() < 0.13 and 0.07 < drop_image.mean() < 0.13
     for t in (t_z, t_e):
         assert t.min() < 5 and 994 < t.max() <= 999
+    for a, b in ((t_z, t_e), (drop_caption, drop_image), (noise[:, 0, 0, 0], noise_e[:, 0, 0])):       # drawn independently
+        assert abs(np.corrcoef(a, b)[0, 1]) < 0.1
     assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.05

@@ -5,6 +5,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindformers.core.lr import ConstantWarmUpLR, CosineWithWarmUpLR
+from mindspore import nn
 
 from diffdis_ms.train.optim import ConstantWarmUp, CosineWithWarmUp, build_optimizer
 from diffdis_ms.train.step import TrainStep, Update
@@ -25,8 +26,9 @@ def adamw(p, g, m, v, n, lr, decay, beta1=0.9, beta2=0.999, eps=1e-8):
 
 def test_step_equals_clipped_adamw_and_ema_computed_in_numpy():
     config = tiny_run('diffdis', ema_decay=0.9)
-    config.optimizer.learning_rate, config.optimizer.new_learning_rate, config.optimizer.weight_decay = 1e-3, 5e-3, 0.1
-    config.optimizer.max_grad_norm = 0.5
+    config.optimizer.learning_rate, config.optimizer.new_learning_rate = 1e-3, 5e-3
+    config.optimizer.weight_decay = 20.0         # moves a weight by more than the tolerance below
+    config.optimizer.max_grad_norm, config.init.unet = 0.5, 'pre-trained'
     step, units, inputs, _ = make_step(config)
     gradients = ms.value_and_grad(step.objective, None, units.parameters, has_aux=True)
     state = {p.name: (p.asnumpy().astype(np.float64), 0.0, 0.0) for p in units.parameters}
@@ -42,7 +44,7 @@ def test_step_equals_clipped_adamw_and_ema_computed_in_numpy():
             lr = rate * (5e-3 if p.name in new or p.name == 'logit_scale' else 1e-3)
             value, m, v = state[p.name]
             clipped = g.asnumpy().astype(np.float64) * min(1, 0.5 / norm)
-            state[p.name] = adamw(value, clipped, m, v, n, lr, 0.0 if p.name == 'logit_scale' else 0.1)
+            state[p.name] = adamw(value, clipped, m, v, n, lr, 0.0 if p.name == 'logit_scale' else 20.0)
             decay = min(0.9, n / (9 + n))
             averages[p.name] = decay * averages[p.name] + (1 - decay) * state[p.name][0]
     for p in units.parameters:
@@ -51,6 +53,38 @@ def test_step_equals_clipped_adamw_and_ema_computed_in_numpy():
     assert all(np.allclose(found[name], averages[name], atol=2e-4) for name in averages)
     moved = [float(np.abs(p.asnumpy() - make.asnumpy()).max()) for p, make in zip(units.parameters, make_step(config)[1].parameters)]
     assert max(moved) > 1e-3
+
+
+class Line(nn.Cell):
+    """A loss with a gradient that is its input, of length 13."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.weight = ms.Parameter(np.ones(3, np.float32), name='conv_in.weight')
+
+    def construct(self, x):
+        loss = (self.weight * x).sum()
+        return loss, loss, loss
+
+
+@pytest.mark.parametrize('ramp', [False, True])
+@pytest.mark.parametrize('norm', [0.0, 1e-9])
+def test_average_and_clipping_are_the_papers_unless_asked(ramp, norm):
+    config = tiny_run(ema_decay=0.9, ema_ramp=ramp)
+    config.optimizer.max_grad_norm, config.optimizer.warmup_steps, config.optimizer.new_learning_rate = norm, 0, 0.25
+    cell = Line()
+    units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
+    step = TrainStep(cell, Update(cell, units, optimizer, config)).set_train()
+    average = cell.weight.asnumpy().astype(np.float64)
+    for n in range(3):
+        found = step.run([np.array([3, 4, 12], np.float32)])
+        assert np.isclose(float(found[3]), 13.0)                                 # logged with and without clipping
+        decay = min(0.9, (1 + n) / (10 + n)) if ramp else 0.9
+        average = decay * average + (1 - decay) * cell.weight.asnumpy()
+        assert np.allclose(step.update.averaged()['conv_in.weight'], average, rtol=1e-5)
+    # eps = 1e-8 against 3e-9: Adam divides what is clipped away by its own size, but for eps
+    moved = 1 - cell.weight.asnumpy()
+    assert np.allclose(moved, 0.75, rtol=1e-3) if norm == 0 else (moved < 0.5).all()
 
 
 def test_units_always_hold_what_the_network_computes_with():
