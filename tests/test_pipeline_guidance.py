@@ -114,3 +114,28 @@ def test_noise_of_a_sample_depends_on_seed_and_place_alone(pipe, drawn):
     pipe.generate([PROMPTS[0], *PROMPTS], steps=1, sampler='ddim', seed=7)
     pipe.generate(PROMPTS[:1], steps=1, sampler='ddim', seed=8)
     assert np.allclose(drawn[0][0], drawn[2][0], atol=1e-4) and np.abs(drawn[0][0] - drawn[4][0]).max() > 0.1
+
+
+def test_defaults_are_those_of_the_paper(pipe, drawn):
+    """50 steps and w = 3 for pictures, 8 steps and w = 3 for text queries, from seed 0."""
+    pixels = np.random.default_rng(2).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
+    given = dict(steps=8, guidance_weight=3.0, seed=0)
+    assert np.array_equal(pipe.embed_images(pixels), pipe.embed_images(pixels, **given))
+    assert np.array_equal(pipe.embed_latents(pipe.encode_images(pixels)), pipe.embed_images(pixels, **given))
+    assert np.array_equal(pipe.classify(pixels, PROMPTS), pipe.classify(pixels, PROMPTS, templates=['{}'], **given))
+    pipe.generate(PROMPTS[:2])
+    pipe.generate(PROMPTS[:2], steps=50, guidance_weight=3.0, sampler='pndm', seed=0)
+    assert np.array_equal(*drawn)
+
+
+@pytest.mark.parametrize('prompts', ['blue', ('blue',)])
+def test_one_text_is_one_text(pipe, drawn, prompts):
+    """A string is one prompt, not one a letter."""
+    pipe.generate(prompts, steps=1, sampler='ddim')
+    assert sum(map(len, drawn)) == 1 and np.array_equal(pipe.encode_context(prompts), pipe.encode_context(['blue']))
+
+
+def test_embed_texts_gives_the_query_of_each_text(pipe):
+    e = pipe.embed_texts(PROMPTS)
+    assert e.shape == (3, 48) and np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
+    assert all(np.allclose(pipe.embed_texts([p])[0], row, atol=1e-5) for p, row in zip(PROMPTS, e)) and np.abs(e[0] - e[1]).max() > 0.1
