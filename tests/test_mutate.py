@@ -9,7 +9,7 @@ import pytest
 from tests.workspace import ROOT, assert_one_line_error, command
 
 sys.path.insert(0, str(ROOT / 'tools'))
-from mutate import Copy, mutants  # noqa: E402
+from mutate import TESTS, Copy, mutants  # noqa: E402
 
 TOY = 'def f(a, b):\n    return b - a if a < b else a\n'
 WEAK = 'from toy import f\n\n\ndef test_f():\n    assert f(3, 1) == 3 and f(1, 3) == 2\n'
@@ -72,6 +72,11 @@ def test_mistakes_are_one_line(toy):
     assert_one_line_error(command('tools/mutate.py', 'toy.py', '--root', toy), 'toy.py', '--tests')
     (toy / 'test_toy.py').write_text('def test_f():\n    assert False\n')
     assert_one_line_error(command('tools/mutate.py', 'toy.py', '--root', toy, '--tests', 'test_toy.py'), 'test_toy.py does not pass')
+
+
+def test_targets_and_their_tests_exist():
+    for target, tests in TESTS.items():
+        assert (ROOT / target).is_file() and all((ROOT / test.split()[0]).is_file() for test in tests), target
 
 
 def test_help_teaches():

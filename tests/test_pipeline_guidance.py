@@ -57,7 +57,7 @@ def drawn(pipe, monkeypatch):
 
 
 @pytest.mark.parametrize('target', ['noise', 'data'])
-@pytest.mark.parametrize('sampler, w', [('ddim', W), ('pndm', W), ('ddim', 0.0)])
+@pytest.mark.parametrize('sampler, w', [('ddim', W), ('pndm', W), ('dpm++', W), ('ddim', 0.0)])
 def test_generate_is_algorithm_2(pipe, drawn, monkeypatch, sampler, w, target):
     """(1 + w) Phi_u(z, t, c) - w Phi_u(z, t, T('')), written out in float64."""
     monkeypatch.setattr(pipe.config.image_diffusion, 'target', target)
