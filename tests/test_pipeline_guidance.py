@@ -1,6 +1,7 @@
-"""What the pipeline asks its network, and what it makes of the answers: with and without a condition, in which order, how strongly.
+"""What the pipeline asks its network, with and without a condition, and what it makes of the answers.
 
-V and T are real, with random weights; in the place of the UNet stands a small function of all its inputs, so that every mistake shows.
+V and T are real, with random weights; in the place of the UNet stands a small function of all its inputs, so that
+every mistake shows.
 """
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ PROMPTS, W, VOCAB = ['a red square', 'blue', 'green frame'], 2.5, 516
 
 
 def phi(lib, z, t, c=None, e=None):
-    """Phi_u (e is None) or Phi_theta in NumPy or MindSpore: each sample depends on every one of its own inputs, in a way of its own."""
+    """Phi_u (e is None) or Phi_theta in NumPy or MindSpore: a sample depends on each of its inputs in another way."""
     def mean(x):
         return x.reshape(x.shape[0], -1).mean(-1)
 
@@ -89,7 +90,7 @@ def test_guidance_shows(pipe, drawn):
 @pytest.mark.parametrize('target', ['data', 'noise'])
 @pytest.mark.parametrize('w', [W, 0.0])
 def test_embed_images_is_algorithm_3(pipe, monkeypatch, w, target):
-    """(1 + w) Phi_theta(e, t, V(x)) - w Phi_theta(e, t, V(0)), normalised, then put back on the forward process, in float64."""
+    """(1 + w) Phi_theta(e, t, V(x)) - w Phi_theta(e, t, V(0)), normalised, then put back on the process."""
     monkeypatch.setattr(pipe.config.text_diffusion, 'target', target)
     config, rng = pipe.config.text_diffusion, np.random.default_rng(1)
     pixels, noise = rng.uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32), rng.standard_normal((3, 1, 48))
@@ -138,4 +139,5 @@ def test_one_text_is_one_text(pipe, drawn, prompts):
 def test_embed_texts_gives_the_query_of_each_text(pipe):
     e = pipe.embed_texts(PROMPTS)
     assert e.shape == (3, 48) and np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
-    assert all(np.allclose(pipe.embed_texts([p])[0], row, atol=1e-5) for p, row in zip(PROMPTS, e)) and np.abs(e[0] - e[1]).max() > 0.1
+    assert all(np.allclose(pipe.embed_texts([p])[0], row, atol=1e-5) for p, row in zip(PROMPTS, e))
+    assert np.abs(e[0] - e[1]).max() > 0.1
