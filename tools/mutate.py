@@ -73,7 +73,7 @@ def parse_args():
     parser.add_argument('--seed', type=int, default=0, help='of the draw (default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='keep the results here and go on from them')
     parser.add_argument('--timeout', type=float, metavar='S',
-                        help=f'for a test file on a mutant (default: {STOPPED} and 3 times what it takes on the source)')
+                        help=f'for a test file on a mutant (default: {STOPPED} and 3 times that of the source)')
     parser.add_argument('--list', action='store_true', help='targets, their tests, and how many mutants they have')
     parser.add_argument('--root', type=Path, default=ROOT, metavar='DIR', help='the project (default: this one)')
     args = parser.parse_args()
@@ -173,8 +173,8 @@ class Copy:
         arguments = [sys.executable, '-m', 'pytest', '-xq', '-p', 'no:cacheprovider', '-m', 'not slow']
         start = time.monotonic()
         with tempfile.TemporaryFile('w+', errors='replace') as output:
-            process = subprocess.Popen(arguments + shlex.split(test), cwd=self.directory, env=env, stdout=output, stderr=output,
-                                       start_new_session=True)
+            process = subprocess.Popen(arguments + shlex.split(test), cwd=self.directory, env=env,
+                                       stdout=output, stderr=output, start_new_session=True)
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -211,7 +211,7 @@ def run_target(project, target, tests, args, known):
     for test in tests:
         passed, said, seconds = project.passes(test)
         if not passed:
-            raise ConfigError(f'{test} does not pass on {target} as it is, so it judges no mutant: {said.strip()[-300:]}')
+            raise ConfigError(f'{test} does not pass on {target} as it is, judging no mutant: {said.strip()[-300:]}')
         limits[test] = args.timeout or 3 * seconds + STOPPED
     for mutant in tqdm(chosen, desc=target, unit='mutants', disable=None):
         name = digest(mutant['source'])
