@@ -13,7 +13,8 @@ from diffdis_ms.diffusion.samplers import SAMPLERS
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPTextEncoder
-from tests.helpers import make_tiny_config, randomize
+from diffdis_ms.pipeline import GuidedNoise, GuidedQuery
+from tests.helpers import make_tiny_config, normal, randomize
 
 PROMPTS, W, VOCAB = ['a red square', 'blue', 'green frame'], 2.5, 516
 
@@ -141,3 +142,16 @@ def test_embed_texts_gives_the_query_of_each_text(pipe):
     assert e.shape == (3, 48) and np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
     assert all(np.allclose(pipe.embed_texts([p])[0], row, atol=1e-5) for p, row in zip(PROMPTS, e))
     assert np.abs(e[0] - e[1]).max() > 0.1
+
+
+def test_guided_graphs_at_any_batch_size():
+    """Five samples: halves of a batch of 2 would also be what three parts of it are."""
+    z, c, e = normal(1, 5, 4, 8, 8), normal(2, 5, 16, 32), normal(3, 5, 1, 48)
+    at = Tensor(np.arange(5, dtype=np.int32) * 200)
+    zero, empty, weight = normal(4, 1, 4, 8, 8), normal(5, 1, 16, 32), Tensor(W, z.dtype)
+    noise, query = GuidedNoise(Network())(z, at, c, empty, weight), GuidedQuery(Network())(z, e, at, zero, weight)
+    z, c, e, at, zero, empty = (x.asnumpy().astype(np.float64) for x in (z, c, e, at, zero, empty))
+    zero, empty = np.repeat(zero, 5, 0), np.repeat(empty, 5, 0)
+    for found, given, without in ((noise, phi(np, z, at, c), phi(np, z, at, empty)),
+                                  (query, phi(np, z, at, e=e), phi(np, zero, at, e=e))):
+        assert np.abs(found.asnumpy() - ((1 + W) * given - W * without)).max() < 1e-3
