@@ -29,15 +29,16 @@ from diffdis_ms.text_files import read_json, read_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESS, SAMPLERS = 'tests/diffusion/test_process.py --noconftest', 'tests/diffusion/test_samplers.py --noconftest'
+GUIDANCE = 'tests/test_pipeline_guidance.py'
 TESTS = {                                        # target -> its test files with options for pytest, the fastest first
     'diffdis_ms/diffusion/schedule.py': [PROCESS, 'tests/parity/test_samplers.py'],
     'diffdis_ms/diffusion/process.py': [PROCESS, SAMPLERS],
     'diffdis_ms/diffusion/losses.py': ['tests/diffusion/test_losses.py'],
-    'diffdis_ms/diffusion/samplers.py': [SAMPLERS, 'tests/parity/test_samplers.py'],
+    'diffdis_ms/diffusion/samplers.py': [SAMPLERS, GUIDANCE, 'tests/parity/test_samplers.py'],
     'diffdis_ms/evaluate/retrieval.py': ['tests/evaluate/test_metrics.py --noconftest'],
     'diffdis_ms/evaluate/zeroshot.py': ['tests/evaluate/test_metrics.py --noconftest'],
     'diffdis_ms/evaluate/fid.py': ['tests/evaluate/test_generation.py -k "fid or kid"'],
-    'diffdis_ms/pipeline.py': ['tests/test_pipeline_guidance.py', 'tests/test_pipeline.py'],
+    'diffdis_ms/pipeline.py': [GUIDANCE, 'tests/test_pipeline.py'],
     'diffdis_ms/train/features.py': ['tests/train/test_cache.py'],
     'diffdis_ms/train/objective.py': ['tests/train/test_objective.py'],
     'diffdis_ms/train/optim.py': ['tests/train/test_step.py'],
