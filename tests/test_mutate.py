@@ -9,7 +9,7 @@ import pytest
 from tests.workspace import ROOT, assert_one_line_error, command
 
 sys.path.insert(0, str(ROOT / 'tools'))
-from mutate import Copy, mutants  # noqa: E402
+from mutate import TESTS, Copy, mutants  # noqa: E402
 
 TOY = 'def f(a, b):\n    return b - a if a < b else a\n'
 WEAK = 'from toy import f\n\n\ndef test_f():\n    assert f(3, 1) == 3 and f(1, 3) == 2\n'
@@ -17,17 +17,19 @@ WEAK = 'from toy import f\n\n\ndef test_f():\n    assert f(3, 1) == 3 and f(1, 3
 
 def changes(source):
     found = mutants(source)
-    assert len({m['source'] for m in found}) == len(found) and all(m['source'] != source and ast.parse(m['source']) for m in found)
+    assert len({m['source'] for m in found} | {source}) == len(found) + 1 and all(ast.parse(m['source']) for m in found)
     return {(m['kind'], m['new'].strip()) for m in found}
 
 
 def test_kinds_of_mutants():
-    assert changes('x = a + b * 2') == {('operator', 'x = (a - b * 2)'), ('operator', 'x = a + (b / 2)'), ('constant', 'x = a + b * 3'),
-                                        ('value times 0', 'x = 0 * (a + b * 2)')}
-    assert {('arguments swapped', 'return (guided(v, c, w))'), ('call left out', 'return c')} <= changes('def f(c, v, w):\n    return guided(c, v, w)')
+    assert changes('x = a + b * 2') == {('operator', 'x = (a - b * 2)'), ('operator', 'x = a + (b / 2)'),
+                                        ('constant', 'x = a + b * 3'), ('value times 0', 'x = 0 * (a + b * 2)')}
+    guidance = changes('def f(c, v, w):\n    return guided(c, v, w)')
+    assert {('arguments swapped', 'return (guided(v, c, w))'), ('call left out', 'return c')} <= guidance
     assert ('statement dropped', 'pass') in changes('def f(x):\n    x = x + 1\n    return x')
-    assert changes('a = not b and c >= 0.5') >= {('operator', 'a = (not b or c >= 0.5)'), ('operator', 'a = b and c >= 0.5'),
-                                                 ('comparison', 'a = not b and (c > 0.5)'), ('constant', 'a = not b and c >= 1.0')}
+    assert changes('a = not b and c >= 0.5') >= {
+        ('operator', 'a = (not b or c >= 0.5)'), ('operator', 'a = b and c >= 0.5'),
+        ('comparison', 'a = not b and (c > 0.5)'), ('constant', 'a = not b and c >= 1.0')}
 
 
 def test_what_no_test_could_notice_is_left_alone():
@@ -52,11 +54,12 @@ def test_survivors_are_printed_and_a_run_goes_on(toy):
     done = command('tools/mutate.py', 'toy.py', *options)
     assert done.returncode == 0, done.stderr
     assert (toy / 'toy.py').read_text() == TOY
-    assert '@@ toy.py:2 comparison @@\n-    return b - a if a < b else a\n+    return b - a if (a <= b) else a' in done.stdout
+    line = '@@ toy.py:2 comparison @@\n-    return b - a if a < b else a\n+    return b - a if (a <= b) else a'
+    assert line in done.stdout
     results = json.loads((toy / 'found.json').read_text())['toy.py']['mutants'].values()
     assert [m['kind'] for m in results if not m['killed_by']] == ['comparison'] and len(results) == 3
     assert f'| toy.py | {len(results)} | {len(results)} | {len(results) - 1} | 1 |' in done.stdout
-    (toy / 'test_toy.py').write_text(WEAK + '    assert f(2, 2) == 2\n')         # a stronger test: the survivor alone is tried again
+    (toy / 'test_toy.py').write_text(WEAK + '    assert f(2, 2) == 2\n')         # now the survivor alone is tried again
     done = command('tools/mutate.py', 'toy.py', *options)
     assert f'| {len(results)} | 0 |' in done.stdout and 'Survivors' not in done.stdout
 
@@ -71,7 +74,13 @@ def test_mistakes_are_one_line(toy):
     assert_one_line_error(command('tools/mutate.py', 'none.py', '--root', toy), 'none.py', 'no such file')
     assert_one_line_error(command('tools/mutate.py', 'toy.py', '--root', toy), 'toy.py', '--tests')
     (toy / 'test_toy.py').write_text('def test_f():\n    assert False\n')
-    assert_one_line_error(command('tools/mutate.py', 'toy.py', '--root', toy, '--tests', 'test_toy.py'), 'test_toy.py does not pass')
+    failing = command('tools/mutate.py', 'toy.py', '--root', toy, '--tests', 'test_toy.py')
+    assert_one_line_error(failing, 'test_toy.py does not pass')
+
+
+def test_targets_and_their_tests_exist():
+    for target, tests in TESTS.items():
+        assert (ROOT / target).is_file() and all((ROOT / test.split()[0]).is_file() for test in tests), target
 
 
 def test_help_teaches():

@@ -1,6 +1,7 @@
-"""What the pipeline asks its network, and what it makes of the answers: with and without a condition, in which order, how strongly.
+"""What the pipeline asks its network, with and without a condition, and what it makes of the answers.
 
-V and T are real, with random weights; in the place of the UNet stands a small function of all its inputs, so that every mistake shows.
+V and T are real, with random weights; in the place of the UNet stands a small function of all its inputs, so that
+every mistake shows.
 """
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from diffdis_ms.diffusion.samplers import SAMPLERS
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPTextEncoder
-from tests.helpers import make_tiny_config, randomize
+from diffdis_ms.pipeline import GuidedNoise, GuidedQuery
+from tests.helpers import make_tiny_config, normal, randomize
 
 PROMPTS, W, VOCAB = ['a red square', 'blue', 'green frame'], 2.5, 516
 
 
 def phi(lib, z, t, c=None, e=None):
-    """Phi_u (e is None) or Phi_theta in NumPy or MindSpore: each sample depends on every one of its own inputs, in a way of its own."""
+    """Phi_u (e is None) or Phi_theta in NumPy or MindSpore: a sample depends on each of its inputs in another way."""
     def mean(x):
         return x.reshape(x.shape[0], -1).mean(-1)
 
@@ -57,7 +59,7 @@ def drawn(pipe, monkeypatch):
 
 
 @pytest.mark.parametrize('target', ['noise', 'data'])
-@pytest.mark.parametrize('sampler, w', [('ddim', W), ('pndm', W), ('ddim', 0.0)])
+@pytest.mark.parametrize('sampler, w', [('ddim', W), ('pndm', W), ('dpm++', W), ('ddim', 0.0)])
 def test_generate_is_algorithm_2(pipe, drawn, monkeypatch, sampler, w, target):
     """(1 + w) Phi_u(z, t, c) - w Phi_u(z, t, T('')), written out in float64."""
     monkeypatch.setattr(pipe.config.image_diffusion, 'target', target)
@@ -89,7 +91,7 @@ def test_guidance_shows(pipe, drawn):
 @pytest.mark.parametrize('target', ['data', 'noise'])
 @pytest.mark.parametrize('w', [W, 0.0])
 def test_embed_images_is_algorithm_3(pipe, monkeypatch, w, target):
-    """(1 + w) Phi_theta(e, t, V(x)) - w Phi_theta(e, t, V(0)), normalised, then put back on the forward process, in float64."""
+    """(1 + w) Phi_theta(e, t, V(x)) - w Phi_theta(e, t, V(0)), normalised, then put back on the process."""
     monkeypatch.setattr(pipe.config.text_diffusion, 'target', target)
     config, rng = pipe.config.text_diffusion, np.random.default_rng(1)
     pixels, noise = rng.uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32), rng.standard_normal((3, 1, 48))
@@ -114,3 +116,42 @@ def test_noise_of_a_sample_depends_on_seed_and_place_alone(pipe, drawn):
     pipe.generate([PROMPTS[0], *PROMPTS], steps=1, sampler='ddim', seed=7)
     pipe.generate(PROMPTS[:1], steps=1, sampler='ddim', seed=8)
     assert np.allclose(drawn[0][0], drawn[2][0], atol=1e-4) and np.abs(drawn[0][0] - drawn[4][0]).max() > 0.1
+
+
+def test_defaults_are_those_of_the_paper(pipe, drawn):
+    """50 steps and w = 3 for pictures, 8 steps and w = 3 for text queries, from seed 0."""
+    pixels = np.random.default_rng(2).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
+    given = dict(steps=8, guidance_weight=3.0, seed=0)
+    assert np.array_equal(pipe.embed_images(pixels), pipe.embed_images(pixels, **given))
+    assert np.array_equal(pipe.embed_latents(pipe.encode_images(pixels)), pipe.embed_images(pixels, **given))
+    assert np.array_equal(pipe.classify(pixels, PROMPTS), pipe.classify(pixels, PROMPTS, templates=['{}'], **given))
+    pipe.generate(PROMPTS[:2])
+    pipe.generate(PROMPTS[:2], steps=50, guidance_weight=3.0, sampler='pndm', seed=0)
+    assert np.array_equal(*drawn)
+
+
+@pytest.mark.parametrize('prompts', ['blue', ('blue',)])
+def test_one_text_is_one_text(pipe, drawn, prompts):
+    """A string is one prompt, not one a letter."""
+    pipe.generate(prompts, steps=1, sampler='ddim')
+    assert sum(map(len, drawn)) == 1 and np.array_equal(pipe.encode_context(prompts), pipe.encode_context(['blue']))
+
+
+def test_embed_texts_gives_the_query_of_each_text(pipe):
+    e = pipe.embed_texts(PROMPTS)
+    assert e.shape == (3, 48) and np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
+    assert all(np.allclose(pipe.embed_texts([p])[0], row, atol=1e-5) for p, row in zip(PROMPTS, e))
+    assert np.abs(e[0] - e[1]).max() > 0.1
+
+
+def test_guided_graphs_at_any_batch_size():
+    """Five samples: halves of a batch of 2 would also be what three parts of it are."""
+    z, c, e = normal(1, 5, 4, 8, 8), normal(2, 5, 16, 32), normal(3, 5, 1, 48)
+    at = Tensor(np.arange(5, dtype=np.int32) * 200)
+    zero, empty, weight = normal(4, 1, 4, 8, 8), normal(5, 1, 16, 32), Tensor(W, z.dtype)
+    noise, query = GuidedNoise(Network())(z, at, c, empty, weight), GuidedQuery(Network())(z, e, at, zero, weight)
+    z, c, e, at, zero, empty = (x.asnumpy().astype(np.float64) for x in (z, c, e, at, zero, empty))
+    zero, empty = np.repeat(zero, 5, 0), np.repeat(empty, 5, 0)
+    for found, given, without in ((noise, phi(np, z, at, c), phi(np, z, at, empty)),
+                                  (query, phi(np, z, at, e=e), phi(np, zero, at, e=e))):
+        assert np.abs(found.asnumpy() - ((1 + W) * given - W * without)).max() < 1e-3

@@ -1,8 +1,8 @@
-"""Change the source in one small place at a time and see whether the tests notice: what they do not notice, they do not check.
+"""Change the source in one small place at a time and see whether the tests notice: what goes unnoticed is not checked.
 
-Each mutant (an operator, a constant, a condition, a dropped statement, swapped arguments ...) is written into a copy of the project, and the
-target's tests run on it, file after file until one fails. A mutant that no test fails on survives, and is printed as a difference. The
-checkout itself is never written to. This takes a while: 3 to 60 s a mutant.
+Each mutant (an operator, a constant, a condition, a dropped statement, swapped arguments ...) is written into a copy
+of the project, and the target's tests run on it, file after file until one fails. A mutant that no test fails on
+survives, and is printed as a difference. The checkout itself is never written to. It takes 2 to 60 s a mutant.
 """
 import argparse
 import ast
@@ -28,27 +28,31 @@ from diffdis_ms.files import whole_file
 from diffdis_ms.text_files import read_json, read_text
 
 ROOT = Path(__file__).resolve().parent.parent
+PROCESS, SAMPLERS = 'tests/diffusion/test_process.py --noconftest', 'tests/diffusion/test_samplers.py --noconftest'
+GUIDANCE = 'tests/test_pipeline_guidance.py'
 TESTS = {                                        # target -> its test files with options for pytest, the fastest first
-    'diffdis_ms/diffusion/schedule.py': ['tests/diffusion/test_process.py --noconftest', 'tests/parity/test_samplers.py'],
-    'diffdis_ms/diffusion/process.py': ['tests/diffusion/test_process.py --noconftest', 'tests/diffusion/test_samplers.py --noconftest'],
+    'diffdis_ms/diffusion/schedule.py': [PROCESS, 'tests/parity/test_samplers.py'],
+    'diffdis_ms/diffusion/process.py': [PROCESS, SAMPLERS],
     'diffdis_ms/diffusion/losses.py': ['tests/diffusion/test_losses.py'],
-    'diffdis_ms/diffusion/samplers.py': ['tests/diffusion/test_samplers.py --noconftest', 'tests/parity/test_samplers.py'],
-    'diffdis_ms/evaluate/retrieval.py': ['tests/evaluate/test_metrics.py'],
-    'diffdis_ms/evaluate/zeroshot.py': ['tests/evaluate/test_metrics.py'],
+    'diffdis_ms/diffusion/samplers.py': [SAMPLERS, GUIDANCE, 'tests/parity/test_samplers.py'],
+    'diffdis_ms/evaluate/retrieval.py': ['tests/evaluate/test_mutants_metrics.py --noconftest',
+                                         'tests/evaluate/test_metrics.py --noconftest'],
+    'diffdis_ms/evaluate/zeroshot.py': ['tests/evaluate/test_metrics.py --noconftest'],
     'diffdis_ms/evaluate/fid.py': ['tests/evaluate/test_generation.py -k "fid or kid"'],
-    'diffdis_ms/pipeline.py': ['tests/test_pipeline_guidance.py', 'tests/test_pipeline.py'],
+    'diffdis_ms/pipeline.py': [GUIDANCE, 'tests/test_pipeline.py'],
     'diffdis_ms/train/features.py': ['tests/train/test_cache.py'],
     'diffdis_ms/train/objective.py': ['tests/train/test_objective.py'],
     'diffdis_ms/train/optim.py': ['tests/train/test_step.py'],
     'diffdis_ms/train/step.py': ['tests/train/test_step.py', 'tests/train/test_precision.py'],
 }
-OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult,
+OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+             ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
              ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-             ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And}
+             ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
 LEFT_OUT = ('.*', '__pycache__', 'outputs', 'output', 'build', 'kernel_meta', 'rank_*', '*.egg-info')
 UNSEEN = {'tqdm', 'bar.update', 'bar.close', 'print', 'ConfigError'}             # calls for the eye only
 SYMMETRIC = {'min', 'max', 'isinstance'}          # to swap their arguments says nothing
-STOPPED = 120                                    # s beyond three times the warm-up, after which a mutant counts as killed
+STOPPED = 120                                    # s beyond 3 times the warm-up: then a mutant counts as killed
 
 EXAMPLES = """examples:
   python tools/mutate.py --list
@@ -56,21 +60,23 @@ EXAMPLES = """examples:
   nice -n 15 python tools/mutate.py diffdis_ms/pipeline.py --limit 20 --seed 1 --json pipeline.json
   python tools/mutate.py diffdis_ms/runtime.py --tests tests/test_runtime.py
 
-With --json, a run that was stopped goes on where it was; after a change of the tests only the survivors are tried again.
-Not every survivor is a hole: `x < 1` and `x <= 1` are the same to most programs. docs/mutation.md judges those that were found.
+With --json, a run that was stopped goes on where it was, and after a change of the tests only the survivors are tried
+again. Not every survivor is a hole: some mutants compute the same. docs/mutation.md judges those that were found.
 """
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('target', nargs='*', metavar='TARGET', help='source file, relative to the project')
-    parser.add_argument('--tests', nargs='+', metavar='FILE', help='test files, instead of those --list names for the target')
+    parser.add_argument('--tests', nargs='+', metavar='FILE',
+                        help='test files, instead of those --list names for the target')
     parser.add_argument('--limit', type=int, metavar='N', help='only N mutants of a target, drawn at random')
     parser.add_argument('--seed', type=int, default=0, help='of the draw (default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='keep the results here and go on from them')
-    parser.add_argument('--timeout', type=float, metavar='S', help='seconds a test file may take on a mutant (default: 3 times its time on the '
-                                                                   f'source as it is, and {STOPPED} more)')
-    parser.add_argument('--list', action='store_true', help='say which tests belong to which target, and how many mutants it has')
+    parser.add_argument('--timeout', type=float, metavar='S',
+                        help=f'for a test file on a mutant (default: {STOPPED} and 3 times that of the source)')
+    parser.add_argument('--list', action='store_true', help='targets, their tests, and how many mutants they have')
     parser.add_argument('--root', type=Path, default=ROOT, metavar='DIR', help='the project (default: this one)')
     args = parser.parse_args()
     if not (args.target or args.list):
@@ -81,18 +87,20 @@ def parse_args():
 
 
 def mutants(source):
-    """All mutants of a Python source, in its order: list of {line, kind, old, new, source}, `source` being the whole mutated text."""
+    """All mutants of a Python source: list of {line, kind, old, new, source}; `source` is the whole mutated text."""
     tree, lines, found, seen = ast.parse(source), source.encode().splitlines(keepends=True), [], {source}
 
     def add(kind, node, new):
         text = new if isinstance(new, str) else ast.unparse(new)
-        text = f'({text})' if isinstance(node, ast.expr) and not isinstance(new, (str, ast.Constant, ast.Name)) else text
+        if isinstance(node, ast.expr) and not isinstance(new, (str, ast.Constant, ast.Name)):
+            text = f'({text})'
         before, after = lines[node.lineno - 1][:node.col_offset], lines[node.end_lineno - 1][node.end_col_offset:]
         mutated = b''.join([*lines[:node.lineno - 1], before, text.encode(), after, *lines[node.end_lineno:]]).decode()
         if mutated not in seen:
             seen.add(mutated)
-            old = b''.join(lines[node.lineno - 1:node.end_lineno]).decode().rstrip('\n')
-            found.append({'line': node.lineno, 'kind': kind, 'old': old, 'new': (before + text.encode() + after).decode().rstrip('\n'), 'source': mutated})
+            old, new = b''.join(lines[node.lineno - 1:node.end_lineno]), before + text.encode() + after
+            found.append({'line': node.lineno, 'kind': kind, 'old': old.decode().rstrip('\n'),
+                          'new': new.decode().rstrip('\n'), 'source': mutated})
 
     for node in _visible(tree):
         for kind, new in _changes(node):
@@ -104,7 +112,8 @@ def _visible(node):
     """Nodes whose change a test can be asked to notice: no texts, annotations or calls for the eye."""
     for child in ast.iter_child_nodes(node):
         called = child.value if isinstance(child, ast.Expr) else child
-        if isinstance(called, ast.Call) and ast.unparse(called.func) in UNSEEN or isinstance(child, (ast.JoinedStr, ast.Import, ast.ImportFrom)):
+        if isinstance(child, (ast.JoinedStr, ast.Import, ast.ImportFrom)) \
+                or isinstance(called, ast.Call) and ast.unparse(called.func) in UNSEEN:
             continue
         yield child
         if not isinstance(child, ast.Raise):
@@ -127,8 +136,8 @@ def _changes(node):
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield 'operator', node.operand
     if isinstance(node, ast.Constant) and type(node.value) in (bool, int, float):
-        value = node.value
-        yield 'constant', repr(not value if isinstance(value, bool) else {0: 1, 1: 0}.get(value, value + 1) if isinstance(value, int) else 2 * value or 1.0)
+        other = {bool: lambda x: not x, int: lambda x: {0: 1, 1: 0}.get(x, x + 1), float: lambda x: 2 * x or 1.0}
+        yield 'constant', repr(other[type(node.value)](node.value))
     if isinstance(node, ast.IfExp):
         yield 'condition', changed(body=node.orelse, orelse=node.body)
     if isinstance(node, ast.Call) and len(node.args) > 1 and ast.unparse(node.func) not in SYMMETRIC \
@@ -136,17 +145,20 @@ def _changes(node):
         yield 'arguments swapped', changed(args=[node.args[1], node.args[0], *node.args[2:]])
     if isinstance(node, (ast.Return, ast.Assign)) and isinstance(node.value, ast.Call) and node.value.args:
         yield 'call left out', changed(value=node.value.args[0])
-    if isinstance(node, (ast.AugAssign, ast.Raise, ast.Break, ast.Continue)) or isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) \
+    if isinstance(node, (ast.AugAssign, ast.Raise, ast.Break, ast.Continue)) \
+            or isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) \
             or isinstance(node, ast.Assign) and _may_be_dropped(node):
         yield 'statement dropped', 'pass'
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, (ast.Call, ast.BinOp)):
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) \
+            and isinstance(node.value, (ast.Call, ast.BinOp)):
         yield 'value times 0', changed(value=ast.BinOp(ast.Constant(0), ast.Mult(), node.value))
 
 
 def _may_be_dropped(node):
     """Whether the names assigned may exist before: those it reads itself, attributes and elements."""
     target = node.targets[0]
-    return not isinstance(target, ast.Name) or any(isinstance(n, ast.Name) and n.id == target.id for n in ast.walk(node.value))
+    read = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+    return not isinstance(target, ast.Name) or target.id in read
 
 
 class Copy:
@@ -157,12 +169,14 @@ class Copy:
         shutil.copytree(root, self.directory, ignore=shutil.ignore_patterns(*LEFT_OUT))
 
     def passes(self, test, timeout=None):
-        """(whether a test file passes, the end of what it printed, seconds); a file stopped by its timeout does not pass."""
-        env = {**os.environ, 'PYTHONPATH': str(self.directory), 'PYTHONDONTWRITEBYTECODE': '1', 'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1'}
-        arguments = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', '-m', 'not slow', *shlex.split(test)]
+        """(whether a test file passes, the end of what it printed, seconds); one that is stopped does not pass."""
+        env = {**os.environ, 'PYTHONPATH': str(self.directory), 'PYTHONDONTWRITEBYTECODE': '1',
+               'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1'}
+        arguments = [sys.executable, '-m', 'pytest', '-xq', '-p', 'no:cacheprovider', '-m', 'not slow']
         start = time.monotonic()
         with tempfile.TemporaryFile('w+', errors='replace') as output:
-            process = subprocess.Popen(arguments, cwd=self.directory, env=env, stdout=output, stderr=output, start_new_session=True)
+            process = subprocess.Popen(arguments + shlex.split(test), cwd=self.directory, env=env,
+                                       stdout=output, stderr=output, start_new_session=True)
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -183,21 +197,23 @@ def run_target(project, target, tests, args, known):
     """Try the mutants of one target; yields (results so far, mutant just tried).
 
     Args:
-        project: Copy. tests: paths of test files, perhaps with options. known: results of an earlier run, {} for none. On the same source they are kept,
-            survivors only as long as the tests are the same too.
+        project: Copy. tests: paths of test files, perhaps with options. known: results of an earlier run, {} for none.
+            On the same source they are kept, survivors only as long as the tests are the same too.
     """
     source = read_text(project.directory / target)
-    tried = mutants(source)
-    chosen = tried if args.limit is None else [tried[i] for i in sorted(random.Random(args.seed).sample(range(len(tried)), min(args.limit, len(tried))))]
-    result = {'source': digest(project.directory / target), 'tests': {t: digest(project.directory / t.split()[0]) for t in tests}, 'possible': len(tried)}
+    possible = mutants(source)
+    count = min(args.limit or len(possible), len(possible))
+    chosen = possible if count == len(possible) else random.Random(args.seed).sample(possible, count)
+    result = {'source': digest(project.directory / target), 'possible': len(possible),
+              'tests': {test: digest(project.directory / test.split()[0]) for test in tests}}
     earlier = known.get('mutants', {}) if known.get('source') == result['source'] else {}
-    names = {digest(m['source']) for m in tried}
-    result['mutants'] = {n: m for n, m in earlier.items() if n in names and (m['killed_by'] or known.get('tests') == result['tests'])}
+    same_tests, names = known.get('tests') == result['tests'], {digest(m['source']) for m in possible}
+    result['mutants'] = {n: m for n, m in earlier.items() if n in names and (m['killed_by'] or same_tests)}
     limits = {}
     for test in tests:
         passed, said, seconds = project.passes(test)
         if not passed:
-            raise ConfigError(f'{test} does not pass on {target} as it is, so it can say nothing about mutants: {said.strip()[-300:]}')
+            raise ConfigError(f'{test} does not pass on {target} as it is, judging no mutant: {said.strip()[-300:]}')
         limits[test] = args.timeout or 3 * seconds + STOPPED
     for mutant in tqdm(chosen, desc=target, unit='mutants', disable=None):
         name = digest(mutant['source'])
@@ -216,15 +232,15 @@ def run_target(project, target, tests, args, known):
 
 def as_difference(target, mutant):
     """Like one hunk of a unified diff."""
-    removed, added = (''.join(f'\n{sign}{line}' for line in mutant[key].split('\n')) for sign, key in (('-', 'old'), ('+', 'new')))
-    return f'@@ {target}:{mutant["line"]} {mutant["kind"]} @@{removed}{added}'
+    lines = [sign + line for sign, key in (('-', 'old'), ('+', 'new')) for line in mutant[key].split('\n')]
+    return '\n'.join([f'@@ {target}:{mutant["line"]} {mutant["kind"]} @@', *lines])
 
 
 def table(results):
     lines = ['| file | mutants | tried | killed | survived |', '| --- | --- | --- | --- | --- |']
     for target, result in results.items():
-        survived = sum(not m['killed_by'] for m in result['mutants'].values())
-        lines.append(f'| {target} | {result["possible"]} | {len(result["mutants"])} | {len(result["mutants"]) - survived} | {survived} |')
+        tried, killed = len(result['mutants']), sum(bool(m['killed_by']) for m in result['mutants'].values())
+        lines.append(f'| {target} | {result["possible"]} | {tried} | {killed} | {tried - killed} |')
     return '\n'.join(lines)
 
 
@@ -239,12 +255,14 @@ def main():
             raise ConfigError(f'{path}: no such file in {args.root}')
     for target in args.target:
         if not args.tests and target not in TESTS:
-            raise ConfigError(f'{target}: which tests belong to it? Name them with --tests; --list shows the targets that have some')
+            raise ConfigError(f'{target}: no tests are known for it; name them with --tests, or see --list')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))                      # the copy is removed, its tests end
     results = read_json(args.json) if args.json and args.json.exists() else {}
     with tempfile.TemporaryDirectory(prefix='mutate-') as directory:
         project = Copy(args.root, directory)
         for target in args.target:
-            for result, tried in run_target(project, target, args.tests or TESTS[target], args, results.get(target, {})):
+            tests = args.tests or TESTS[target]
+            for result, tried in run_target(project, target, tests, args, results.get(target, {})):
                 if tried and not tried['killed_by']:
                     tqdm.write(as_difference(target, tried))
                 if args.json:

@@ -22,9 +22,10 @@ def unit(rng, *shape):
 @pytest.mark.parametrize('gamma', [1.0, 0.1, 0.01])
 @pytest.mark.parametrize('steps', [1, 8, 50])
 def test_text_sampler_recovers_e0_from_a_perfect_predictor(target, gamma, steps):
-    """And shows it the states of the forward process, without which e0 says nothing: a predictor of data gives it anyway."""
+    """And shows it the states of the forward process; e0 alone says nothing: a predictor of data gives it anyway."""
     rng = np.random.default_rng(1)
-    e0, eps, abar, seen = unit(rng, 3, 1, 32), rng.standard_normal((3, 1, 32)), alphas_cumprod(TextDiffusionConfig()), []
+    e0, eps, abar = unit(rng, 3, 1, 32), rng.standard_normal((3, 1, 32)), alphas_cumprod(TextDiffusionConfig())
+    seen = []
     timesteps = sampling_timesteps(steps, 1000, last=999)
 
     def state(t):
@@ -34,7 +35,7 @@ def test_text_sampler_recovers_e0_from_a_perfect_predictor(target, gamma, steps)
         seen.append((t, e_t))
         if target == 'data':
             return e0
-        e0_hat = data_from_noise(e_t, eps, abar[t], gamma)                       # right where e_t is on the forward process, and there alone
+        e0_hat = data_from_noise(e_t, eps, abar[t], gamma)                       # right on the forward process alone
         return e0_hat / np.linalg.norm(e0_hat, axis=-1, keepdims=True)
 
     found = sample_text_query(predict_data, state(999), timesteps, abar, gamma)
@@ -47,7 +48,8 @@ def test_text_sampler_recovers_e0_from_a_perfect_predictor(target, gamma, steps)
 def test_text_sampler_with_a_predictor_that_errs(gamma):
     """Algorithm 3 written out: what the network says depends on the state, so every coefficient shows."""
     rng = np.random.default_rng(5)
-    start, abar, timesteps = rng.standard_normal((2, 1, 8)), alphas_cumprod(TextDiffusionConfig()), sampling_timesteps(4, 1000, last=999)
+    start, abar = rng.standard_normal((2, 1, 8)), alphas_cumprod(TextDiffusionConfig())
+    timesteps = sampling_timesteps(4, 1000, last=999)
 
     def predict_data(e_t, t):
         e0_hat = np.sin(3 * e_t + t / 300) + 0.2
@@ -92,9 +94,10 @@ def test_image_samplers_recover_z0_from_a_perfect_predictor(name):
 @pytest.mark.parametrize('steps', [1, 2, 3, 50])
 @pytest.mark.parametrize('name', SAMPLERS)
 def test_image_samplers_walk_along_the_forward_process(name, steps):
-    """From z_T with noise eps and a predictor that says eps: every state, hence the last, is that of the forward process with this eps."""
+    """From z_T with noise eps and a predictor that says eps: every state is the forward process's with this eps."""
     rng = np.random.default_rng(4)
-    z0, eps, abar, seen = rng.standard_normal((2, 4, 4, 4)), rng.standard_normal((2, 4, 4, 4)), alphas_cumprod(ImageDiffusionConfig()), []
+    z0, eps, abar = *rng.standard_normal((2, 2, 4, 4, 4)), alphas_cumprod(ImageDiffusionConfig())
+    seen = []
 
     def state(t):
         return np.sqrt(abar[t]) * z0 + np.sqrt(1 - abar[t]) * eps
