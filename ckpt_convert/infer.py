@@ -5,9 +5,10 @@ What shapes do not tell (numbers of attention heads, activation, epsilon) comes 
 """
 from diffdis_ms.config import AutoencoderConfig, ImageEncoderConfig, TextEncoderConfig, UNetConfig
 
-from ckpt_convert.clip_configs import ACTIVATIONS, PICTURES
+from ckpt_convert.clip_configs import PICTURES
 from ckpt_convert.sd_configs import check_sizes, check_unet, check_vae, same_for_all
 from ckpt_convert.tensors import CheckpointError
+from ckpt_convert.transformers_config import ACTIVATIONS
 
 CLIP_HEAD = 64                                   # width of a head in all of OpenAI's CLIP models
 MAX_TOKENS = 4096                                # longest text or grid that is believed
