@@ -255,7 +255,8 @@ V1_YAML = """model:
     ('use_ema: False', 'parameterization: flow', 'parameterization'), ('use_ema: False', 'given_betas: [1]', 'given_betas'),
     ('use_ema: False', 'surprise: 1', 'surprise'), ('num_heads: 4', 'num_head_channels: 64', 'num_head_channels'),
     ('FrozenCLIPEmbedder}', 'FrozenCLIPEmbedder, params: {layer: penultimate}}', 'layer'), ('timesteps: 1000', 'timesteps: [', 'cannot be read'),
-    ('timesteps: 1000', 'timesteps: many', 'timesteps'), ('timesteps: 1000', 'x: &a [1]\n    y: *a', 'references'), ('scale_factor: 0.18215', 'scale_factor: 0', 'scale_factor')])
+    ('timesteps: 1000', 'timesteps: many', 'timesteps'),
+    ('timesteps: 1000', 'x: &a [1]\n    y: *a', 'references'), ('scale_factor: 0.18215', 'scale_factor: 0', 'scale_factor')])
 def test_the_yaml_beside_a_compvis_file(made, tmp_path, old, new, expected):
     write_weights(tmp_path / 'sd.safetensors', compvis(made[1]))
     (tmp_path / 'sd.yaml').write_text(V1_YAML.replace(old, new))
