@@ -155,7 +155,9 @@ def _scheduler(config):
     schedule, target = (next(theirs for theirs, ours in table.items() if ours == value)
                         for table, value in ((SCHEDULES, diffusion.schedule), (TARGETS, diffusion.target)))
     # diffusers' PNDM knows no data as target
-    sampler = {'_class_name': 'PNDMScheduler', 'skip_prk_steps': True} if target != 'sample' else {'_class_name': 'DDIMScheduler', 'clip_sample': False}
+    sampler = {'_class_name': 'PNDMScheduler', 'skip_prk_steps': True}
+    if target == 'sample':
+        sampler = {'_class_name': 'DDIMScheduler', 'clip_sample': False}
     return {**sampler, '_diffusers_version': DIFFUSERS, 'num_train_timesteps': diffusion.num_train_timesteps,
             'beta_start': diffusion.beta_start, 'beta_end': diffusion.beta_end,
             'beta_schedule': schedule, 'prediction_type': target, 'set_alpha_to_one': False, 'steps_offset': 1, 'timestep_spacing': 'leading'}

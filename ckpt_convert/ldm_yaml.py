@@ -1,4 +1,4 @@
-"""The YAML that lies beside a CompVis file under its name (`model.ckpt`, `model.yaml`): what names and shapes do not tell, key by key."""
+"""The YAML beside a CompVis file of the same name (`model.ckpt`, `model.yaml`): what shapes do not tell, key by key."""
 import yaml
 
 from diffdis_ms.config import ImageDiffusionConfig
@@ -10,18 +10,22 @@ from ckpt_convert.tensors import CheckpointError, short
 MAX_YAML = 1 << 20
 TARGETS = {'eps': 'noise', 'x0': 'data', 'v': 'velocity'}
 SCHEDULES = {'linear': 'linear', 'sqrt_linear': 'linear_beta', 'cosine': 'cosine'}             # CompVis' own names
-HONOURED = ('parameterization', 'beta_schedule', 'linear_start', 'linear_end', 'timesteps', 'scale_factor', 'unet_config', 'first_stage_config',
-            'cond_stage_config')
+HONOURED = ('parameterization', 'beta_schedule', 'linear_start', 'linear_end', 'timesteps', 'scale_factor',
+            'unet_config', 'first_stage_config', 'cond_stage_config')
 # sizes are the tensors'; the rest belongs to training, logging and the sampler
-NO_EFFECT = ('num_timesteps_cond', 'log_every_t', 'first_stage_key', 'cond_stage_key', 'image_size', 'channels', 'cond_stage_trainable', 'monitor',
-             'use_ema', 'scheduler_config', 'v_posterior', 'original_elbo_weight', 'l_simple_weight', 'loss_type', 'learn_logvar', 'logvar_init',
-             'ckpt_path', 'ignore_keys', 'load_only_unet', 'clip_denoised', 'use_positional_encodings', 'base_learning_rate', 'weight_decay')
-ONLY = {'conditioning_key': ('crossattn',), 'given_betas': (None,), 'cosine_s': (0.008,), 'scale_by_std': (False,), 'rescale_betas_zero_snr': (False,),
-        'zero_terminal_snr': (False,), 'cond_stage_forward': (None,), 'concat_mode': (True,)}
-UNET_NO_EFFECT = ('image_size', 'in_channels', 'out_channels', 'model_channels', 'attention_resolutions', 'num_res_blocks', 'channel_mult', 'context_dim',
-                  'transformer_depth', 'use_checkpoint', 'use_fp16', 'dropout', 'legacy')
-UNET_ONLY = {'num_head_channels': (-1,), 'use_spatial_transformer': (True,), 'use_scale_shift_norm': (False,), 'resblock_updown': (False,),
-             'num_classes': (None,), 'dims': (2,), 'conv_resample': (True,), 'use_linear_in_transformer': (False,), 'use_new_attention_order': (False,)}
+NO_EFFECT = ('num_timesteps_cond', 'log_every_t', 'first_stage_key', 'cond_stage_key', 'image_size', 'channels',
+             'cond_stage_trainable', 'monitor', 'use_ema', 'scheduler_config', 'v_posterior', 'original_elbo_weight',
+             'l_simple_weight', 'loss_type', 'learn_logvar', 'logvar_init', 'ckpt_path', 'ignore_keys',
+             'load_only_unet', 'clip_denoised', 'use_positional_encodings', 'base_learning_rate', 'weight_decay')
+ONLY = {'conditioning_key': ('crossattn',), 'given_betas': (None,), 'cosine_s': (0.008,), 'scale_by_std': (False,),
+        'rescale_betas_zero_snr': (False,), 'zero_terminal_snr': (False,), 'cond_stage_forward': (None,),
+        'concat_mode': (True,)}
+UNET_NO_EFFECT = ('image_size', 'in_channels', 'out_channels', 'model_channels', 'attention_resolutions',
+                  'num_res_blocks', 'channel_mult', 'context_dim', 'transformer_depth', 'use_checkpoint', 'use_fp16',
+                  'dropout', 'legacy')
+UNET_ONLY = {'num_head_channels': (-1,), 'use_spatial_transformer': (True,), 'use_scale_shift_norm': (False,),
+             'resblock_updown': (False,), 'num_classes': (None,), 'dims': (2,), 'conv_resample': (True,),
+             'use_linear_in_transformer': (False,), 'use_new_attention_order': (False,)}
 TEXT_ONLY = {'layer': ('last',), 'layer_idx': (None,)}                           # another layer is 'clip skip'
 TEXT_NO_EFFECT = ('version', 'device', 'max_length', 'freeze')
 
@@ -33,14 +37,15 @@ def read_ldm_yaml(path):
         path: YAML file; nothing in it is built or called.
 
     Returns:
-        {'image_diffusion': ImageDiffusionConfig, 'heads': int, 'scaling_factor': float}; {} where it describes no latent diffusion.
+        {'image_diffusion': ImageDiffusionConfig, 'heads': int, 'scaling_factor': float}; {} where it is of no model.
 
     Raises:
         CheckpointError: unreadable, or a setting that cannot be converted, by name.
     """
     try:
         text = read_text(path, CheckpointError, MAX_YAML)
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):       # small files can mean large ones
+        # with references a small file can mean a very large one
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise CheckpointError(f'{path} has references (*name), which no config of CompVis has')
         content = yaml.safe_load(text)
     except CheckpointError:
@@ -60,13 +65,13 @@ def read_ldm_yaml(path):
         if not isinstance(value, str) or value not in table:
             raise CheckpointError(f'{path}: {key} = {short(repr(value))}; {", ".join(table)} can be converted')
         kept[key] = table[value]
-    start, end = (_number(path, params, key, default, 1) for key, default in (('linear_start', 1e-4), ('linear_end', 2e-2)))
+    start, end = _number(path, params, 'linear_start', 1e-4, 1), _number(path, params, 'linear_end', 2e-2, 1)
     steps, heads = _number(path, params, 'timesteps', 1000, 100_001), _number(path, unet, 'num_heads', 8, 1025)
     scale = _number(path, params, 'scale_factor', 1.0, float('inf'))             # CompVis' default is 1
     if int(steps) != steps or int(heads) != heads:
         raise CheckpointError(f'{path}: timesteps = {steps} or num_heads = {heads} is no whole number')
-    return {'image_diffusion': ImageDiffusionConfig(int(steps), kept['beta_schedule'], start, end, kept['parameterization']), 'heads': int(heads),
-            'scaling_factor': scale}
+    diffusion = ImageDiffusionConfig(int(steps), kept['beta_schedule'], start, end, kept['parameterization'])
+    return {'image_diffusion': diffusion, 'heads': int(heads), 'scaling_factor': scale}
 
 
 def _params(node):

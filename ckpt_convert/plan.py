@@ -97,7 +97,9 @@ def make_plan(source, text_source=None, overrides=(), dtype=None, seed=0):
         _check_schedule(source, config)
     for stem in NETWORKS[source.kind]:
         if stem not in source.parts:
-            hint = ' under a known name: give CLIP ViT-L/14 with --text-encoder' if (stem, source.kind) == ('text_encoder', 'sd') else ''
+            hint = ''
+            if (stem, source.kind) == ('text_encoder', 'sd'):
+                hint = ' under a known name: give CLIP ViT-L/14 with --text-encoder'
             raise CheckpointError(f'{source.path} holds no {stem.replace("_", " ")}{hint}')
     for stem in NETWORKS[source.kind]:
         part = source.parts[stem]
@@ -136,7 +138,8 @@ def model_config(source, text_source=None, overrides=()):
             base.image_encoder.projection_dim = base.text_encoder.projection_dim
         if source.json.get('yaml'):
             said = source.json['yaml']
-            base.image_diffusion, base.unet.num_attention_heads, base.vae.scaling_factor = said['image_diffusion'], said['heads'], said['scaling_factor']
+            base.image_diffusion, base.vae.scaling_factor = said['image_diffusion'], said['scaling_factor']
+            base.unet.num_attention_heads = said['heads']
             base.dual_stream.image_condition_timestep = base.image_diffusion.num_train_timesteps
         base.vae.scaling_factor = constant(source, 'scale_factor') or base.vae.scaling_factor
         if source.kind == 'clip':
@@ -147,14 +150,15 @@ def model_config(source, text_source=None, overrides=()):
 
 
 def _complete(source, text_source):
-    """Refuse what is no Stable Diffusion v1; where it has no text encoder, take that of --text-encoder, if its width is what the UNet reads."""
+    """Refuse what is no Stable Diffusion v1; where it has no text encoder, take --text-encoder's, if the UNet reads its width."""
     sd_configs.refuse_other_models(source)
     if 'text_encoder' not in source.parts and text_source is not None and 'text_encoder' in text_source.parts:
         source.parts['text_encoder'] = text_source.parts['text_encoder']
     reads, writes = (width(source.parts[stem]) if stem in source.parts else None for stem, width in
                      (('unet', sd_configs.context_width), ('text_encoder', sd_configs.text_width)))
     if reads is not None and writes is not None and reads != writes:
-        raise CheckpointError(f'{source.path}: the UNet reads texts of width {reads}, the text encoder\'s are {writes} wide: they do not belong together')
+        raise CheckpointError(f'{source.path}: the UNet reads texts of width {reads}, the text encoder\'s are {writes} wide: '
+                              'they do not belong together')
 
 
 def _read_pipeline(source, base):
@@ -162,9 +166,11 @@ def _read_pipeline(source, base):
     index, scheduler = source.json.get('model_index'), source.json.get('scheduler')
     if index:
         sd_configs.check_index(index)
-    for stem, infer_config in (('unet', infer.unet_config), ('vae', infer.vae_config)) if source.config is not None else ():
+    for stem, infer_config in (('unet', infer.unet_config), ('vae', infer.vae_config)):
         part = source.parts.get(stem)
-        if part is not None and part.json and infer_config({name: t.shape for name, t in part.tensors.items()}, part.json) != getattr(base, stem):
+        if source.config is None or part is None or not part.json:
+            continue
+        if infer_config({name: t.shape for name, t in part.tensors.items()}, part.json) != getattr(base, stem):
             raise CheckpointError(f'{source.path}/{stem}/config.json says another thing than {stem} in {source.config}')
     if not scheduler:
         return
@@ -172,9 +178,11 @@ def _read_pipeline(source, base):
     if source.config is None:
         base.image_diffusion = diffusion
         if diffusion.num_train_timesteps != ModelConfig().image_diffusion.num_train_timesteps:
-            base.dual_stream.image_condition_timestep = diffusion.num_train_timesteps        # behind the last one, as before
-    elif diffusion.target != base.image_diffusion.target or not np.array_equal(alphas_cumprod(diffusion), alphas_cumprod(base.image_diffusion)):
-        raise CheckpointError(f'{source.path}/scheduler/scheduler_config.json says another thing than image_diffusion in {source.config}')
+            base.dual_stream.image_condition_timestep = diffusion.num_train_timesteps            # behind the last, as before
+    elif (diffusion.target != base.image_diffusion.target
+          or not np.array_equal(alphas_cumprod(diffusion), alphas_cumprod(base.image_diffusion))):
+        raise CheckpointError(f'{source.path}/scheduler/scheduler_config.json says another thing than image_diffusion '
+                              f'in {source.config}')
 
 
 def flat(node, prefix=''):
@@ -349,11 +357,12 @@ def inspect_plan(source):
     lines = [f'  to be mended   {line}' for line in plan.problems] + [f'  no place       {short(name, 200)}' for name in plan.unmapped]
     if source.kind == 'sd':
         diffusion = plan.config.image_diffusion
-        lines.insert(0, f'  diffusion      the UNet predicts {diffusion.target}; {diffusion.num_train_timesteps} timesteps, schedule {diffusion.schedule}, '
-                        f'betas {diffusion.beta_start} to {diffusion.beta_end}')
+        lines.insert(0, f'  diffusion      the UNet predicts {diffusion.target}; {diffusion.num_train_timesteps} timesteps, '
+                        f'schedule {diffusion.schedule}, betas {diffusion.beta_start} to {diffusion.beta_end}')
     whole = not plan.problems and not plan.unmapped
-    lines += ([f'  would convert  {sum(c.tensor is not None for n in plan.networks.values() for c in n.values())} parameters, nothing left over']
-                    if whole else [])
+    if whole:
+        count = sum(c.tensor is not None for n in plan.networks.values() for c in n.values())
+        lines.append(f'  would convert  {count} parameters, nothing left over')
     return lines + [f'  assumed        {line}' for line in assumptions(source)]
 
 

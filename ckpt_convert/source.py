@@ -92,8 +92,9 @@ class Source:
 
     def configs(self):
         """{file: content} of the JSON files of a diffusers directory that were found."""
+        parts = [part for part in self.parts.values() if part.where.rstrip('/') in self.folders]
         files = {'model_index.json': self.json.get('model_index'), 'scheduler/scheduler_config.json': self.json.get('scheduler'),
-                 **{f'{part.where}config.json': part.json for part in self.parts.values() if part.where.rstrip('/') in self.folders}}
+                 **{f'{part.where}config.json': part.json for part in parts}}
         return {name: content for name, content in files.items() if content}
 
 
@@ -158,7 +159,8 @@ def _open_diffusers(path):
         else:
             source.parts[name] = Part(checkpoint.tensors, 'diffusers', f'{name}/', _json(folder / 'config.json'))
     image = source.parts.pop('image_encoder', None)
-    source.unused.update({image.where + name: 'image encoder of CLIP, which Stable Diffusion does not use' for name in (image.tensors if image else ())})
+    for name in image.tensors if image else ():
+        source.unused[image.where + name] = 'image encoder of CLIP, which Stable Diffusion does not use'
     return source
 
 
@@ -248,7 +250,8 @@ def _weights_file(folder):
 
 def _variant_file(folder):
     """The file of the best variant, where no plain one is there: `model.fp16.safetensors`, `model.safetensors.index.fp16.json` ..."""
-    pattern = re.compile(r'(%s)\.(?:(?P<a>[\w-]+)\.(safetensors|bin)|(safetensors|bin)\.index\.(?P<b>[\w-]+)\.json)' % '|'.join(STEMS))
+    file_name = r'(%s)\.(?:(?P<a>[\w-]+)\.(safetensors|bin)|(safetensors|bin)\.index\.(?P<b>[\w-]+)\.json)'
+    pattern = re.compile(file_name % '|'.join(STEMS))
     found = {}
     for file in sorted(folder.iterdir()):
         match = pattern.fullmatch(file.name)
@@ -257,8 +260,8 @@ def _variant_file(folder):
             found.setdefault(variant, []).append(file)
     others = [variant for variant in found if variant not in VARIANTS]
     if len(found) > 1 and others:
-        raise CheckpointError(f'{folder} holds the variants {", ".join(map(short, found))} and no plain file: they may be different weights; '
-                              'keep one of them there')
+        raise CheckpointError(f'{folder} holds the variants {", ".join(map(short, found))} and no plain file: they may be '
+                              'different weights; keep one of them there')
     if not found:
         raise CheckpointError(f'{folder} holds no weights under a known name (such as {WEIGHTS[0].format(STEMS[0])}, {WEIGHTS[2].format(STEMS[2])})')
     files = found[next((variant for variant in VARIANTS if variant in found), *others)]

@@ -38,13 +38,15 @@ def velocity(x0, noise, abar):
 
 
 def noise_from_velocity(x_t, v, abar):
-    """The noise from x_t (gamma = 1) and its v: both definitions solved for the noise. No division, so abar may be 0 or 1."""
+    """The noise from x_t (gamma = 1) and its v: both definitions solved for the noise, without a division."""
     return abar ** 0.5 * v + (1 - abar) ** 0.5 * x_t
 
 
 def noise_from_target(x_t, prediction, abar, target):
-    """The noise that a prediction of `target` ('noise', 'data' or 'velocity') stands for. Linear in the prediction and with weights that
-    guidance keeps: a guided prediction gives the guided noise."""
+    """The noise that a prediction of `target` ('noise', 'data' or 'velocity') stands for.
+
+    Affine in the prediction, so a guided prediction gives the guided noise.
+    """
     if target == 'data':
         return noise_from_data(x_t, prediction, abar)
     return noise_from_velocity(x_t, prediction, abar) if target == 'velocity' else prediction

@@ -10,9 +10,9 @@ def betas(config):
     """beta_t for t = 0..T-1.
 
     Args:
-        config: ImageDiffusionConfig or TextDiffusionConfig. `linear` is Stable Diffusion's, linear in sqrt(beta) (diffusers calls it
-            scaled_linear); `linear_beta` is Ho et al.'s, linear in beta (diffusers' linear); `cosine` is Nichol & Dhariwal's, clipped
-            at 0.999 (diffusers' squaredcos_cap_v2).
+        config: ImageDiffusionConfig or TextDiffusionConfig. `linear` is Stable Diffusion's, linear in sqrt(beta)
+            (diffusers' scaled_linear); `linear_beta` is Ho et al.'s, linear in beta (diffusers' linear); `cosine` is
+            Nichol & Dhariwal's, clipped at 0.999 (diffusers' squaredcos_cap_v2).
 
     Returns:
         (T,) float64.
@@ -39,9 +39,9 @@ def sampling_timesteps(steps, num_train_timesteps, last=None):
     Args:
         steps: 1..num_train_timesteps.
         last: `None` gives diffusers' "leading" spacing with an offset of 1, as Stable Diffusion samples images
-            (50 steps: 981, 961, ..., 1); where `steps` does not divide num_train_timesteps the distances differ by one, so that the
-            first timestep is within one distance of the end (400 steps: 998, 996, 993, ...), and as many steps as there are
-            timesteps are all of them (999, 998, ..., 0). An int gives even spacing from `last` down to 0, both included, used for the
+            (50 steps: 981, 961, ..., 1); where `steps` does not divide num_train_timesteps the distances differ by one, so
+            that the first timestep is within one distance of the end (400 steps: 998, 996, 993, ...), and as many
+            steps as there are timesteps are all of them (999, 998, ..., 0). An int gives even spacing from `last` down to 0, both included, used for the
             text query, whose first step has to start from pure noise.
 
     Raises:

@@ -23,6 +23,7 @@ from tests.workspace import command
 
 SET = ('alignment.width=64', 'alignment.head_dim=16', 'alignment.num_layers=2', 'image_size=32')
 HEADS = ('unet.num_attention_heads=4', 'unet.norm_num_groups=8', 'vae.norm_num_groups=8')
+TEXT = ('text_encoder.num_attention_heads=4', 'text_encoder.hidden_act=quick_gelu')
 
 
 class Vocabulary:
@@ -184,7 +185,7 @@ def flat(state):
     return {name.replace('text_model.', ''): array for name, array in state.items()}
 
 
-def plan_of(path, text_source=None, overrides=(*SET, *HEADS, 'text_encoder.num_attention_heads=4')):
+def plan_of(path, text_source=None, overrides=(*SET, *HEADS, *TEXT)):
     plan = make_plan(open_source(path), text_source, overrides)
     assert complaints(plan) == ''
     return plan
@@ -255,12 +256,12 @@ V1_YAML = """model:
     ('use_ema: False', 'parameterization: flow', 'parameterization'), ('use_ema: False', 'given_betas: [1]', 'given_betas'),
     ('use_ema: False', 'surprise: 1', 'surprise'), ('num_heads: 4', 'num_head_channels: 64', 'num_head_channels'),
     ('FrozenCLIPEmbedder}', 'FrozenCLIPEmbedder, params: {layer: penultimate}}', 'layer'), ('timesteps: 1000', 'timesteps: [', 'cannot be read'),
-    ('timesteps: 1000', 'timesteps: many', 'timesteps'), ('timesteps: 1000', 'x: &a [1]\n    y: *a', 'references'),
-    ('scale_factor: 0.18215', 'scale_factor: 0', 'scale_factor')])
+    ('timesteps: 1000', 'timesteps: many', 'timesteps'),
+    ('timesteps: 1000', 'x: &a [1]\n    y: *a', 'references'), ('scale_factor: 0.18215', 'scale_factor: 0', 'scale_factor')])
 def test_the_yaml_beside_a_compvis_file(made, tmp_path, old, new, expected):
     write_weights(tmp_path / 'sd.safetensors', compvis(made[1]))
     (tmp_path / 'sd.yaml').write_text(V1_YAML.replace(old, new))
-    overrides = (*SET, 'unet.norm_num_groups=8', 'vae.norm_num_groups=8')
+    overrides = (*SET, *TEXT, 'unet.norm_num_groups=8', 'vae.norm_num_groups=8')
     if isinstance(expected, str):
         with pytest.raises(CheckpointError, match=expected):
             config_of(tmp_path / 'sd.safetensors', overrides=overrides)
@@ -335,7 +336,7 @@ def test_no_combination_of_parts_gives_a_stack_trace(made, tmp_path):
         write_weights(tmp_path / f'{i}.safetensors', state)
         for text in texts:
             try:
-                make_plan(open_source(tmp_path / f'{i}.safetensors'), text, (*SET, *HEADS))
+                make_plan(open_source(tmp_path / f'{i}.safetensors'), text, (*SET, *HEADS, *TEXT))
             except ConfigError as e:
                 assert '\n' not in str(e)
 
