@@ -135,7 +135,12 @@ def open_captions(path):
         ):
             if visible_files(root, pattern):
                 return reader(root)
-        if any(list_images(folder) for folder in folders_of(root)):
+        firsts = [images[0] for images in map(list_images, folders_of(root)) if images]
+        described = next((path for path in firsts if any(path.with_suffix(s).is_file() for s in ('.txt', '.json', '.caption'))), None)
+        if described:
+            raise ConfigError(f'{described} has its caption in a file beside it, so that its folder is no class: pack the set as tars, '
+                              'or give the tsv that its pictures were downloaded from')
+        if firsts:
             return ImageFolder(root)
         below = sorted(
             p.parent.name

@@ -215,6 +215,11 @@ def test_keys_without_sidecars_are_no_row_numbers(tmp_path):
     assert 'are not those of rows' in message and 'has the rows 0..11' in message
 
 
+def test_folders_of_pictures_with_captions_beside_them_are_no_classes(tmp_path):
+    root = made.img2dataset(tmp_path / 'set', 5) / 'images'
+    assert 'has its caption in a file beside it' in refused(open_captions, root)
+
+
 def test_pictures_without_a_row_are_named_and_contradictions_are_errors(tmp_path):
     def elsewhere(row, about):
         if row == 3:
