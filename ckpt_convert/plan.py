@@ -345,7 +345,19 @@ def complaints(plan):
 
 def assumptions(source, overrides=()):
     """Lines that say what was assumed because no file of the source tells it."""
-    return clip_configs.assumed({stem: part.json for stem, part in source.parts.items()}, overrides) if source.kind == 'clip' else []
+    if source.kind == 'clip':
+        return clip_configs.assumed({stem: part.json for stem, part in source.parts.items()}, overrides)
+    if source.kind != 'sd' or source.config:
+        return []
+    given = {item.partition('=')[0] for item in overrides}
+    if source.layout == 'diffusers':
+        untold = {'scheduler/scheduler_config.json': (source.json.get('scheduler'), 'image_diffusion.target=noise image_diffusion.schedule=linear'),
+                  'unet/config.json': (source.parts['unet'].json, 'unet.num_attention_heads=8'),
+                  'vae/config.json': (source.parts['vae'].json, f'vae.scaling_factor={ModelConfig().vae.scaling_factor}')}
+    else:
+        untold = {'YAML file of the same name': (source.json.get('yaml'), 'image_diffusion.target=noise unet.num_attention_heads=8')}
+    return [f'no {file} beside the weights; taken as Stable Diffusion v1 has it: {settings} (--set changes it)'
+            for file, (found, settings) in untold.items() if not found and not {item.partition('=')[0] for item in settings.split()} <= given]
 
 
 def inspect_plan(source):

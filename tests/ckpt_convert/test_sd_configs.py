@@ -8,7 +8,7 @@ import pytest
 
 from ckpt_convert import name_map
 from ckpt_convert.export import export
-from ckpt_convert.plan import PROJECTION, complaints, make_plan, model_config, parameter_shapes
+from ckpt_convert.plan import assumptions, PROJECTION, complaints, make_plan, model_config, parameter_shapes
 from ckpt_convert.reader import open_checkpoint
 from ckpt_convert.source import open_source
 from ckpt_convert.tensors import CheckpointError
@@ -384,3 +384,10 @@ def test_the_file_that_is_read(tmp_path, names, chosen):
             open_source(folder)
     else:
         assert open_source(folder).parts['text_encoder'].tensors['token_embedding.weight'].numpy()[0, 0] == chosen
+
+
+def test_what_no_file_tells_is_said(pipeline):
+    assert not assumptions(open_source(pipeline))
+    (pipeline / 'scheduler/scheduler_config.json').unlink()
+    assert [line.split(' beside')[0] for line in assumptions(open_source(pipeline))] == ['no scheduler/scheduler_config.json']
+    assert not assumptions(open_source(pipeline), ['image_diffusion.target=noise', 'image_diffusion.schedule=linear'])
