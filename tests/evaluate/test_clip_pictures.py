@@ -35,7 +35,7 @@ def test_training_normalises_as_the_config_says():
 @pytest.mark.parametrize('overrides, words', [
     (['model.image_encoder.image_mean=[0.5,0.5]'], 'image_mean.*three colours'), (['model.image_encoder.image_std=[0.5,0.5,0]'], 'image_std.*above 0'),
     (['model.image_encoder.image_mean=[0.5,0.5,.nan]'], 'image_mean.*finite'), (['model.text_encoder.layer_norm_eps=0'], 'text_encoder.layer_norm_eps'),
-    (['objective=clip', 'model.image_encoder.resize_mode=squash'], 'resize_mode = squash.*training'),
+    (['objective=clip', 'model.image_size=224', 'model.image_encoder.resize_mode=squash'], 'resize_mode = squash.*training'),
     (['model.image_encoder.resize_mode=longest'], 'resize_mode'), (['model.image_encoder.interpolation=cubic'], 'interpolation')])
 def test_settings_out_of_range(overrides, words):
     with pytest.raises(ConfigError, match=words):
