@@ -22,9 +22,10 @@ def test_image_target(target):
     z, noise = rng.standard_normal((2, 2, 4, 4, 4), dtype=np.float32)
     a = abar.reshape(-1, 1, 1, 1)
     expected = {'noise': noise, 'data': z, 'velocity': np.sqrt(a) * noise - np.sqrt(1 - a) * z}[target]
-    cell = SimpleNamespace(empty_context=Tensor(np.zeros((1, 3, 2), np.float32)), abar_z=Tensor(abar), image_target=target, unet=lambda z_t, t, c: z_t * 0)
-    loss = DiffDisObjective.generation(cell, Tensor(z), Tensor(np.zeros((2, 3, 2), np.float32)), Tensor(np.array([0, 1], np.int32)), Tensor(noise),
-                                       Tensor(np.zeros(2, bool)))
+    cell = SimpleNamespace(abar_z=Tensor(abar), image_target=target, unet=lambda z_t, t, c: z_t * 0)
+    c, empty = Tensor(np.zeros((2, 3, 2), np.float32)), Tensor(np.zeros((1, 3, 2), np.float32))
+    t_z, drop_caption = Tensor(np.array([0, 1], np.int32)), Tensor(np.zeros(2, bool))
+    loss = DiffDisObjective.generation(cell, Tensor(z), c, empty, t_z, Tensor(noise), drop_caption)
     assert np.isclose(float(loss), (expected ** 2).mean(), rtol=1e-5)
 
 
