@@ -355,8 +355,9 @@ def test_inspect_shows_what_the_configs_say(pipeline):
                                       b'{"converted_from": {"sources": [], "ema": false}, "initialized": 3, "files": [], "unused": {}}'])
 def test_damaged_manifest_is_one_line(pipeline, tmp_path, manifest):
     (tmp_path / 'manifest.json').write_bytes(manifest)
-    with pytest.raises(CheckpointError, match='was not written by'):
+    with pytest.raises(CheckpointError, match='was not written by|manifest.json (is damaged|is not UTF-8|holds list)') as error:
         verify(pipeline, tmp_path)
+    assert '\n' not in str(error.value)
 
 
 # which of several files

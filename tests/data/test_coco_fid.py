@@ -55,8 +55,9 @@ def test_captions_and_square_pictures(coco, tmp_path):
             and caption.startswith(f'picture {number_of(image)}, caption ')
         )
         assert np.asarray(image).std((0, 1)).max() < 40                          # the centre, not the whole squashed
+    named = {path.name: caption for path, caption in zip(paths, captions)}
     for file in ('prompts.json', 'prompts.txt'):
-        assert read_prompts(SimpleNamespace(prompt=[], prompts=str(tmp_path / 'out' / file))) == captions
+        assert read_prompts(SimpleNamespace(prompt=[], prompts=str(tmp_path / 'out' / file))) == named
     again = prepare_coco_fid(coco, tmp_path / 'again', 6, 16, seed=3, progress=False)
     assert again['images'] == json.loads((tmp_path / 'out' / 'summary.json').read_text())['images']
     for path in paths:
