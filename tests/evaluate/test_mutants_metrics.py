@@ -1,6 +1,9 @@
-"""Retrieval's numbers by their names: what tools/mutate.py found unnoticed."""
+"""Retrieval's numbers by their names, KID's limits and seed: what tools/mutate.py found unnoticed."""
 import numpy as np
+import pytest
 
+from diffdis_ms.config import ConfigError
+from diffdis_ms.evaluate.fid import check_subsets, fid, kid
 from diffdis_ms.evaluate.retrieval import retrieval_metrics
 
 
@@ -12,3 +15,16 @@ def test_retrieval_reports_recall_at_1_5_and_10():
     for k in (1, 5, 10):
         assert np.isclose(found[f'image_to_text_R@{k}'], k / 12) and np.isclose(found[f'text_to_image_R@{k}'], k / 12)
     assert len(found) == 7 and np.isclose(found['mean_R@1'], 1 / 12)
+
+
+def test_kid_takes_subsets_of_two_and_of_all_pictures():
+    check_subsets(2, 5, 1, 2)
+    for num_real, subsets, size in ((1, 1, 2), (2, 1, 1), (2, 0, 2)):
+        with pytest.raises(ConfigError):
+            check_subsets(num_real, 5, subsets, size)
+
+
+def test_kid_draws_with_torch_fidelitys_seed_and_both_give_plain_numbers():
+    real, fake = np.random.default_rng(0).standard_normal((2, 12, 4))
+    assert kid(real, fake, 3, 5) == kid(real, fake, 3, 5, seed=2020) != kid(real, fake, 3, 5, seed=2021)
+    assert type(fid(real, fake)) is float

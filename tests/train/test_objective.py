@@ -29,6 +29,25 @@ def test_image_target(target):
     assert np.isclose(float(loss), (expected ** 2).mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize('target', ['noise', 'data'])
+def test_text_target(target):
+    """A network that is right: the query points where e does, whatever it predicts, and it was shown Eq. 5."""
+    rng, abar, seen = np.random.default_rng(0), np.array([0.9, 0.3], np.float32), []
+    e, noise = rng.standard_normal((2, 2, 1, 6), dtype=np.float32)
+    z, drop_image = Tensor(np.zeros((2, 4, 2, 2), np.float32)), Tensor(np.zeros(2, bool))
+
+    def unet(z, t, c, e_t):
+        seen.append(e_t.asnumpy())
+        return Tensor(noise if target == 'noise' else e)
+
+    cell = SimpleNamespace(zero_latent=z[:1], abar_e=Tensor(abar), gamma=0.01, text_target=target, unet=unet)
+    found = DiffDisObjective.query(cell, z, Tensor(e), Tensor(np.array([0, 1], np.int32)), Tensor(noise), drop_image).asnumpy()
+    cosine = (found * e[:, 0]).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(e[:, 0], axis=1)
+    assert np.allclose(cosine, 1, atol=1e-5)
+    a = abar.reshape(-1, 1, 1)
+    assert np.allclose(seen[0], 0.01 * np.sqrt(a) * e + np.sqrt(1 - a) * noise, atol=1e-6)
+
+
 def test_joint_loss_is_built_from_the_two_networks():
     config = tiny_run(lambda_ita=0.5)
     cell, inputs = make_objective(config)
