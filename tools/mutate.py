@@ -37,7 +37,7 @@ TESTS = {                                        # target -> its test files with
     'diffdis_ms/diffusion/samplers.py': [SAMPLERS, GUIDANCE, 'tests/parity/test_samplers.py'],
     'diffdis_ms/evaluate/retrieval.py': ['tests/evaluate/test_mutants_metrics.py --noconftest',
                                          'tests/evaluate/test_metrics.py --noconftest'],
-    'diffdis_ms/evaluate/zeroshot.py': ['tests/evaluate/test_metrics.py --noconftest'],
+    'diffdis_ms/evaluate/zeroshot.py': ['tests/evaluate/test_metrics.py --noconftest', 'tests/evaluate/test_missing.py'],
     'diffdis_ms/evaluate/fid.py': ['tests/evaluate/test_generation.py -k "fid or kid"'],
     'diffdis_ms/pipeline.py': [GUIDANCE, 'tests/test_pipeline.py'],
     'diffdis_ms/train/features.py': ['tests/train/test_features.py', 'tests/train/test_cache.py'],
