@@ -41,7 +41,7 @@ TESTS = {                                        # target -> its test files with
     'diffdis_ms/evaluate/fid.py': ['tests/evaluate/test_generation.py -k "fid or kid"'],
     'diffdis_ms/pipeline.py': [GUIDANCE, 'tests/test_pipeline.py'],
     'diffdis_ms/train/features.py': ['tests/train/test_features.py', 'tests/train/test_cache.py'],
-    'diffdis_ms/train/objective.py': ['tests/train/test_objective.py'],
+    'diffdis_ms/train/objective.py': ['tests/train/test_objective.py', 'tests/train/test_step.py'],
     'diffdis_ms/train/optim.py': ['tests/train/test_step.py'],
     'diffdis_ms/train/step.py': ['tests/train/test_step.py', 'tests/train/test_precision.py'],
 }
