@@ -1,7 +1,7 @@
 """Values of a config file from outside, checked: each function raises a CheckpointError that names file, key and value."""
 import math
 
-from ckpt_convert.tensors import CheckpointError
+from ckpt_convert.tensors import CheckpointError, short
 
 MAX_JSON = 1 << 20                               # bytes of a config file
 
@@ -36,6 +36,14 @@ def whole(cfg, key, default, where):
     if value != int(value):
         raise CheckpointError(f'{where}: {key} = {value!r} is no whole number')
     return int(value)
+
+
+def one_of(cfg, key, table, default, where):
+    """What `table` has for a word of theirs."""
+    value = cfg.get(key, default)
+    if not isinstance(value, str) or value not in table:
+        raise CheckpointError(f'{where}: {key} = {short(repr(value))}; {", ".join(table)} can be converted')
+    return table[value]
 
 
 def side(size, key, where):

@@ -1,6 +1,7 @@
 """Config files from outside, read against a whitelist: no key is passed over in silence."""
 import difflib
 
+from ckpt_convert.config_values import shown
 from ckpt_convert.tensors import CheckpointError
 
 
@@ -29,8 +30,7 @@ def check_keys(config, where, honoured=(), without_effect=(), only=None):
 
 
 def _shown(value):
-    text = value if isinstance(value, str) and value.isidentifier() else repr(value)
-    return text if len(text) <= 80 else text[:77] + '...'
+    return value if isinstance(value, str) and value.isidentifier() and len(value) <= 80 else shown(value)
 
 
 def _same(value, allowed):

@@ -4,10 +4,10 @@ import yaml
 from diffdis_ms.config import ImageDiffusionConfig
 from diffdis_ms.text_files import read_text
 
+from ckpt_convert.config_values import MAX_JSON, one_of
 from ckpt_convert.known_keys import check_keys
 from ckpt_convert.tensors import CheckpointError, short
 
-MAX_YAML = 1 << 20
 TARGETS = {'eps': 'noise', 'x0': 'data', 'v': 'velocity'}
 SCHEDULES = {'linear': 'linear', 'sqrt_linear': 'linear_beta', 'cosine': 'cosine'}             # CompVis' own names
 HONOURED = ('parameterization', 'beta_schedule', 'linear_start', 'linear_end', 'timesteps', 'scale_factor',
@@ -43,7 +43,7 @@ def read_ldm_yaml(path):
         CheckpointError: unreadable, or a setting that cannot be converted, by name.
     """
     try:
-        text = read_text(path, CheckpointError, MAX_YAML)
+        text = read_text(path, CheckpointError, MAX_JSON)
         # with references a small file can mean a very large one
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise CheckpointError(f'{path} has references (*name), which no config of CompVis has')
@@ -59,18 +59,13 @@ def read_ldm_yaml(path):
     unet, text = (_params(params.get(key)) or {} for key in ('unet_config', 'cond_stage_config'))
     check_keys(unet, f'{path}: unet_config.params', ('num_heads',), UNET_NO_EFFECT, UNET_ONLY)
     check_keys(text, f'{path}: cond_stage_config.params', (), TEXT_NO_EFFECT, TEXT_ONLY)
-    kept = {}
-    for key, table, default in (('parameterization', TARGETS, 'eps'), ('beta_schedule', SCHEDULES, 'linear')):
-        value = params.get(key, default)
-        if not isinstance(value, str) or value not in table:
-            raise CheckpointError(f'{path}: {key} = {short(repr(value))}; {", ".join(table)} can be converted')
-        kept[key] = table[value]
+    target, schedule = one_of(params, 'parameterization', TARGETS, 'eps', path), one_of(params, 'beta_schedule', SCHEDULES, 'linear', path)
     start, end = _number(path, params, 'linear_start', 1e-4, 1), _number(path, params, 'linear_end', 2e-2, 1)
     steps, heads = _number(path, params, 'timesteps', 1000, 100_001), _number(path, unet, 'num_heads', 8, 1025)
     scale = _number(path, params, 'scale_factor', 1.0, float('inf'))             # CompVis' default is 1
     if int(steps) != steps or int(heads) != heads:
         raise CheckpointError(f'{path}: timesteps = {steps} or num_heads = {heads} is no whole number')
-    diffusion = ImageDiffusionConfig(int(steps), kept['beta_schedule'], start, end, kept['parameterization'])
+    diffusion = ImageDiffusionConfig(int(steps), schedule, start, end, target)
     return {'image_diffusion': diffusion, 'heads': int(heads), 'scaling_factor': scale}
 
 

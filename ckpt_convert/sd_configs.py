@@ -1,6 +1,7 @@
 """The JSON files of a diffusers pipeline, key by key, and what a checkpoint is where it is not Stable Diffusion v1."""
 from diffdis_ms.config import ImageDiffusionConfig
 
+from ckpt_convert.config_values import one_of
 from ckpt_convert.known_keys import check_keys
 from ckpt_convert.tensors import CheckpointError, short
 
@@ -114,12 +115,8 @@ def image_diffusion(json, class_name=None):
     honoured = ('prediction_type', 'beta_schedule', 'beta_start', 'beta_end', 'num_train_timesteps')
     check_keys(json, where, honoured, SCHEDULER_NO_EFFECT, SCHEDULER_ONLY)
     start, end = (0.00085, 0.012) if class_name in SD_BETAS else (0.0001, 0.02)
-    values = {}
-    for key, table, default in (('beta_schedule', SCHEDULES, 'linear'), ('prediction_type', TARGETS, 'epsilon')):
-        value = json.get(key, default)
-        if not isinstance(value, str) or value not in table:
-            raise CheckpointError(f'{where}: {key} = {short(repr(value))}; {", ".join(table)} can be converted')
-        values[key] = table[value]
+    values = {'beta_schedule': one_of(json, 'beta_schedule', SCHEDULES, 'linear', where),
+              'prediction_type': one_of(json, 'prediction_type', TARGETS, 'epsilon', where)}
     for key, default in (('beta_start', start), ('beta_end', end)):
         values[key] = json.get(key, default)
         if type(values[key]) not in (int, float) or not 0 < values[key] < 1:

@@ -8,13 +8,13 @@ from typing import Dict, List, Optional
 from diffdis_ms.text_files import read_json
 
 from ckpt_convert.clip_configs import read_configs
+from ckpt_convert.config_values import MAX_JSON
 from ckpt_convert.ldm_yaml import read_ldm_yaml
 from ckpt_convert.reader import open_checkpoint
 from ckpt_convert.sd_configs import check_index
 from ckpt_convert.tensors import CheckpointError, LazyTensor, short
 from ckpt_convert.transformers_config import transformers_text
 
-MAX_JSON = 1 << 20                               # bytes of a config.json
 SIDECAR = 'diffdis'                              # folder of an export with what other tools have no place for
 BPE = 'bpe_simple_vocab_16e6.txt.gz'             # OpenAI's vocabulary
 TOKENIZER_FILES = ('vocab.json', 'merges.txt', 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')

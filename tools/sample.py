@@ -64,8 +64,7 @@ def read_prompts(args):
         blank = [i for i, line in enumerate(lines, 1) if not line]
         if blank:
             print(f'{args.prompts}: {len(blank)} of {len(lines)} lines are blank, the first is line {blank[0]}; they '
-                  f'get no picture, and pictures are '
-                  'numbered without them', file=sys.stderr)
+                  'get no picture, and pictures are numbered without them', file=sys.stderr)
         prompts += filter(None, lines)
     if any('\ud800' <= c <= '\udfff' for text in prompts for c in text):
         raise ConfigError('--prompt: a text is not UTF-8')

@@ -96,14 +96,12 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
 
 
 def refuse_skipped(skipped):
-    """ConfigError where {key: reason} of samples that cannot be used holds any: a metric over part of a set is another
-    metric."""
+    """ConfigError where {key: reason} of samples that cannot be used holds any: a metric over part is another metric."""
     if skipped:
         key, reason = next(iter(skipped.items()))
         more = f' and {len(skipped) - 1} more, for example {list(skipped)[-1]}' if len(skipped) > 1 else ''
         raise ConfigError(f'{key}: {reason}{more}; a metric over part of a set is another metric: mend the set, or '
-                          f'leave such pictures out with '
-                          '--allow-missing, which names them in the result')
+                          'leave such pictures out with --allow-missing, which names them in the result')
 
 
 def _embed(encoder, places, rows, samplings, allow_missing=False):

@@ -96,8 +96,7 @@ def in_order(paths):
         twice = next((path for path in paths if numbers[int(path.stem)] > 1), None)
         if twice is not None:
             raise ConfigError(f'{twice.name}: another picture of {twice.parent} has the same number, so that lines do '
-                              f'not say which is which; '
-                              'give the captions as JSON: {"prompts": {file name: text}}')
+                              'not say which is which; give the captions as JSON: {"prompts": {file name: text}}')
         return sorted(paths, key=lambda path: int(path.stem))
     before = {}                                  # kind of name, its numbers left out -> the one of this kind before
     for path in paths:

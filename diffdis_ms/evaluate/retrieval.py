@@ -15,10 +15,9 @@ def cosines(queries, candidates):
 def hits(queries, candidates, own, ks):
     """Whether a right candidate of each query is among its K best.
 
-    Ties are broken at random, and what is returned is the probability: 1 or 0 where no wrong candidate equals the best
-    right one.
-    So equal captions of two images share their hits, and a model that gives everything the same embedding scores as
-    chance does.
+    Ties are broken at random, and what is returned is the probability: 1 or 0 where no wrong candidate equals the
+    best right one. So equal captions of two images share their hits, and a model that gives everything the same
+    embedding scores as chance does.
 
     Args:
         queries: (Q, D). candidates: (C, D), both L2-normalised. own: Q arrays, the indices of the right candidates. ks:

@@ -50,8 +50,7 @@ def zeroshot(pipe, embedded, class_names, templates, partial=False):
     empty = [name for c, name in enumerate(class_names) if c not in present]
     if empty and not partial:
         raise ConfigError(f'{len(empty)} of the {len(class_names)} classes have no picture, the first: {empty[0]!r}; '
-                          f'is this the right list of class '
-                          'names? If it is, leave them out with --allow-missing, which names them in the result')
+                          'is this the right list of class names? If it is, leave them out with --allow-missing, which names them in the result')
     e = pipe.embed_labels(class_names, templates)
     sweep = [{**vars(sampling), **zeroshot_metrics(e0, e, labels)} for sampling, e0 in embedded.e0.items()]
     matrix = confusion(next(iter(embedded.e0.values())), e, labels)

@@ -8,7 +8,7 @@ from mindspore import nn
 from diffdis_ms.config import ConfigError, validate
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.encoders import Encoders
-from diffdis_ms.model_dir import MANIFEST, load_weights, read_config
+from diffdis_ms.model_dir import load_weights, read_config, read_manifest
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
@@ -18,7 +18,6 @@ from diffdis_ms.models.recompute import apply_recompute
 from diffdis_ms.train.distributed import World
 from diffdis_ms.train.features import AutoencoderFeatures, CachedFeatures, CLIPFeatures, DiffDisFeatures
 from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective
-from diffdis_ms.text_files import read_json
 from diffdis_ms.train.precision import apply_precision
 
 
@@ -68,7 +67,7 @@ def _belongs_to_unet(directory):
 
     Its new parts are fresh where the directory was converted (its manifest says so); these suit any diffusion of e.
     """
-    fresh = 'initialized' in read_json(Path(directory) / MANIFEST)
+    fresh = 'initialized' in read_manifest(directory)
     return ('unet', 'image_diffusion') + (() if fresh else ('alignment', 'text_diffusion', 'dual_stream.image_condition_timestep'))
 
 
