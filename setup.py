@@ -8,7 +8,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9,<3.12',
     packages=find_packages(include=['diffdis_ms*', 'ckpt_convert*']),
-    package_data={'ckpt_convert': ['*.json'], 'diffdis_ms.data': ['*.json']},
+    package_data={'ckpt_convert': ['*.json'], 'diffdis_ms.data.benchmarks': ['*.json']},
     install_requires=[
         'mindspore==2.7.2', 'mindformers==1.8.0', 'numpy>=1.26,<2', 'pillow>=10', 'pyyaml>=6', 'scipy>=1.11', 'omegaconf>=2.4,<2.5',
         'safetensors>=0.4', 'ftfy>=6.1', 'tokenizers>=0.20', 'transformers==4.57.1', 'tqdm>=4.60', 'tensorboardX>=2.6', 'psutil>=5.9', 'setuptools',

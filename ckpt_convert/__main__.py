@@ -2,7 +2,7 @@
 import argparse
 from collections import Counter
 
-from diffdis_ms.cli import run
+from diffdis_ms.runtime.cli import run
 
 EXAMPLES = """examples:
   python -m ckpt_convert inspect sd-v1-1.ckpt
@@ -52,7 +52,7 @@ def parse_args():
 
 def do_inspect(args):
     from ckpt_convert.source import open_source
-    from ckpt_convert.tensors import short
+    from diffdis_ms.storage.tensors import short
     source = open_source(args.path)
     print(f'{source.path}: {source.kind}, {source.layout} layout, {source.format}')
     for stem, part in source.parts.items():

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from diffdis_ms.files import sha256
-from diffdis_ms.model_dir import save_model
-
 from ckpt_convert.plan import assumptions, complaints, make_plan
 from ckpt_convert.source import open_source
-from ckpt_convert.tensors import CheckpointError
 from ckpt_convert.vocabulary import find_tokenizer
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.files import sha256
+from diffdis_ms.storage.model_dir import save_model
 
 
 class Watched:

@@ -10,18 +10,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffdis_ms.config import ImageDiffusionConfig, to_yaml
-from diffdis_ms.files import write_directory, write_flushed, write_weights
-from diffdis_ms.model_dir import read_config
-from diffdis_ms.models.names import is_new_parameter
-
 from ckpt_convert import name_map
+from ckpt_convert.configs.stable_diffusion import SCHEDULES, TARGETS
 from ckpt_convert.convert import check_destination
 from ckpt_convert.plan import NETWORKS, PROJECTION
-from ckpt_convert.reader import open_checkpoint
-from ckpt_convert.sd_configs import SCHEDULES, TARGETS
 from ckpt_convert.source import SIDECAR
-from ckpt_convert.tensors import CheckpointError
+from diffdis_ms.config import ImageDiffusionConfig, to_yaml
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.models.names import is_new_parameter
+from diffdis_ms.storage.files import write_directory, write_flushed, write_weights
+from diffdis_ms.storage.model_dir import read_config
+from diffdis_ms.storage.reader import open_checkpoint
 
 DIFFUSERS = '0.35.2'                             # whose file layout is written
 

@@ -5,10 +5,9 @@ own converter reads CompVis' layout, and the others are diffusers' and transform
 """
 import numpy as np
 
-from diffdis_ms.text_files import read_json
-
 from ckpt_convert.source import open_source
-from ckpt_convert.tensors import CheckpointError
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.text_files import read_json
 
 try:
     import torch

@@ -1,14 +1,13 @@
 """Sizes of the networks in a checkpoint, read off the shapes of its tensors.
 
 What shapes do not tell (numbers of attention heads, activation, epsilon) comes from the config beside the file where there is one
-(of a CLIP: see clip_configs.py), and otherwise is what the field's models have; `--set key=value` overrides it.
+(of a CLIP: see configs/clip.py), and otherwise is what the field's models have; `--set key=value` overrides it.
 """
+from ckpt_convert.configs.clip import PICTURES
+from ckpt_convert.configs.stable_diffusion import check_sizes, check_unet, check_vae, same_for_all
+from ckpt_convert.configs.transformers_clip import ACTIVATIONS
 from diffdis_ms.config import AutoencoderConfig, ImageEncoderConfig, TextEncoderConfig, UNetConfig
-
-from ckpt_convert.clip_configs import PICTURES
-from ckpt_convert.sd_configs import check_sizes, check_unet, check_vae, same_for_all
-from ckpt_convert.tensors import CheckpointError
-from ckpt_convert.transformers_config import ACTIVATIONS
+from diffdis_ms.errors import CheckpointError
 
 CLIP_HEAD = 64                                   # width of a head in all of OpenAI's CLIP models
 MAX_TOKENS = 4096                                # longest text or grid that is believed

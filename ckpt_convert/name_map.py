@@ -7,9 +7,8 @@ prefix of its name. The networks themselves say which parameters there are, and 
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from ckpt_convert.tensors import CheckpointError
-
-LEAVES = {'gamma': 'weight', 'beta': 'bias', 'embedding_table': 'weight', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.models.names import field_name
 
 # layout of a part -> (prefix of its tensors in a file, table or None where the names are the same)
 RESNET_LDM = {'norm1': 'in_layers.0', 'conv1': 'in_layers.2', 'time_emb_proj': 'emb_layers.1', 'norm2': 'out_layers.0',
@@ -32,12 +31,6 @@ class Place:
         if self.third is not None:
             array = array[self.third * shape[0]:(self.third + 1) * shape[0]]
         return (array.T if self.transposed else array).reshape(shape)
-
-
-def field_name(name):
-    """The name that diffusers, transformers and torch give to one of our parameters."""
-    module, dot, leaf = name.rpartition('.')
-    return module + dot + LEAVES.get(leaf, leaf)
 
 
 def place(name, shape, table):

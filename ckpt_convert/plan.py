@@ -5,15 +5,17 @@ from typing import Dict, List, Optional
 
 import numpy as np
 
-from diffdis_ms.config import ConfigError, ModelConfig, load
-from diffdis_ms.diffusion.schedule import alphas_cumprod
-from diffdis_ms.models.names import copied_from, is_new_parameter
-from diffdis_ms.models.init import fresh
-from diffdis_ms.text_files import read_json
-
-from ckpt_convert import clip_configs, infer, name_map, sd_configs
+from ckpt_convert import infer, name_map
+from ckpt_convert.configs import clip as clip_configs
+from ckpt_convert.configs import stable_diffusion as sd_configs
 from ckpt_convert.source import constant
-from ckpt_convert.tensors import CheckpointError, LazyTensor, short
+from diffdis_ms.config import ModelConfig, load
+from diffdis_ms.diffusion.schedule import alphas_cumprod
+from diffdis_ms.errors import CheckpointError, ConfigError
+from diffdis_ms.models.init import fresh
+from diffdis_ms.models.names import copied_from, is_new_parameter
+from diffdis_ms.storage.tensors import LazyTensor, short
+from diffdis_ms.text_files import read_json
 
 PROJECTION = 'text_projection.weight'
 TABLE = Path(__file__).parent / 'stable_diffusion_v1.json'

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional
 
+from ckpt_convert.configs.clip import read_configs
+from ckpt_convert.configs.ldm import read_ldm_yaml
+from ckpt_convert.configs.stable_diffusion import check_index
+from ckpt_convert.configs.transformers_clip import transformers_text
+from ckpt_convert.configs.values import MAX_JSON
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.reader import open_checkpoint
+from diffdis_ms.storage.tensors import LazyTensor, short
 from diffdis_ms.text_files import read_json
-
-from ckpt_convert.clip_configs import read_configs
-from ckpt_convert.config_values import MAX_JSON
-from ckpt_convert.ldm_yaml import read_ldm_yaml
-from ckpt_convert.reader import open_checkpoint
-from ckpt_convert.sd_configs import check_index
-from ckpt_convert.tensors import CheckpointError, LazyTensor, short
-from ckpt_convert.transformers_config import transformers_text
 
 SIDECAR = 'diffdis'                              # folder of an export with what other tools have no place for
 BPE = 'bpe_simple_vocab_16e6.txt.gz'             # OpenAI's vocabulary

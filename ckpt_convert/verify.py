@@ -4,14 +4,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffdis_ms.files import sha256
-from diffdis_ms.model_dir import MANIFEST, read_config
-from diffdis_ms.text_files import read_json
-
 from ckpt_convert.plan import complaints, flat, make_plan
-from ckpt_convert.reader import open_checkpoint
 from ckpt_convert.source import open_source
-from ckpt_convert.tensors import CheckpointError
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.files import sha256
+from diffdis_ms.storage.model_dir import MANIFEST, read_config
+from diffdis_ms.storage.reader import open_checkpoint
+from diffdis_ms.text_files import read_json
 
 
 def verify(src, dst, text_encoder=None):

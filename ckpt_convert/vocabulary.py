@@ -4,11 +4,11 @@ import shutil
 import zlib
 from pathlib import Path
 
-from diffdis_ms.data.tokenizer import NUM_FIXED, write_vocabulary
-
+from ckpt_convert.configs.tokenizer import check_tokenizer
 from ckpt_convert.source import BPE, TOKENIZER_FILES
-from ckpt_convert.tensors import CheckpointError, short
-from ckpt_convert.tokenizer_files import check_tokenizer
+from diffdis_ms.data.tokenizer import NUM_FIXED, write_vocabulary
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.tensors import short
 
 MAX_TEXT = 64 << 20                              # bytes of a list of merges, unpacked
 WHERE = (f'give --vocab with {BPE} (github.com/openai/CLIP, folder clip/) or a Hugging Face tokenizer directory '

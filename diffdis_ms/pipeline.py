@@ -1,24 +1,25 @@
 """DiffDisPipeline: draw images from texts, and recognise which text fits an image, with one network."""
+from pathlib import Path
+
 import numpy as np
 from mindspore import Tensor, nn, ops
-from pathlib import Path
 from tqdm import tqdm
 
 from diffdis_ms import runtime
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.class_names import read_templates
+from diffdis_ms.data.benchmarks.class_names import read_templates
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
 from diffdis_ms.diffusion.process import data_from_noise, noise_from_target, starting_noise
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
-from diffdis_ms.encoders import Encoders, ensemble_labels, padded_batches, to_unit_range
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.finite import check_finite
-from diffdis_ms.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.models.encoders import Encoders, ensemble_labels, padded_batches, to_unit_range
 from diffdis_ms.models.init import initialize
+from diffdis_ms.storage.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 
 
 class GuidedNoise(nn.Cell):

@@ -12,7 +12,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from diffdis_ms import runtime
-from diffdis_ms.compile_cache import compile_cached
+from diffdis_ms.runtime.compile_cache import compile_cached
 from tests.helpers import make_objective, normal, randomize, tiny_run
 
 
@@ -44,7 +44,7 @@ def cells(config, which, *constants):
 
 
 def step(config, seed):
-    from diffdis_ms.train.optim import build_optimizer                           # MindFormers takes seconds to import
+    from diffdis_ms.train.optim import build_optimizer  # MindFormers takes seconds to import
     from diffdis_ms.train.step import TrainStep, Update
     cell, inputs = make_objective(config)
     randomize(cell, int(seed))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from diffdis_ms.compile_cache import ENTRY, entries, graph_key
 from diffdis_ms.config import Config
+from diffdis_ms.runtime.compile_cache import ENTRY, entries, graph_key
 from tests.helpers import normal
 from tests.workspace import command, msrun
 
@@ -101,7 +101,7 @@ def test_the_key_holds_nothing_else():
 
 @pytest.mark.parametrize('damage, reason', [(lambda e: e.update(mindspore='1.0'), 'another mindspore'), (lambda e: e.update(sources='0'), 'another sources')])
 def test_stale_entries_are_told(tmp_path, damage, reason):
-    from diffdis_ms.compile_cache import build_id
+    from diffdis_ms.runtime.compile_cache import build_id
     entry = build_id()
     damage(entry)
     (tmp_path / 'abc').mkdir()

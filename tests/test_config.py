@@ -2,7 +2,8 @@
 import pytest
 
 from diffdis_ms import config
-from diffdis_ms.config import Config, ConfigError, ModelConfig, load
+from diffdis_ms.config import Config, ModelConfig, load
+from diffdis_ms.errors import ConfigError
 from tests.workspace import ROOT
 
 

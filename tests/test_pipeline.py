@@ -5,9 +5,9 @@ from mindspore import Tensor
 from PIL import Image
 
 from diffdis_ms import DiffDisPipeline
-from diffdis_ms.config import ConfigError
 from diffdis_ms.diffusion.process import noise_from_data, q_sample, velocity
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
+from diffdis_ms.errors import ConfigError
 from tests.helpers import make_tiny_config
 from tests.workspace import draw
 
@@ -106,7 +106,7 @@ def test_the_zero_images_latent_is_computed_once(trained, monkeypatch):
 
 def test_texts_are_embedded_without_keeping_c(pipe, monkeypatch):
     """The bits are those of all texts at once, and the largest array between is one e, never one c."""
-    from diffdis_ms import encoders
+    from diffdis_ms.models import encoders
     texts, kept = [f'red {i}' for i in range(10)], []
     all_at_once, concatenate = pipe._encoders.encode_texts(texts)[1][:, 0], np.concatenate
     monkeypatch.setattr(encoders.np, 'concatenate', lambda parts, *args: kept.append(sum(x.nbytes for x in parts)) or concatenate(parts, *args))

@@ -2,8 +2,9 @@
 import mindspore as ms
 import pytest
 
-from diffdis_ms import runtime
-from diffdis_ms.config import ConfigError, RuntimeConfig
+from diffdis_ms.runtime import context as runtime
+from diffdis_ms.config import RuntimeConfig
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.attention import use_flash
 
 

@@ -1,7 +1,7 @@
 """The one reader of text and JSON: encodings by their mark, newlines only, one clear line for what is damaged."""
 import pytest
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.text_files import lines_of, read_json, read_lines, read_text
 
 

@@ -6,8 +6,8 @@ from argparse import Namespace
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.model_dir import read_config
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.storage.model_dir import read_config
 from tests.data.replicas import make_coco
 from tests.workspace import assert_one_line_error, command, draw, make_data
 from tools import sample

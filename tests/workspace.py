@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from diffdis_ms.config import to_yaml
+from diffdis_ms.data.sources.webdataset import TarWriter
 from diffdis_ms.data.tokenizer import train_tokenizer
-from diffdis_ms.data.webdataset import TarWriter
 from tests.helpers import tiny_run
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,8 @@ import platform
 import sys
 from pathlib import Path
 
-from diffdis_ms.cli import run
-from diffdis_ms.files import whole_file
+from diffdis_ms.runtime.cli import run
+from diffdis_ms.storage.files import whole_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 NAMES = {'convert': 'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s load-and-save',

@@ -1,9 +1,9 @@
 """Compute the latents and text features of a data set once: V and T are frozen in training, which then need not run them."""
 import argparse
 
-from diffdis_ms.cli import run
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.check import write_skipped
+from diffdis_ms.data.stream.check import write_skipped
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.runtime.cli import run
 
 EPILOG = """example:
   python tools/cache_latents.py --model models/sd --data data/cc3m --out cache/cc3m --half
@@ -34,16 +34,16 @@ def main():
         if getattr(args, name) < 1:
             raise ConfigError(f'--{name.replace("_", "-")}: {getattr(args, name)} is below 1')
 
-    from diffdis_ms import runtime               # after the arguments are known to be good: MindSpore takes seconds to import
+    from diffdis_ms import runtime  # after the arguments are known to be good: MindSpore takes seconds to import
     rank, size = runtime.rank_and_size()
     runtime.setup(args.device)
     from diffdis_ms.config import validate
-    from diffdis_ms.data.folders import open_captions
+    from diffdis_ms.data.sources.folders import open_captions
     from diffdis_ms.data.tokenizer import Tokenizer
-    from diffdis_ms.encoders import Encoders
-    from diffdis_ms.model_dir import load_weights, read_config
     from diffdis_ms.models.autoencoder import AutoencoderKL
     from diffdis_ms.models.clip import CLIPTextEncoder
+    from diffdis_ms.models.encoders import Encoders
+    from diffdis_ms.storage.model_dir import load_weights, read_config
     from diffdis_ms.train.cache import CacheWriter, cache_key
     config = read_config(args.model)
     text_model = args.text_encoder or args.model

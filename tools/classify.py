@@ -3,8 +3,8 @@ import argparse
 import json
 from pathlib import Path
 
-from diffdis_ms.cli import run
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.runtime.cli import run
 
 EXAMPLES = """examples:
   python tools/classify.py --model outputs/demo/model --labels 'grinning face,red apple,flag of France' picture.png
@@ -31,7 +31,8 @@ def parse_args():
 
 def read_images(paths):
     """list of PIL images; ConfigError names the file that cannot be decoded, and says how many are so."""
-    from diffdis_ms.data.transforms import BadImage, decode_image
+    from diffdis_ms.data.transforms import decode_image
+    from diffdis_ms.errors import BadImage
     images, bad = [], []
     for path in paths:
         try:
@@ -46,7 +47,7 @@ def read_images(paths):
 
 def main():
     args = parse_args()
-    from diffdis_ms.data.class_names import read_labels, read_templates
+    from diffdis_ms.data.benchmarks.class_names import read_labels, read_templates
     labels, templates = read_labels(args.labels), read_templates(args.template)
     images = read_images(args.images)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from diffdis_ms.cli import run
+from diffdis_ms.runtime.cli import run
 from diffdis_ms.text_files import read_json
 
 OUT = Path('outputs/demo')
@@ -57,7 +57,7 @@ def train_stage(name, args):
 def train_tokenizer():
     from diffdis_ms.config import load
     from diffdis_ms.data import tokenizer
-    from diffdis_ms.data.webdataset import CaptionSet
+    from diffdis_ms.data.sources.webdataset import CaptionSet
     captions = CaptionSet(OUT / 'data/train')
     size = load('ascend_configs/demo_model.yaml').model.text_encoder.vocab_size
     tokenizer.train_tokenizer([captions.read(i).caption for i in tqdm(range(len(captions)), desc='captions', disable=None)], size,
@@ -134,8 +134,8 @@ def choose_prompts(captions, count):
 
 def training_pictures(captions, size):
     """The training set's pictures of some captions."""
+    from diffdis_ms.data.sources.webdataset import CaptionSet
     from diffdis_ms.data.transforms import resize_center_crop
-    from diffdis_ms.data.webdataset import CaptionSet
     found = {}
     samples = CaptionSet(OUT / 'data/train')
     for sample in map(samples.read, range(len(samples))):
@@ -145,9 +145,9 @@ def training_pictures(captions, size):
 
 
 def write_report(metrics, shown, fast):
-    from diffdis_ms.evaluate.report import Report
-    from diffdis_ms.evaluate.result_files import read_results
-    from diffdis_ms.evaluate.summary import add_results
+    from diffdis_ms.evaluate.report.page import Report
+    from diffdis_ms.evaluate.report.result_files import read_results
+    from diffdis_ms.evaluate.report.tables import add_results
     retrieval, zeroshot = metrics['retrieval'], metrics['zeroshot']
     report = Report('DiffDis on emoji')
     report.text('One network, trained from scratch just now on this machine, drew the pictures below from captions and found the captions '

@@ -182,7 +182,7 @@ def check_compile_cache():
     """Imports nothing that may be missing: what cannot be looked at is said."""
     try:
         sys.path.insert(0, str(ROOT))
-        from diffdis_ms.compile_cache import default_directory, entries
+        from diffdis_ms.runtime.compile_cache import default_directory, entries
         directory = default_directory()
         found = entries(directory)
     except (ImportError, OSError) as e:

@@ -2,8 +2,8 @@
 import argparse
 import time
 
-from diffdis_ms.cli import run
-from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
+from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
+from diffdis_ms.runtime.cli import run
 
 EXAMPLES = """examples:
   python tools/evaluate.py zeroshot --model outputs/demo/model --dataset emoji --data-root outputs/demo/data --out zeroshot.json
@@ -108,9 +108,9 @@ def generation(args):
 
 
 def report(args):
-    from diffdis_ms.evaluate.markdown import write_markdown
-    from diffdis_ms.evaluate.result_files import read_results
-    from diffdis_ms.evaluate.summary import write_report
+    from diffdis_ms.evaluate.report.markdown import write_markdown
+    from diffdis_ms.evaluate.report.result_files import read_results
+    from diffdis_ms.evaluate.report.tables import write_report
     write = write_markdown if args.out.endswith('.md') else write_report
     write(read_results(args.results), args.out)
     print(args.out)
@@ -122,8 +122,8 @@ def main():
         return generation(args)
     if args.task == 'report':
         return report(args)
+    from diffdis_ms.data.benchmarks.class_names import choose_templates
     from diffdis_ms.evaluate import tasks
-    from diffdis_ms.evaluate.zeroshot import choose_templates
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
         template_set, templates = choose_templates(args.templates, args.dataset)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from diffdis_ms.cli import run
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.runtime.cli import run
 
 EXAMPLES = """examples:
   bash tools/launch.sh 8 tools/train.py --config ascend_configs/cc3m_diffdis_8p.yaml

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from diffdis_ms.cli import run
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.runtime.cli import run
 
 EPILOG = """examples:
   bash tools/launch.sh 8 tools/mindformers_train.py --config ascend_configs/mindformers_diffdis.yaml --use_parallel True
@@ -52,9 +52,9 @@ def main():
 
     os.environ.setdefault('REGISTER_PATH', str(Path(__file__).resolve().parent.parent / 'diffdis_ms/formers'))
     os.environ.setdefault('OM_MODULES_CACHE', str(Path.home() / '.cache/diffdis_ms/modules'))    # copies of register.py; else ./modules
-    from mindformers import Trainer, build_context                               # after the arguments are known to be good: takes seconds
-    from mindformers.utils.file_utils import set_output_path
+    from mindformers import Trainer, build_context  # after the arguments are known to be good: takes seconds
     from mindformers.tools.register.config import MindFormerConfig
+    from mindformers.utils.file_utils import set_output_path
     config = MindFormerConfig(args.config)
     config.merge_from_dict(changes)
     set_output_path(config.output_dir)

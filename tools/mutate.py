@@ -22,9 +22,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from diffdis_ms.cli import run
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.files import whole_file
+from diffdis_ms.runtime.cli import run
+from diffdis_ms.storage.files import whole_file
 from diffdis_ms.text_files import read_json, read_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,10 +35,10 @@ TESTS = {                                        # target -> its test files with
     'diffdis_ms/diffusion/process.py': [PROCESS, SAMPLERS],
     'diffdis_ms/diffusion/losses.py': ['tests/diffusion/test_losses.py'],
     'diffdis_ms/diffusion/samplers.py': [SAMPLERS, GUIDANCE, 'tests/parity/test_samplers.py'],
-    'diffdis_ms/evaluate/retrieval.py': ['tests/evaluate/test_mutants_metrics.py --noconftest',
+    'diffdis_ms/evaluate/metrics/retrieval.py': ['tests/evaluate/test_mutants_metrics.py --noconftest',
                                          'tests/evaluate/test_metrics.py --noconftest'],
-    'diffdis_ms/evaluate/zeroshot.py': ['tests/evaluate/test_metrics.py --noconftest', 'tests/evaluate/test_missing.py'],
-    'diffdis_ms/evaluate/fid.py': ['tests/evaluate/test_generation.py -k "fid or kid"'],
+    'diffdis_ms/evaluate/metrics/zeroshot.py': ['tests/evaluate/test_metrics.py --noconftest', 'tests/evaluate/test_missing.py'],
+    'diffdis_ms/evaluate/metrics/fid.py': ['tests/evaluate/test_generation.py -k "fid or kid"'],
     'diffdis_ms/pipeline.py': [GUIDANCE, 'tests/test_pipeline.py'],
     'diffdis_ms/train/features.py': ['tests/train/test_features.py', 'tests/train/test_cache.py'],
     'diffdis_ms/train/objective.py': ['tests/train/test_objective.py', 'tests/train/test_step.py'],

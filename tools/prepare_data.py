@@ -4,15 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffdis_ms.cli import run
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.cc3m import Cc3mTsv
-from diffdis_ms.data.coco_fid import prepare_coco_fid
-from diffdis_ms.data.emoji import prepare_emoji
-from diffdis_ms.data.folders import CsvFolder
-from diffdis_ms.data.mindrecord import MindRecordSet, MindRecordWriter
-from diffdis_ms.data.prepare import check_out, rewrite
-from diffdis_ms.data.webdataset import TarWriter, open_tars
+from diffdis_ms.data.make.coco_fid import prepare_coco_fid
+from diffdis_ms.data.make.emoji import prepare_emoji
+from diffdis_ms.data.make.prepare import check_out, rewrite
+from diffdis_ms.data.sources.cc3m import Cc3mTsv
+from diffdis_ms.data.sources.folders import CsvFolder
+from diffdis_ms.data.sources.mindrecord import MindRecordSet, MindRecordWriter
+from diffdis_ms.data.sources.webdataset import TarWriter, open_tars
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.runtime.cli import run
 
 READERS = {'csv': CsvFolder, 'webdataset': open_tars, 'cc3m-tsv': Cc3mTsv, 'mindrecord': MindRecordSet}
 WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}

@@ -7,10 +7,10 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from diffdis_ms.cli import run
-from diffdis_ms.config import ConfigError
 from diffdis_ms.diffusion.process import starting_noise
-from diffdis_ms.files import whole_file
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.runtime.cli import run
+from diffdis_ms.storage.files import whole_file
 from diffdis_ms.text_files import read_json, read_lines
 
 EXAMPLES = """examples:
@@ -128,7 +128,7 @@ def main():
         raise ConfigError(f'--batch-size: {args.batch_size} is below 1')
     from diffdis_ms import DiffDisPipeline, runtime
     from diffdis_ms.data.transforms import image_grid
-    from diffdis_ms.model_dir import file_hashes
+    from diffdis_ms.storage.model_dir import file_hashes
     runtime.setup(args.device)
     rank, size = runtime.rank_and_size()
     pipe = DiffDisPipeline.from_pretrained(args.model, min(args.batch_size, len(prompts)))

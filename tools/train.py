@@ -3,8 +3,8 @@ import argparse
 import signal
 import sys
 
-from diffdis_ms.cli import run
 from diffdis_ms.config import load
+from diffdis_ms.runtime.cli import run
 
 
 def main():
@@ -24,11 +24,11 @@ def main():
     extra = [f'{key}={value}' for key, value in (('device', args.device), ('seed', args.seed)) if value is not None]
     config = load(args.config, args.overrides + extra)
 
-    from diffdis_ms import runtime               # after the config is known to be good: MindSpore takes seconds to import
+    from diffdis_ms import runtime  # after the config is known to be good: MindSpore takes seconds to import
     runtime.setup(config.device, config.runtime, config.train.precision)
     from diffdis_ms.train.loop import Terminated, assemble, train
     if args.dry_run:
-        from diffdis_ms.train.describe import describe
+        from diffdis_ms.train.dry_run import describe
         describe(assemble(config))
         return 0
     try:

@@ -132,5 +132,5 @@ def main():
 
 
 if __name__ == '__main__':
-    from diffdis_ms.cli import run
+    from diffdis_ms.runtime.cli import run
     run(main)

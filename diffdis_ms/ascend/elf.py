@@ -3,7 +3,7 @@ import re
 import struct
 from pathlib import Path
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 
 X86_64 = 62
 LOAD_RSI = rb'\x48\x8d\x35'                      # lea literal(%rip), %rsi: the second argument of the call that follows

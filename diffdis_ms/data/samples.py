@@ -7,21 +7,13 @@ from typing import Optional
 
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
 from diffdis_ms.data.listing import is_hidden, number_order
-from diffdis_ms.data.transforms import BadImage, decode_image
+from diffdis_ms.data.transforms import decode_image
+from diffdis_ms.errors import BadImage, BadSample, ConfigError
 from diffdis_ms.text_files import read_json, read_lines
 
 MAX_MEMBER_BYTES = 64 * 2 ** 20
 SUMMARY = 'summary.json'                         # beside what tools/prepare_data.py has written
-
-
-class BadSample(ValueError):
-    """A sample that cannot be used. `key` names it, `reason` is one line."""
-
-    def __init__(self, key, reason):
-        super().__init__(f'{key}: {reason}')
-        self.key, self.reason = key, reason
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import ftfy
 import numpy as np
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 
 START, END = '<|startoftext|>', '<|endoftext|>'
 NUM_FIXED = 514                                  # 256 bytes, the same at a word's end, start and end token
@@ -214,7 +214,8 @@ def train_tokenizer(captions, vocab_size, directory):
 
 def _merges(captions, symbols, vocab_size):
     """BPE merges, most frequent pair first, as list of (left, right)."""
-    from tokenizers import Regex, Tokenizer as Backend, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Backend
     backend = Backend(models.BPE(end_of_word_suffix='</w>', continuing_subword_prefix=''))
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r'\s+'), ' '), normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_WORDS), 'removed', invert=True),

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from diffdis_ms.config import CLIP_MEAN, CLIP_STD
+from diffdis_ms.errors import BadImage
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
@@ -39,10 +40,6 @@ _MAX_ASPECT = 16
 
 # decode_image refuses by its own, lower limit; Pillow's warning on the way there would only be noise.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
-
-
-class BadImage(ValueError):
-    """An image that cannot be used; the message is one line that says why."""
 
 
 def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):

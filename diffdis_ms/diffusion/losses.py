@@ -1,6 +1,6 @@
 """One function per equation; all in float32."""
-from mindspore import ops
 import mindspore.common.dtype as mstype
+from mindspore import ops
 
 
 def mean_over_samples(x):

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 
 
 def betas(config):

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from mindspore import Tensor
 
-from diffdis_ms.config import ConfigError, ModelConfig
+from diffdis_ms.config import ModelConfig
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.data.transforms import clip_normalize, normalize, resize_center_crop
-from diffdis_ms.encoders import ensemble_labels, in_batches
-from diffdis_ms.files import sha256
-from diffdis_ms.model_dir import load_weights, read_config
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
+from diffdis_ms.models.encoders import ensemble_labels, in_batches
+from diffdis_ms.storage.files import sha256
+from diffdis_ms.storage.model_dir import load_weights, read_config
 
 TOWERS = ('image_encoder', 'text_encoder')
 

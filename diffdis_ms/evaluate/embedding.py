@@ -5,11 +5,10 @@ from typing import Dict, List
 
 import numpy as np
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.loader import read_pixels
+from diffdis_ms.data.stream.loader import read_pixels
 from diffdis_ms.data.transforms import resize_center_crop
-from diffdis_ms.data.webdataset import BadSample
 from diffdis_ms.diffusion.process import starting_noise
+from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.evaluate.clip_model import resized
 from diffdis_ms.evaluate.shared import Share, shared_pass
 from diffdis_ms.finite import check_finite

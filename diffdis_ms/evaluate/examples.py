@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.transforms import BadImage, decode_image, resize_center_crop
+from diffdis_ms.data.transforms import decode_image, resize_center_crop
+from diffdis_ms.errors import BadImage, ConfigError
+from diffdis_ms.evaluate.metrics.retrieval import cosines
 from diffdis_ms.evaluate.pictures import PROMPTS, read_prompts, read_rgb
-from diffdis_ms.evaluate.retrieval import cosines
 
 NUM_EXAMPLES, TOP = 8, 5                         # queries each way, and how many candidates are shown of each
 SIDE, MAX_SIDE, MAX_CAPTION = 96, 512, 300       # pixels of a thumbnail, of one in a file from elsewhere, and letters

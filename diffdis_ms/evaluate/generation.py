@@ -2,15 +2,15 @@
 import sys
 from pathlib import Path
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate import clip_score as clips
-from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate import inception as inceptions
+from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate.examples import NUM_EXAMPLES, generation_examples
-from diffdis_ms.evaluate.fid import check_subsets, fid, kid
+from diffdis_ms.evaluate.metrics.fid import check_subsets, fid, kid
 from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, read_captions, sizes_of
 from diffdis_ms.evaluate.shared import Share, parts_directory
-from diffdis_ms.files import sha256
+from diffdis_ms.storage.files import sha256
 from diffdis_ms.text_files import read_json
 
 METRICS = ('fid', 'kid', 'clip_score')

@@ -10,15 +10,15 @@ import numpy as np
 from mindspore import Tensor, nn
 from safetensors.numpy import save
 
-from ckpt_convert.name_map import field_name
-from ckpt_convert.reader import open_checkpoint
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.pictures import over_images, read_rgb
 from diffdis_ms.evaluate.shared import Share
-from diffdis_ms.files import whole_file
-from diffdis_ms.model_dir import MANIFEST
 from diffdis_ms.models.inception import InceptionV3
 from diffdis_ms.models.init import fresh
+from diffdis_ms.models.names import field_name
+from diffdis_ms.storage.files import whole_file
+from diffdis_ms.storage.model_dir import MANIFEST
+from diffdis_ms.storage.reader import open_checkpoint
 from diffdis_ms.text_files import read_json
 
 SIZE, WIDTH = 299, 2048

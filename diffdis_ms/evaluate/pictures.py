@@ -10,11 +10,11 @@ from mindspore import Tensor
 from PIL import Image
 from tqdm import tqdm
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.transforms import FORMATS, IMAGE_SUFFIXES, BadImage, decode_image
+from diffdis_ms.data.transforms import FORMATS, IMAGE_SUFFIXES, decode_image
+from diffdis_ms.errors import BadImage, ConfigError
 from diffdis_ms.evaluate.shared import Share, shared_pass
-from diffdis_ms.files import sha256
 from diffdis_ms.finite import check_finite
+from diffdis_ms.storage.files import sha256
 from diffdis_ms.text_files import read_json, read_lines
 
 PROMPTS = 'prompts.json'

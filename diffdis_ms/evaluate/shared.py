@@ -17,7 +17,7 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from diffdis_ms.files import shared_order, whole_file
+from diffdis_ms.storage.files import shared_order, whole_file
 
 READERS = min(8, os.cpu_count() or 1)            # threads that decode pictures
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.benchmark_sets import BENCHMARKS, open_benchmark
-from diffdis_ms.data.class_names import resolve_names
-from diffdis_ms.data.folders import ImageFolder, open_captions
-from diffdis_ms.data.karpathy import KARPATHY_SETS, KarpathySet
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.benchmarks.class_names import resolve_names
+from diffdis_ms.data.benchmarks.karpathy import KARPATHY_SETS, KarpathySet
+from diffdis_ms.data.benchmarks.sets import BENCHMARKS, open_benchmark
+from diffdis_ms.data.sources.folders import ImageFolder, open_captions
+from diffdis_ms.data.sources.webdataset import CaptionSet
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
 from diffdis_ms.evaluate.examples import retrieval_examples
-from diffdis_ms.evaluate.retrieval import retrieval_metrics
-from diffdis_ms.evaluate.zeroshot import class_hits, confusion, zeroshot_metrics
-from diffdis_ms.files import whole_file
-from diffdis_ms.model_dir import file_hashes
+from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
+from diffdis_ms.evaluate.metrics.zeroshot import class_hits, confusion, zeroshot_metrics
+from diffdis_ms.storage.files import whole_file
+from diffdis_ms.storage.model_dir import file_hashes
 
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
 RETRIEVAL_SETS = ('emoji', 'captions', 'webdataset', *KARPATHY_SETS)
@@ -97,7 +97,7 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None, allow_missing
 
     Args:
         dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>), 'webdataset' (tars with .cls; also in
-            CLIP_benchmark's layout, root/test/*.tar) or one of `benchmark_sets.BENCHMARKS`.
+            CLIP_benchmark's layout, root/test/*.tar) or one of `benchmarks.sets.BENCHMARKS`.
         data_root: where it lies. classnames: names instead of the set's own (see `class_names.resolve_names`).
         split: of a benchmark set (see `open_benchmark`); None: the one it is measured on. allow_missing: images of it may be missing.
 

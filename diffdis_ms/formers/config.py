@@ -5,7 +5,8 @@ from pathlib import Path
 from mindformers.models import PretrainedConfig
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 
-from diffdis_ms.config import ConfigError, load, to_yaml
+from diffdis_ms.config import load, to_yaml
+from diffdis_ms.errors import ConfigError
 
 _KEPT = ('name_or_path', 'checkpoint_name_or_path', 'mindformers_version', 'architectures', '_commit_hash')
 

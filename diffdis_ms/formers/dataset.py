@@ -4,8 +4,8 @@ from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 from mindformers.tools.utils import get_real_group_size, get_real_rank
 from mindspore.dataset import GeneratorDataset
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.latent_cache import CachedLoader, LatentCache
+from diffdis_ms.data.stream.latent_cache import CachedLoader, LatentCache
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.config import DiffDisConfig
 from diffdis_ms.train.build import resolve_model
 from diffdis_ms.train.cache import check_key

@@ -3,7 +3,7 @@ from mindformers.models import PreTrainedModel
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 from mindspore import Parameter, ParameterTuple
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.config import DiffDisConfig
 from diffdis_ms.formers.dataset import open_cache, this_world
 from diffdis_ms.train.build import build, resolve_model

@@ -9,7 +9,7 @@ from mindformers.tools.register.config import MindFormerConfig
 from mindformers.tools.register.template import GeneralConfig, LrScheduleConfig, OptimizerConfig, RunnerConfig, WrapperConfig
 from mindspore import get_context
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.config import DiffDisConfig
 
 SCHEDULES = {'ConstantWarmUpLR': 'constant', 'CosineWithWarmUpLR': 'cosine'}

@@ -2,15 +2,15 @@
 import json
 
 import mindspore as ms
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 from mindformers.wrapper import MFTrainOneStepCell
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.train import Callback
-import mindspore.common.dtype as mstype
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.model_dir import parameters_to_numpy, save_model
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.train.build import load_tokenizer
 from diffdis_ms.train.step import EMA, ema_rate, move_towards
 

@@ -9,7 +9,8 @@ from mindformers.trainer.base_trainer import BaseTrainer
 from mindspore import get_context
 
 from diffdis_ms import runtime
-from diffdis_ms.config import ConfigError, to_yaml
+from diffdis_ms.config import to_yaml
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.dataset import this_world
 from diffdis_ms.formers.sections import adopt
 from diffdis_ms.formers.step import DiffDisCallback

@@ -11,11 +11,11 @@ around a stand-in of their own:
     mask             1 where a key may not be seen, (N, M) uint8.
     dtype            float16 or bfloat16; float32 keeps the plain formula.
 """
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 from mindspore.ops.operations.nn_ops import FlashAttentionScore
-import mindspore.common.dtype as mstype
 
 ALIGNMENT = 16                                   # of head sizes and token counts
 MAX_HEAD_SIZE = 512

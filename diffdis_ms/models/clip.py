@@ -1,7 +1,7 @@
 """CLIP's text tower T and vision transformer, with transformers' module names; its image encoder of either kind."""
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-import mindspore.common.dtype as mstype
 
 from diffdis_ms.models.attention import attention
 from diffdis_ms.models.layers import conv2d, gelu, gelu_tanh, linear, merge_heads, split_heads

@@ -23,7 +23,7 @@ def initialize(cell, seed):
         cell: a network of this package.
         seed: int.
     """
-    from mindspore import Tensor                 # here: `fresh` alone needs NumPy, and the converter starts faster without
+    from mindspore import Tensor  # here: `fresh` alone needs NumPy, and the converter starts faster without
     for p in cell.get_parameters():
         p.set_data(Tensor(fresh(p.name, p.shape, seed), p.dtype))
     copy_image_weights(cell)

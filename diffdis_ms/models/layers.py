@@ -1,10 +1,10 @@
 """Layers shared by all networks. Weights start at zero here; `init.initialize` fills them, named and seeded."""
 import math
 
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
-import mindspore.common.dtype as mstype
 
 from diffdis_ms.models.attention import attention
 

@@ -5,8 +5,7 @@ middle block; this file knows the image stream alone.
 """
 from mindspore import nn, ops
 
-from diffdis_ms.models.layers import (Attention, Downsample2D, FeedForward, ResnetBlock2D, TimestepEmbedding, Upsample2D,
-                                      conv2d, silu, timestep_embedding)
+from diffdis_ms.models.layers import Attention, Downsample2D, FeedForward, ResnetBlock2D, TimestepEmbedding, Upsample2D, conv2d, silu, timestep_embedding
 
 
 class BasicTransformerBlock(nn.Cell):

@@ -5,9 +5,9 @@ first all queries are computed, part by part, without gradients; then the loss o
 each query; then each part once more, with that gradient fed into its queries. Known as gradient caching (Gao et al. 2021).
 """
 import mindspore as ms
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
-import mindspore.common.dtype as mstype
 
 from diffdis_ms.train.step import to_tensors
 

@@ -5,16 +5,17 @@ from typing import Any, Callable, Dict, Tuple
 
 from mindspore import nn
 
-from diffdis_ms.config import ConfigError, validate
+from diffdis_ms.config import validate
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.encoders import Encoders
-from diffdis_ms.model_dir import load_weights, read_config, read_manifest
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.models.encoders import Encoders
 from diffdis_ms.models.init import copy_image_weights, initialize
 from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.recompute import apply_recompute
+from diffdis_ms.storage.model_dir import load_weights, read_config, read_manifest
 from diffdis_ms.train.distributed import World
 from diffdis_ms.train.features import AutoencoderFeatures, CachedFeatures, CLIPFeatures, DiffDisFeatures
 from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective

@@ -10,12 +10,13 @@ import numpy as np
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from diffdis_ms.config import ConfigError, to_yaml
-from diffdis_ms.data.check import fingerprint, good_samples
-from diffdis_ms.data.latent_cache import CONSTANTS, SUMMARY, part_path, write_part
-from diffdis_ms.data.loader import read_good
-from diffdis_ms.files import sha256, whole_file
-from diffdis_ms.model_dir import read_config
+from diffdis_ms.config import to_yaml
+from diffdis_ms.data.stream.check import fingerprint, good_samples
+from diffdis_ms.data.stream.latent_cache import CONSTANTS, SUMMARY, part_path, write_part
+from diffdis_ms.data.stream.loader import read_good
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.storage.files import sha256, whole_file
+from diffdis_ms.storage.model_dir import read_config
 from diffdis_ms.text_files import read_json
 
 VERSION = 1                                      # of resizing, cropping and what is stored: another one makes old caches stale

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.files import sha256, write_directory, write_flushed, write_weights
-from diffdis_ms.model_dir import MANIFEST, read_weights
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.storage.files import sha256, write_directory, write_flushed, write_weights
+from diffdis_ms.storage.model_dir import MANIFEST, read_weights
 from diffdis_ms.text_files import read_json
 from diffdis_ms.train.sharding import PART
 

@@ -1,9 +1,9 @@
 """From a batch of pixels and captions to the arrays an objective takes; frozen features may be computed once."""
 import numpy as np
 
-from diffdis_ms.data.loader import read_all
+from diffdis_ms.data.stream.loader import read_all
 from diffdis_ms.data.transforms import clip_normalize
-from diffdis_ms.encoders import to_unit_range
+from diffdis_ms.models.encoders import to_unit_range
 from diffdis_ms.train.distributed import World
 from diffdis_ms.train.objective import draw_diffdis, step_generator
 

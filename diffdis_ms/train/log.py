@@ -8,8 +8,9 @@ import numpy as np
 from mindspore import Tensor
 from tensorboardX import SummaryWriter
 
-from diffdis_ms.config import ConfigError, to_yaml
-from diffdis_ms.files import whole_file
+from diffdis_ms.config import to_yaml
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.storage.files import whole_file
 from diffdis_ms.text_files import lines_of, parse_json, read_text
 
 

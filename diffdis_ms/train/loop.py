@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Tensor
-import mindspore.common.dtype as mstype
 from tqdm import tqdm
 
-from diffdis_ms.compile_cache import compile_cached, give_back_memory
-from diffdis_ms.config import ConfigError, OptimizerConfig, to_yaml
-from diffdis_ms.data.check import write_skipped
-from diffdis_ms.data.folders import open_captions
-from diffdis_ms.data.latent_cache import CachedLoader, LatentCache
-from diffdis_ms.data.loader import Loader
-from diffdis_ms.encoders import Encoders
-from diffdis_ms.model_dir import parameters_to_numpy, save_model
+from diffdis_ms.config import OptimizerConfig, to_yaml
+from diffdis_ms.data.sources.folders import open_captions
+from diffdis_ms.data.stream.check import write_skipped
+from diffdis_ms.data.stream.latent_cache import CachedLoader, LatentCache
+from diffdis_ms.data.stream.loader import Loader
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.models.encoders import Encoders
+from diffdis_ms.runtime.compile_cache import compile_cached, give_back_memory
+from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.train.accumulation import AccumulatedStep
 from diffdis_ms.train.build import build, load_tokenizer, resolve_model
 from diffdis_ms.train.cache import check_data, check_key

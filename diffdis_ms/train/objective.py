@@ -6,9 +6,9 @@ An objective says in `parts` what it computes on its own rows; the loss over the
 """
 import math
 
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-import mindspore.common.dtype as mstype
 
 from diffdis_ms.diffusion.losses import alignment_loss, autoencoder_loss, image_generation_loss, total_loss
 from diffdis_ms.diffusion.process import q_sample, velocity

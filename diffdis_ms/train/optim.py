@@ -6,11 +6,11 @@ updated pieces back. Large parameters (nearly all of Stable Diffusion's memory) 
 """
 import math
 
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindformers.core.lr import ConstantWarmUpLR, CosineWithWarmUpLR
 from mindformers.core.optim.adamw import AdamW as FormersAdamW
 from mindspore import Parameter, nn, ops
-import mindspore.common.dtype as mstype
 
 from diffdis_ms.models.names import is_new_parameter, is_text_parameter
 from diffdis_ms.train.distributed import World

@@ -3,9 +3,9 @@
 AdamW's moments and the EMA, 12 of the 20 bytes that training holds a parameter, are divided by the number of processes. The arithmetic is
 element by element, so nothing else changes: not a bit of the weights, and checkpoints are those of a run without it.
 """
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-import mindspore.common.dtype as mstype
 
 PART = 'part.'
 

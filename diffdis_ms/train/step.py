@@ -1,7 +1,7 @@
 """One training step: gradients, their mean over the processes, clipping and AdamW as one graph; the EMA as a second one."""
 import mindspore as ms
-from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 import mindspore.common.dtype as mstype
+from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 
 from diffdis_ms.train.distributed import Average, World
 

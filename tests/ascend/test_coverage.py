@@ -31,7 +31,7 @@ def test_the_attention_kernel_and_its_gradient_are_there():
 
 def test_an_unreadable_library_is_one_clear_error(tmp_path):
     from diffdis_ms.ascend.elf import Elf
-    from diffdis_ms.config import ConfigError
+    from diffdis_ms.errors import ConfigError
     path = tmp_path / 'lib.so'
     path.write_bytes(b'\x7fELF\x02' + bytes(13) + (183).to_bytes(2, 'little') + bytes(100))    # AArch64
     with pytest.raises(ConfigError, match='x86-64'):

@@ -5,9 +5,9 @@ import numpy as np
 
 from ckpt_convert import name_map
 from ckpt_convert.plan import shapes_of_network
-from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
-from diffdis_ms.files import write_weights
+from diffdis_ms.data.tokenizer import write_vocabulary
+from diffdis_ms.storage.files import write_weights
 
 WORDS = 520
 TEXT_CFG = {'context_length': 16, 'vocab_size': WORDS, 'width': 64, 'heads': 4, 'layers': 1}

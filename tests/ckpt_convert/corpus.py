@@ -223,7 +223,7 @@ CALLS = {
     'pickle in bytes': nested,
     'stack_global': lambda d: text('os') + text('system') + b'\x93' + group(text(touch(d))) + b'R',
     'stack_global, dotted': lambda d: text('shutil') + text('os.system') + b'\x93' + group(text(touch(d))) + b'R',
-    'stack_global, attributes of attributes': lambda d: text('ckpt_convert.reader') + text('json.__builtins__.__getitem__') + b'\x93'
+    'stack_global, attributes of attributes': lambda d: text('diffdis_ms.storage.reader') + text('json.__builtins__.__getitem__') + b'\x93'
         + group(text('eval')) + b'R' + group(code(d)) + b'R',
     'inst': lambda d: b'(' + text(touch(d)) + b'ios\nsystem\n',
     'obj': lambda d: b'(' + named('os', 'system') + text(touch(d)) + b'o',
@@ -236,7 +236,7 @@ CALLS = {
     'build with __setstate__': lambda d: named('evil', 'E') + b')\x81' + mapping(('__setstate__', named('os', 'system'))) + b'b' + text(touch(d)) + b'b',
     'build with __reduce__': lambda d: named('evil', 'E') + b')\x81' + mapping(('__reduce__', shell(d)), ('__class__', named('os', 'system'))) + b'b',
     'build with slots': lambda d: named('evil', 'E') + b')\x81N' + mapping(('__dict__', named('os', 'system'))) + b'\x86b',
-    'build of our own reader': lambda d: named('ckpt_convert.reader', 'open_checkpoint') + mapping(('__code__', b'N'), ('__dict__', b'N')) + b'b',
+    'build of our own reader': lambda d: named('diffdis_ms.storage.reader', 'open_checkpoint') + mapping(('__code__', b'N'), ('__dict__', b'N')) + b'b',
     'build of a dict': lambda d: b'}' + mapping(('__dict__', shell(d)), ('items', named('os', 'system'))) + b'b',
     'build of the tensor': lambda d: tensor() + mapping(('file', text('/etc/passwd')), ('start', number(-1)), ('__setstate__', shell(d))) + b'b',
     'ext1': lambda d: b'\x82\x01' + group(text(touch(d))) + b'R',

@@ -2,8 +2,8 @@
 import pytest
 
 from ckpt_convert.convert import convert
-from ckpt_convert.tensors import CheckpointError
-from diffdis_ms.model_dir import read_config
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.model_dir import read_config
 from tests.ckpt_convert.clips import TEXT_CONFIG, VISION_CONFIG, write, write_open_clip, write_transformers
 from tests.workspace import command
 

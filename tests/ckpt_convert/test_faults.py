@@ -12,9 +12,9 @@ import pytest
 from ckpt_convert import name_map
 from ckpt_convert.plan import parameter_shapes
 from diffdis_ms.data.tokenizer import write_vocabulary
-from diffdis_ms.files import write_weights
-from diffdis_ms.model_dir import read_config
 from diffdis_ms.models.names import is_new_parameter
+from diffdis_ms.storage.files import write_weights
+from diffdis_ms.storage.model_dir import read_config
 from tests.helpers import make_tiny_config
 from tests.workspace import ROOT, assert_one_line_error
 

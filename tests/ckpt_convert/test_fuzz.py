@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckpt_convert.reader import open_checkpoint
-from ckpt_convert.tensors import CheckpointError
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.reader import open_checkpoint
 from tests.ckpt_convert import corpus
 from tests.ckpt_convert.corpus import Member, archive, legacy, mapping, members, named, number, safe, storage, tensor, text, weight, zipped
 

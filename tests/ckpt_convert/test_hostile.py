@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from ckpt_convert.reader import open_checkpoint
-from ckpt_convert.tensors import CheckpointError
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.reader import open_checkpoint
 from tests.ckpt_convert.corpus import INERT, REFUSED, WEIGHT
 from tests.workspace import ROOT
 
@@ -18,8 +18,8 @@ SECONDS = 30                                     # for one file; the slowest tak
 MAX_MEMORY = 1 << 30                             # bytes of the whole process
 READ_ALL = '''
 import json, sys
-from ckpt_convert.reader import open_checkpoint
-from ckpt_convert.tensors import CheckpointError
+from diffdis_ms.storage.reader import open_checkpoint
+from diffdis_ms.storage.tensors import CheckpointError
 jobs = json.load(sys.stdin)
 sys.path[:0] = [folder for _, folder in jobs]    # whatever a file would import is found
 before, refused = set(sys.modules), 0

@@ -8,16 +8,16 @@ import pytest
 
 from ckpt_convert import name_map
 from ckpt_convert.export import export
-from ckpt_convert.plan import assumptions, PROJECTION, complaints, make_plan, model_config, parameter_shapes
-from ckpt_convert.reader import open_checkpoint
+from ckpt_convert.plan import PROJECTION, assumptions, complaints, make_plan, model_config, parameter_shapes
 from ckpt_convert.source import open_source
-from ckpt_convert.tensors import CheckpointError
 from ckpt_convert.verify import verify
-from diffdis_ms.config import ConfigError, ImageDiffusionConfig, to_yaml
+from diffdis_ms.config import ImageDiffusionConfig, to_yaml
 from diffdis_ms.data.tokenizer import write_vocabulary
-from diffdis_ms.files import write_weights
-from diffdis_ms.model_dir import read_config, save_model
+from diffdis_ms.errors import CheckpointError, ConfigError
 from diffdis_ms.models.names import is_new_parameter
+from diffdis_ms.storage.files import write_weights
+from diffdis_ms.storage.model_dir import read_config, save_model
+from diffdis_ms.storage.reader import open_checkpoint
 from tests.helpers import make_tiny_config
 from tests.workspace import command
 

@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from ckpt_convert.tensors import CheckpointError
-from ckpt_convert.tokenizer_files import check_tokenizer
+from ckpt_convert.configs.tokenizer import check_tokenizer
 from diffdis_ms.data.tokenizer import END, START, Tokenizer
+from diffdis_ms.errors import CheckpointError
 from tests.ckpt_convert.clips import WORDS, write, write_vocabulary
 
 # what Hugging Face's copies of OpenAI's CLIP have

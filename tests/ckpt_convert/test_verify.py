@@ -4,9 +4,9 @@ import json
 import pytest
 
 from ckpt_convert.convert import convert
-from ckpt_convert.tensors import CheckpointError
 from ckpt_convert.verify import verify
-from diffdis_ms.model_dir import MANIFEST, read_config
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.model_dir import MANIFEST, read_config
 from tests.ckpt_convert.clips import write_open_clip
 
 

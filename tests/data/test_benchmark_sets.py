@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.benchmark_sets import BENCHMARKS, open_benchmark
-from diffdis_ms.data.class_names import TEMPLATES, read_templates
-from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
-from diffdis_ms.data.webdataset import BadSample, TarWriter
+from diffdis_ms.data.benchmarks.class_names import TEMPLATES, read_templates
+from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
+from diffdis_ms.data.benchmarks.sets import BENCHMARKS, open_benchmark
+from diffdis_ms.data.sources.webdataset import TarWriter
+from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.evaluate.tasks import ZEROSHOT_SETS, open_zeroshot
 from tests.data import replicas
 from tests.data.replicas import REPLICAS

@@ -3,10 +3,9 @@ import zlib
 
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.cc3m import Cc3mTsv
-from diffdis_ms.data.check import good_samples
-from diffdis_ms.data.samples import BadSample
+from diffdis_ms.data.sources.cc3m import Cc3mTsv
+from diffdis_ms.data.stream.check import good_samples
+from diffdis_ms.errors import BadSample, ConfigError
 from tests.data.test_webdataset import png
 
 ROWS = [(f'caption {i}', f'http://x/{i}.jpg?a=1,2') for i in range(12)]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.data import check
-from diffdis_ms.data.check import good_samples, write_skipped
-from diffdis_ms.data.folders import CsvFolder, ImageFolder
-from diffdis_ms.data.prepare import rewrite
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.make.prepare import rewrite
+from diffdis_ms.data.sources.folders import CsvFolder, ImageFolder
+from diffdis_ms.data.sources.webdataset import CaptionSet
+from diffdis_ms.data.stream import check
+from diffdis_ms.data.stream.check import good_samples, write_skipped
 from tests.data.test_webdataset import png, raw_tar
 from tests.workspace import ROOT
 
@@ -103,7 +103,7 @@ def test_processes_share_the_check_and_end_with_one_verdict(tars, monkeypatch):
 
 
 def test_two_real_processes_agree(tars):
-    code = ('import sys, json; from diffdis_ms.data import check; from diffdis_ms.data.webdataset import CaptionSet; check.PART = 1\n'
+    code = ('import sys, json; from diffdis_ms.data import check; from diffdis_ms.data.sources.webdataset import CaptionSet; check.PART = 1\n'
             f'good, skipped = check.good_samples(CaptionSet({str(tars)!r}), rank=int(sys.argv[1]), size=2, num_workers=1)\n'
             'print(json.dumps([good.tolist(), skipped]))')
     processes = [subprocess.Popen([sys.executable, '-c', code, str(rank)], env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.PIPE)

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.class_names import CLIP_NAMES, TEMPLATES, clip_names, read_labels, read_templates, resolve_names
-from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
+from diffdis_ms.data.benchmarks.class_names import CLIP_NAMES, TEMPLATES, clip_names, read_labels, read_templates, resolve_names
+from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.tasks import open_zeroshot
 from tests.data import replicas
 

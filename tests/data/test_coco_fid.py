@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.coco_fid import choose, prepare_coco_fid, read_captions
-from diffdis_ms.evaluate.pictures import list_images, read_captions as captions_of_pictures
-from tests.data.report_sets import picture, number_of
+from diffdis_ms.data.make.coco_fid import choose, prepare_coco_fid, read_captions
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.evaluate.pictures import list_images
+from diffdis_ms.evaluate.pictures import read_captions as captions_of_pictures
+from tests.data.report_sets import number_of, picture
 from tests.data.test_prepare_data import call
 from tools.sample import read_prompts
 

@@ -5,10 +5,10 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.emoji import TONES, draw_all, prepare_emoji, split_caption, split_held_out
-from diffdis_ms.data.loader import read_all
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.make.emoji import TONES, draw_all, prepare_emoji, split_caption, split_held_out
+from diffdis_ms.data.sources.webdataset import CaptionSet
+from diffdis_ms.data.stream.loader import read_all
+from diffdis_ms.errors import ConfigError
 
 SIZE = 48
 
@@ -22,7 +22,7 @@ def drawn():
 def out(tmp_path_factory, drawn):
     path = tmp_path_factory.mktemp('emoji') / 'set'
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('diffdis_ms.data.emoji.draw_all', lambda *_: drawn)
+        patch.setattr('diffdis_ms.data.make.emoji.draw_all', lambda *_: drawn)
         prepare_emoji(path, SIZE, progress=False)
     return path
 

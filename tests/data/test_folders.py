@@ -2,11 +2,11 @@
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.cc3m import Cc3mTsv
-from diffdis_ms.data.folders import CsvFolder, ImageFolder, open_captions
-from diffdis_ms.data.mindrecord import MindRecordSet, MindRecordWriter
-from diffdis_ms.data.webdataset import BadSample, CaptionSet, TarWriter
+from diffdis_ms.data.sources.cc3m import Cc3mTsv
+from diffdis_ms.data.sources.folders import CsvFolder, ImageFolder, open_captions
+from diffdis_ms.data.sources.mindrecord import MindRecordSet, MindRecordWriter
+from diffdis_ms.data.sources.webdataset import CaptionSet, TarWriter
+from diffdis_ms.errors import BadSample, ConfigError
 
 
 def save(path, color='red'):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.loader import Loader, read_all, shift
-from diffdis_ms.data.webdataset import BadSample, Sample
+from diffdis_ms.data.samples import Sample
+from diffdis_ms.data.stream.loader import Loader, read_all, shift
+from diffdis_ms.errors import BadSample, ConfigError
 
 
 class Numbers:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.mindrecord import MindRecordSet, MindRecordWriter
-from diffdis_ms.data.samples import BadSample
+from diffdis_ms.data.sources.mindrecord import MindRecordSet, MindRecordWriter
+from diffdis_ms.errors import BadSample, ConfigError
 from tests.data.test_webdataset import picture, png
 
 

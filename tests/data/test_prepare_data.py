@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diffdis_ms.cli import run
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.folders import open_captions
-from diffdis_ms.data.prepare import staged
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.make.prepare import staged
+from diffdis_ms.data.sources.folders import open_captions
+from diffdis_ms.data.sources.webdataset import CaptionSet
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.runtime.cli import run
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,14 +8,14 @@ import zlib
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.cc3m import Cc3mTsv
-from diffdis_ms.data.check import good_samples
-from diffdis_ms.data.folders import CsvFolder, ImageFolder, open_captions
 from diffdis_ms.data.listing import number_order
-from diffdis_ms.data.mindrecord import MindRecordSet
-from diffdis_ms.data.webdataset import CaptionSet, RetrievalSet
-from diffdis_ms.evaluate.retrieval import retrieval_metrics
+from diffdis_ms.data.sources.cc3m import Cc3mTsv
+from diffdis_ms.data.sources.folders import CsvFolder, ImageFolder, open_captions
+from diffdis_ms.data.sources.mindrecord import MindRecordSet
+from diffdis_ms.data.sources.webdataset import CaptionSet, RetrievalSet
+from diffdis_ms.data.stream.check import good_samples
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
 from diffdis_ms.evaluate.tasks import open_retrieval, open_zeroshot, retrieval
 from tests.data import report_sets as made
 from tests.data.report_sets import MASK, caption_of, encoded, number_of, save, tar

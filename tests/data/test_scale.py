@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.loader import Loader
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.sources.webdataset import CaptionSet
+from diffdis_ms.data.stream.loader import Loader
+from diffdis_ms.errors import ConfigError
 from tests.data.test_webdataset import raw_tar
 
 COUNT, EVERY, SHARD, SIZE, BATCH = 10_000, 33, 2_000, 16, 64

@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError
 from diffdis_ms.data import tokenizer as tokenizer_module
 from diffdis_ms.data.tokenizer import LongTexts, Tokenizer, clean, train_tokenizer
+from diffdis_ms.errors import ConfigError
 
 ANIMALS = ['fox', 'walrus', 'otter', 'badger', 'heron', 'pelican', 'tortoise', 'salamander']
 CAPTIONS = [f'a {tone} {animal} in the {place}' for tone in ('red', 'medium-dark', 'yellow') for animal in ANIMALS

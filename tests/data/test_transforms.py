@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.data.transforms import BadImage, clip_normalize, decode_image, normalize, resize_center_crop, to_image, to_pixels
+from diffdis_ms.data.transforms import clip_normalize, decode_image, normalize, resize_center_crop, to_image, to_pixels
+from diffdis_ms.errors import BadImage
 
 
 def encoded(image, kind='PNG', **options):

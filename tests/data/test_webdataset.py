@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.webdataset import BadSample, CaptionSet, TarWriter
+from diffdis_ms.data.sources.webdataset import CaptionSet, TarWriter
+from diffdis_ms.errors import BadSample, ConfigError
 
 
 def picture(i, size=16):

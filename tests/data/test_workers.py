@@ -10,10 +10,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.folders import open_captions
-from diffdis_ms.data.loader import Loader
+from diffdis_ms.data.sources.folders import open_captions
+from diffdis_ms.data.stream.loader import Loader
 from diffdis_ms.data.tokenizer import Tokenizer
+from diffdis_ms.errors import ConfigError
 from tests.data.test_loader import Numbers
 from tests.workspace import COLOURS, ROOT, SHAPES, make_data, train_tokenizer
 
@@ -93,8 +93,8 @@ def test_a_dead_worker_ends_the_loader_with_one_line(workspace):
 
 SCRIPT = '''
 import signal, sys, time
-from diffdis_ms.data.folders import open_captions
-from diffdis_ms.data.loader import Loader
+from diffdis_ms.data.sources.folders import open_captions
+from diffdis_ms.data.stream.loader import Loader
 signal.signal(signal.SIGTERM, lambda *a: None)
 it = iter(Loader(open_captions(sys.argv[1]), 4, 32, seed=0, num_workers=2, workers='processes'))
 while True:

@@ -2,11 +2,17 @@
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError, ImageDiffusionConfig, TextDiffusionConfig
+from diffdis_ms.config import ImageDiffusionConfig, TextDiffusionConfig
 from diffdis_ms.diffusion.process import (
-    data_from_noise, noise_from_data, noise_from_target, q_sample, starting_noise, velocity,
+    data_from_noise,
+    noise_from_data,
+    noise_from_target,
+    q_sample,
+    starting_noise,
+    velocity,
 )
 from diffdis_ms.diffusion.schedule import alphas_cumprod, betas, sampling_timesteps
+from diffdis_ms.errors import ConfigError
 
 
 def test_linear_schedule_is_stable_diffusions():

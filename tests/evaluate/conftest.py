@@ -2,11 +2,11 @@
 import pytest
 from safetensors.numpy import save_file
 
-from ckpt_convert.name_map import field_name
 from diffdis_ms.data.tokenizer import train_tokenizer
-from diffdis_ms.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.inception import InceptionV3
+from diffdis_ms.models.names import field_name
+from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
 from tests.helpers import make_tiny_config, randomize
 
 

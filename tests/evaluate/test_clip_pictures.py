@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError, ImageEncoderConfig, ModelConfig, load
+from diffdis_ms.config import ImageEncoderConfig, ModelConfig, load
 from diffdis_ms.data.samples import Sample
 from diffdis_ms.data.transforms import to_pixels
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.clip_model import standardized
 from diffdis_ms.evaluate.embedding import ClipEmbeddings, embed_set
 from diffdis_ms.train.features import CLIPFeatures

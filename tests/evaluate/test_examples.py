@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.examples import MAX_CAPTION, generation_examples, read_thumbnail, retrieval_examples, spread_rows, thumbnail
 from diffdis_ms.evaluate.inception import build_inception, is_published, open_inception, write_random_inception
-from diffdis_ms.evaluate.markdown import write_markdown
 from diffdis_ms.evaluate.pictures import list_images
-from diffdis_ms.evaluate.result_files import read_results
-from diffdis_ms.evaluate.summary import tables, write_report
+from diffdis_ms.evaluate.report.markdown import write_markdown
+from diffdis_ms.evaluate.report.result_files import read_results
+from diffdis_ms.evaluate.report.tables import tables, write_report
 from tests.evaluate.results import HOSTILE, write_results
 from tests.workspace import make_pictures
 

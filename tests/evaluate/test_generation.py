@@ -10,15 +10,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate import generation, inception
 from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate.clip_score import clip_score
-from diffdis_ms.evaluate.fid import fid, kid
 from diffdis_ms.evaluate.inception import build_inception, cache_file, open_inception, read_cached, resize, write_cached
+from diffdis_ms.evaluate.metrics.fid import fid, kid
 from diffdis_ms.evaluate.pictures import content_sha256, list_images, over_images, read_captions, read_rgb, sizes_of
 from tests.workspace import ROOT, assert_one_line_error, command, make_pictures
-
 
 # the numbers
 
@@ -71,7 +70,7 @@ def test_fid_and_kid_do_not_depend_on_the_threads():
     """msrun sets OMP_NUM_THREADS in its processes."""
     code = """
 import numpy as np
-from diffdis_ms.evaluate.fid import fid, kid
+from diffdis_ms.evaluate.metrics.fid import fid, kid
 rng = np.random.default_rng(0)
 x, y = rng.standard_normal((300, 400)), rng.standard_normal((200, 400))
 print(repr(fid(x, y)), repr(kid(x, y, subsets=2, subset_size=150)))

@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.evaluate import retrieval
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.clip_score import clip_score
-from diffdis_ms.evaluate.retrieval import hits, retrieval_metrics
-from diffdis_ms.evaluate.zeroshot import confusion, zeroshot_metrics
+from diffdis_ms.evaluate.metrics import retrieval
+from diffdis_ms.evaluate.metrics.retrieval import hits, retrieval_metrics
+from diffdis_ms.evaluate.metrics.zeroshot import confusion, zeroshot_metrics
 from tests.workspace import ROOT
 
 
@@ -86,7 +86,7 @@ def test_hits_in_blocks_are_those_of_a_full_sort(monkeypatch):
 def test_a_hundred_thousand_images_and_texts_need_less_than_2_gb():
     code = """
 import numpy as np
-from diffdis_ms.evaluate.retrieval import retrieval_metrics
+from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
 rng = np.random.default_rng(0)
 e0 = rng.standard_normal((100_000, 64), dtype=np.float32)
 e0 /= np.linalg.norm(e0, axis=1, keepdims=True)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.data.benchmarks.class_names import choose_templates
 from diffdis_ms.data.transforms import resize_center_crop
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate import tasks
 from diffdis_ms.evaluate.embedding import Sampling, embed_set
 from diffdis_ms.evaluate.shared import Share
-from diffdis_ms.evaluate.zeroshot import choose_templates
 from tests.data import replicas
 
 SAMPLINGS = [Sampling()]

@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.evaluate.fid import check_subsets, fid, kid
-from diffdis_ms.evaluate.retrieval import retrieval_metrics
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.evaluate.metrics.fid import check_subsets, fid, kid
+from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
 
 
 def test_retrieval_reports_recall_at_1_5_and_10():

@@ -3,20 +3,18 @@ import json
 
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.benchmark_sets import BENCHMARKS
-from diffdis_ms.data.prompt_templates import DATASET_TEMPLATES
+from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
+from diffdis_ms.data.benchmarks.sets import BENCHMARKS
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.evaluate import paper
-from diffdis_ms.evaluate.markdown import markdown
-from diffdis_ms.evaluate.paper import RETRIEVAL_SIZES
-from diffdis_ms.evaluate.report import read_metrics
-from diffdis_ms.evaluate.result_files import read_results
-from diffdis_ms.model_dir import parameters_to_numpy, read_config, save_model
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.evaluate.report.markdown import markdown
+from diffdis_ms.evaluate.report.page import paper, read_metrics
+from diffdis_ms.evaluate.report.paper import RETRIEVAL_SIZES
+from diffdis_ms.evaluate.report.result_files import read_results
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.init import initialize
+from diffdis_ms.storage.model_dir import parameters_to_numpy, read_config, save_model
 from tests.workspace import assert_one_line_error, command
-
 
 ACCURACY = {'acc1': 0.5, 'acc5': 0.75, 'mean_per_class_recall': 0.25}
 RECALL = {**{f'{way}_R@{k}': k / 100 for way in ('image_to_text', 'text_to_image') for k in (1, 5, 10)}, 'mean_R@1': 0.01}

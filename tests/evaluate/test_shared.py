@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.shared import Share, parts_directory, read_ahead, shared_pass
 
 

@@ -1,13 +1,13 @@
 """DiffDis under MindFormers' registry: found by name, saved and read back with its weights, fed by our stream."""
+import mindspore.common.dtype as mstype
 import numpy as np
 import pytest
 from mindformers import AutoConfig, AutoModel
 from mindformers.core.optim import AdamW
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 from mindspore import Tensor, nn
-import mindspore.common.dtype as mstype
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.dataset import COLUMNS, Steps
 from diffdis_ms.formers.register import DiffDisConfig, DiffDisDataset, DiffDisForTraining, DiffDisTrainer, PortableTrainOneStepCell
 from diffdis_ms.formers.step import _check, _tensor_not_finite

@@ -5,7 +5,7 @@ from mindformers.core.clip_grad import ClipGradNorm
 from mindformers.tools.register.config import MindFormerConfig
 from mindspore import Tensor
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.sections import NO_CLIPPING, adopt
 from tests.formers.workspace import mindformers_yaml
 from tests.workspace import ROOT, make_workspace

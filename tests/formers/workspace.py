@@ -3,12 +3,12 @@ import numpy as np
 import yaml
 
 from diffdis_ms.config import load
-from diffdis_ms.data.folders import open_captions
+from diffdis_ms.data.sources.folders import open_captions
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPTextEncoder
 from diffdis_ms.models.init import initialize
+from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.train.cache import CacheWriter, cache_key
 from tests.workspace import ROOT, make_workspace
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from diffdis_ms.models.diffdis import DiffDisUNet
-from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.attention import attention
+from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.layers import merge_heads, split_heads
+from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.unet import UNet2DConditionModel
 from tests.helpers import normal, randomize
 

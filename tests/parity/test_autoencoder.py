@@ -4,9 +4,9 @@ import pytest
 import torch
 from mindspore import Tensor
 
+from ckpt_convert.forward import make_autoencoder
 from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEncoder
 from tests.helpers import normal, randomize
-from ckpt_convert.forward import make_autoencoder
 from tests.parity.weights import check, copy_to_torch, to_torch
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from mindspore import Tensor
 
+from ckpt_convert.forward import make_clip
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from tests.helpers import normal, randomize
-from ckpt_convert.forward import make_clip
 from tests.parity.weights import check, copy_to_torch, to_torch
 
 

@@ -18,15 +18,15 @@ from ckpt_convert.convert import convert
 from ckpt_convert.export import export
 from ckpt_convert.forward import compare
 from ckpt_convert.source import BPE
-from ckpt_convert.tensors import CheckpointError
 from ckpt_convert.verify import verify
 from diffdis_ms import DiffDisPipeline
 from diffdis_ms.config import ImageDiffusionConfig
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.diffusion.schedule import alphas_cumprod
-from diffdis_ms.model_dir import load_weights, read_config
+from diffdis_ms.errors import CheckpointError
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.inception import InceptionV3
+from diffdis_ms.storage.model_dir import load_weights, read_config
 from tests.helpers import make_tiny_config, make_tiny_resnet, normal, randomize
 from tests.parity.checkpoints import OpenAIArchive, TorchModels, fill, make_open_clip, write_bpe, write_tokenizer
 from tests.parity.test_clip import make_captions
@@ -153,8 +153,8 @@ def test_ema(torch_side, converted, tmp_path):
 def test_new_parts_are_those_of_a_fresh_model(converted):
     """What training makes of a file that has Stable Diffusion's weights alone."""
     from diffdis_ms.models.diffdis import DiffDisUNet
-    from diffdis_ms.models.names import is_new_parameter
     from diffdis_ms.models.init import copy_image_weights, initialize
+    from diffdis_ms.models.names import is_new_parameter
     unet, ours = DiffDisUNet(read_config(converted)), weights(converted)
     initialize(unet, 3)
     for p in unet.get_parameters():
@@ -366,7 +366,7 @@ def test_verify_sees_a_changed_file(torch_side, tmp_path):
     with pytest.raises(CheckpointError, match='unet.safetensors'):
         verify(tmp_path / 'sd.ckpt', tmp_path / 'out')
     manifest = json.loads((tmp_path / 'out/manifest.json').read_text())          # even where somebody mended the manifest
-    from diffdis_ms.files import sha256
+    from diffdis_ms.storage.files import sha256
     manifest['files']['unet.safetensors'] = sha256(tmp_path / 'out/unet.safetensors')
     (tmp_path / 'out/manifest.json').write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match='differs'):

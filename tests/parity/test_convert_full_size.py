@@ -11,7 +11,7 @@ from ckpt_convert.convert import convert
 from ckpt_convert.forward import compare, make_clip
 from ckpt_convert.verify import verify
 from diffdis_ms.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
-from diffdis_ms.model_dir import read_config
+from diffdis_ms.storage.model_dir import read_config
 from tests.parity.checkpoints import OpenAIArchive, TorchModels, fill, make_open_clip, write_bpe, write_tokenizer
 from tests.parity.test_convert import compare_clip, half
 

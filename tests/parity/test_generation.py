@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessor, CLIPTokenizer
 
 from ckpt_convert.convert import convert
 from diffdis_ms.config import ImageEncoderConfig
-from diffdis_ms.data.emoji import draw_all
+from diffdis_ms.data.make.emoji import draw_all
 from diffdis_ms.data.transforms import CLIP_MEAN, CLIP_STD
 from diffdis_ms.evaluate import generation
 from diffdis_ms.evaluate.clip_model import open_clip_directory

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ckpt_convert.reader import open_checkpoint
-from ckpt_convert.tensors import CheckpointError
+from diffdis_ms.errors import CheckpointError
+from diffdis_ms.storage.reader import open_checkpoint
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 STRANGER = '''

@@ -10,12 +10,12 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from ckpt_convert.convert import convert
-from ckpt_convert.tensors import CheckpointError
 from ckpt_convert.verify import verify
 from diffdis_ms.config import ImageEncoderConfig
+from diffdis_ms.errors import CheckpointError
 from diffdis_ms.evaluate.clip_model import ClipModel, open_clip_directory
 from diffdis_ms.evaluate.clip_score import preprocess
-from diffdis_ms.model_dir import read_config
+from diffdis_ms.storage.model_dir import read_config
 from tests.parity.report_clips import EQUAL, HALF, OPENAI, PIXELS, PREPROCESSOR, REFUSED, SIDE, VISION, OpenClip, Transformers, token_ids, write_json
 from tests.parity.weights import check
 

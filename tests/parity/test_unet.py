@@ -4,10 +4,10 @@ import pytest
 import torch
 from mindspore import Tensor
 
+from ckpt_convert.forward import make_unet
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.unet import UNet2DConditionModel
 from tests.helpers import normal, randomize
-from ckpt_convert.forward import make_unet
 from tests.parity.weights import check, copy_to_torch, to_torch
 
 CONFIGS = {

@@ -3,7 +3,7 @@ import numpy as np
 import torch
 from mindspore import Tensor, nn
 
-from ckpt_convert.name_map import field_name as torch_name
+from diffdis_ms.models.names import field_name as torch_name
 from diffdis_ms.models.names import is_new_parameter
 
 TORCH_NORMS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.BatchNorm2d)

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from diffdis_ms.config import ConfigError, load, to_yaml
+from diffdis_ms.config import load, to_yaml
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.clip_model import open_clip_directory
-from diffdis_ms.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.init import initialize
 from diffdis_ms.models.names import copied_from, is_new_parameter
+from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
 from diffdis_ms.train.build import build, resolve_model
 from diffdis_ms.train.optim import build_optimizer, group_parameters
 from tests.helpers import make_tiny_config, randomize, tiny_run

@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.latent_cache import CachedLoader, LatentCache
-from diffdis_ms.data.loader import Loader
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.sources.webdataset import CaptionSet
+from diffdis_ms.data.stream.latent_cache import CachedLoader, LatentCache
+from diffdis_ms.data.stream.loader import Loader
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.train import cache as module
 from diffdis_ms.train.cache import CacheWriter
 from tests.workspace import assert_one_line_error, command, draw, make_data, make_workspace

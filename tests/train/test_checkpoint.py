@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.train import loop
 from diffdis_ms.train.checkpoint import checkpoints, damage, find_checkpoint, load_checkpoint, save_checkpoint
 from tests.helpers import tiny_run

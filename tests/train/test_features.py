@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
-from diffdis_ms.data.loader import Batch
+from diffdis_ms.data.stream.loader import Batch
 from diffdis_ms.diffusion.schedule import alphas_cumprod
 from diffdis_ms.train import build as module
 from diffdis_ms.train.features import DiffDisFeatures

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.train.log import MetricsLog
 from diffdis_ms.train.optim import build_schedule
 from tests.helpers import tiny_run

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from diffdis_ms.config import ConfigError, load
+from diffdis_ms.config import load
+from diffdis_ms.errors import ConfigError
 from diffdis_ms.models import attention
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.init import initialize

@@ -9,7 +9,7 @@ import time
 import numpy as np
 from safetensors.numpy import load_file
 
-from diffdis_ms.data.webdataset import CaptionSet
+from diffdis_ms.data.sources.webdataset import CaptionSet
 from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
 
 LOSSES = ('step', 'loss', 'loss_ig', 'loss_ita', 'lr', 'lr_new', 'grad_norm', 'logit_scale')

@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from diffdis_ms import runtime
 from diffdis_ms.config import load
-from diffdis_ms.data.folders import open_captions
-from diffdis_ms.data.latent_cache import CachedLoader, LatentCache
-from diffdis_ms.data.loader import Loader
+from diffdis_ms.data.sources.folders import open_captions
+from diffdis_ms.data.stream.latent_cache import CachedLoader, LatentCache
+from diffdis_ms.data.stream.loader import Loader
 from diffdis_ms.data.tokenizer import train_tokenizer
-from diffdis_ms.model_dir import parameters_to_numpy, save_model
+from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
 from tools.benchmarks.data import COUNT, WORDS, write_tars
 
 BATCHES, VOCAB = 40, 570

@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from diffdis_ms.config import ConfigError
-from diffdis_ms.data.folders import open_captions
-from diffdis_ms.data.loader import Loader
-from diffdis_ms.data.mindrecord import MindRecordWriter
+from diffdis_ms.data.sources.folders import open_captions
+from diffdis_ms.data.sources.mindrecord import MindRecordWriter
+from diffdis_ms.data.stream.loader import Loader
 from diffdis_ms.data.tokenizer import train_tokenizer
 from diffdis_ms.data.transforms import resize_center_crop
+from diffdis_ms.errors import ConfigError
 
 COUNT, SHARD, SIZE, BATCH, LENGTH = 2000, 500, 256, 64, 77
 WORDS = 'a photo of the red green small large old dog cat house river street man woman standing running beside under two three'.split()

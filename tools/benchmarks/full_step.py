@@ -8,10 +8,11 @@ import sys
 import numpy as np
 from safetensors.numpy import save
 
-from diffdis_ms.config import ConfigError, ModelConfig
-from diffdis_ms.data.latent_cache import CONSTANTS, SUMMARY, write_part
+from diffdis_ms.config import ModelConfig
+from diffdis_ms.data.stream.latent_cache import CONSTANTS, SUMMARY, write_part
 from diffdis_ms.data.tokenizer import train_tokenizer
-from diffdis_ms.files import whole_file
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.storage.files import whole_file
 from tools.benchmarks.data import WORDS
 from tools.benchmarks.processes import ROOT
 
@@ -57,10 +58,10 @@ def make_model(directory, seed):
     """V and T at full size with random weights; of T's vocabulary a small one, as no text is read."""
     from diffdis_ms import runtime
     runtime.setup('CPU')
-    from diffdis_ms.model_dir import parameters_to_numpy, save_model
     from diffdis_ms.models.autoencoder import AutoencoderKL
     from diffdis_ms.models.clip import CLIPTextEncoder
     from diffdis_ms.models.init import initialize
+    from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
     config = ModelConfig()
     config.text_encoder.vocab_size = VOCAB
     networks = {'vae': AutoencoderKL(config.vae), 'text_encoder': CLIPTextEncoder(config.text_encoder)}

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from diffdis_ms.config import ConfigError
+from diffdis_ms.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -11,8 +11,8 @@ import time
 import psutil
 
 from diffdis_ms import runtime
-from diffdis_ms.compile_cache import compile_cached, give_back_memory
 from diffdis_ms.config import load
+from diffdis_ms.runtime.compile_cache import compile_cached, give_back_memory
 
 RESERVE = 64 << 20                               # bytes
 
@@ -34,7 +34,7 @@ def main():
     threading.Thread(target=watch, daemon=True).start()
     config, steps = load(sys.argv[1], sys.argv[3:]), int(sys.argv[2])
     runtime.setup('CPU')
-    from diffdis_ms.train.describe import memory
+    from diffdis_ms.train.dry_run import memory
     from diffdis_ms.train.loop import assemble
     program = held()
     job = assemble(config)

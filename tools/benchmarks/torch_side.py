@@ -8,10 +8,10 @@ import sys
 
 import torch
 
+from ckpt_convert.name_map import place, unet_ldm, vae_ldm
 from ckpt_convert.plan import parameter_shapes
-from ckpt_convert.name_map import field_name, place, unet_ldm, vae_ldm
 from diffdis_ms.config import ModelConfig
-from diffdis_ms.models.names import is_new_parameter
+from diffdis_ms.models.names import field_name, is_new_parameter
 
 
 def make_stable_diffusion(path, clip_path, seed):

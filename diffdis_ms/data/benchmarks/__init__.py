@@ -1,0 +1,1 @@
+"""The test sets of the evaluation in their official files, their class names and prompts."""

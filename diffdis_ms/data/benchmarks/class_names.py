@@ -1,0 +1,237 @@
+"""Class names and prompt templates of zero-shot classification."""
+import re
+from collections import Counter
+from pathlib import Path
+
+from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES, TEMPLATES
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.text_files import lines_of, parse_json, read_json, read_text
+
+# {data set: {what it calls a class: the name in CLIP's data/prompts.md, for ImageNet in its notebook
+# Prompt_Engineering_for_ImageNet}}.
+# The set's own names stand there without blanks, marks and capitals; ImageNet's classes are WordNet ids, those of
+# Flowers-102 numbers from 1.
+CLIP_NAMES = Path(__file__).with_name('clip_names.json')
+
+# what CLIP_benchmark's JSON files call a data set, where the name is another
+_CLIP_BENCHMARK = {'flowers102': 'flowers', 'oxfordpets': 'pets', 'stanfordcars': 'cars', 'aircraft': 'fgvc_aircraft', 'imagenet': 'imagenet1k'}
+
+
+def read_labels(text_or_path, dataset=None, unique=True):
+    """Class names, in order.
+
+    Args:
+        text_or_path: 'cat,dog,fox'; or a file: one name a line, or JSON (a list, or an object data set -> list as CLIP_benchmark's).
+        dataset: the key, for a JSON object; CLIP_benchmark's own name of it is found, too.
+        unique: no name may be given twice (CLIP's own list for ImageNet has 'sunglasses' twice).
+
+    Returns:
+        list of str.
+
+    Raises:
+        ConfigError: no such file, not readable, unknown data set, no name, an empty one, or one given twice.
+    """
+    path = Path(text_or_path)
+    if _is_file(path):
+        names = _read_list(path, dataset)
+    elif path.suffix in ('.txt', '.json') and ',' not in str(text_or_path):
+        raise ConfigError(f'label file {path} does not exist')
+    else:
+        names = str(text_or_path).split(',')
+    names = [name.strip() for name in names]
+    if not any(names):
+        raise ConfigError(f'labels: no name in {text_or_path!r}')
+    seen = set()
+    for i, name in enumerate(names):
+        if not name:
+            raise ConfigError(f'labels: name {i + 1} of {len(names)} is empty')
+        if unique and name in seen:
+            raise ConfigError(f'labels: {name!r} is given twice')
+        seen.add(name)
+    return names
+
+
+def resolve_names(classnames, dataset, images):
+    """Class names in the order of a set's labels, whatever the order in which they were given.
+
+    Args:
+        classnames: None for the set's own names; 'clip' for CLIP's, found by what the set calls its classes; or as for
+            `read_labels`.
+            A list of the set's own or of CLIP's names is put in order by name; other names are taken as they stand,
+            one a label.
+        dataset: its name. images: its reader.
+
+    Returns:
+        list of str, or None where the set has no names and none are given.
+
+    Raises:
+        ConfigError: see `read_labels`; fewer or more names than classes; names of which some are the set's own, at
+            another class' place.
+    """
+    own = images.class_names
+    if classnames is None:
+        return own
+    ids = getattr(images, 'class_ids', None) or own
+    if str(classnames) == 'clip':
+        return clip_names(dataset, ids)
+    names = read_labels(classnames, dataset, unique=False)
+    if dataset not in DATASET_TEMPLATES and sorted(names) != sorted(read_json(CLIP_NAMES)['imagenet'].values()):
+        names = read_labels(classnames, dataset)         # no name twice, but in CLIP's own list for ImageNet
+    count = getattr(images, 'num_classes', None) or (own and len(own))
+    if not count:
+        return names
+    background = [i for i, name in enumerate(names) if name.lower().startswith('background')]
+    if dataset == 'caltech101' and len(names) == count + 1 and len(background) == 1:
+        del names[background[0]]                 # a class of CLIP's and CLIP_benchmark's lists that is left out here
+    if len(names) != count:
+        what = f'folders ({_some(own)})' if dataset == 'folder' else 'classes'
+        raise ConfigError(f'{dataset}: {classnames} has {len(names)} names for the {count} {what} of the data set')
+    for known in (own, _clip_names(dataset, ids)):
+        ordered = known and None not in known and _in_order(names, known)
+        if ordered:
+            return ordered
+    for known in (own, _clip_names(dataset, ids)):
+        if known and None not in known:
+            _refuse_other_places(names, known, classnames, dataset)
+    return names
+
+
+def clip_names(dataset, ids):
+    """The names CLIP's authors gave the classes of a benchmark set.
+
+    Args:
+        dataset: one of DATASET_TEMPLATES. ids: what the set calls its classes: their own names, WordNet ids (imagenet)
+            or numbers (flowers102).
+
+    Raises:
+        ConfigError: another set, or a class that CLIP's list does not have.
+    """
+    names = _clip_names(dataset, ids)
+    if names is None:
+        raise ConfigError(
+            f'classnames: CLIP has no list for {dataset}, only for {", ".join(DATASET_TEMPLATES)}; give a file'
+        )
+    if None in names:
+        raise ConfigError(
+            f'classnames: CLIP\'s list for {dataset} has no class {str(ids[names.index(None)])!r}: is this the '
+            'official data set?'
+        )
+    return names
+
+
+def _clip_names(dataset, ids):
+    if dataset not in DATASET_TEMPLATES or not ids:
+        return None
+    names = read_json(CLIP_NAMES)[dataset]
+    return [names.get(_key(str(i))) for i in ids]
+
+
+def _in_order(names, known):
+    """`names` in the order of `known` if they are the same ones, else None."""
+    given, expected = _keys(names, known)
+    name_of = dict(zip(given, names))
+    return [name_of[key] for key in expected] if Counter(given) == Counter(expected) else None
+
+
+def _refuse_other_places(names, known, source, dataset):
+    """ConfigError where a name of `known` is given, but not in its place."""
+    given, expected = _keys(names, known)
+    for label, key in enumerate(expected):
+        if expected.count(key) == 1 and key in given and given[label] != key:
+            raise ConfigError(
+                f'{dataset}: {source}: name {given.index(key) + 1}, {known[label]!r}, is class {label + 1} of the '
+                'data set, which '
+                f'gets {names[label]!r}: give the names in the order of its classes ({_some(known)}), or all of its '
+                'own names'
+            )
+
+
+def _keys(names, known):
+    key = _key if len(set(map(_key, known))) == len(set(known)) else str.strip
+    return [key(name) for name in names], [key(name) for name in known]
+
+
+def _key(name):
+    """A name without blanks, marks and capitals."""
+    return re.sub(r'[\W_]+', '', name.casefold()) or name.strip()
+
+
+def _some(names, count=5):
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
+
+
+def read_templates(name_or_path, dataset=None):
+    """Prompt templates, each with `{}` where the class name goes.
+
+    Args:
+        name_or_path: a name of `TEMPLATES`; 'clip' for those CLIP's authors wrote for `dataset`; one template
+            ('a drawing of a {}'); or a file as for `read_labels` (CLIP_benchmark's `{c}` is understood, too).
+        dataset: the data set: for 'clip', and the key of a JSON object.
+
+    Returns:
+        list of str.
+
+    Raises:
+        ConfigError: unknown name, no templates of CLIP for this data set, unreadable file, no template, or a template without `{}`.
+    """
+    text = str(name_or_path)
+    if text in TEMPLATES:
+        return list(TEMPLATES[text])
+    if text == 'clip':
+        if dataset not in DATASET_TEMPLATES:
+            raise ConfigError(f'templates: CLIP has none of its own for {dataset or "this data set"}, only for {", ".join(DATASET_TEMPLATES)}; '
+                              'take another name or a file')
+        return list(DATASET_TEMPLATES[dataset])
+    if _is_file(Path(text)):
+        templates = _read_list(Path(text), dataset)
+    elif '{' in text:
+        templates = [text]
+    else:
+        raise ConfigError(f'templates: {text!r} is neither a file nor one of {", ".join(TEMPLATES)}, clip nor a text with {{}} in it')
+    templates = [t.replace('{c}', '{}') for t in templates if t.strip()]
+    if not templates:
+        raise ConfigError(f'templates: none in {text}')
+    for template in templates:
+        rest = template.replace('{}', '')
+        if rest == template or '{' in rest or '}' in rest:
+            raise ConfigError(f'templates: {template!r} needs {{}} where the class name goes, and no other brace')
+    return templates
+
+
+def choose_templates(templates, dataset):
+    """(name, list) of the prompt templates of a zero-shot evaluation.
+
+    Args:
+        templates: as for `read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the
+            paper's figures are of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures and
+            captions nothing is known.
+    """
+    if templates is None:
+        templates = 'clip' if dataset in DATASET_TEMPLATES else 'plain'
+    return str(templates), read_templates(templates, dataset)
+
+
+def _is_file(path):
+    try:
+        return path.is_file()
+    except (OSError, ValueError):                # a long list of names is no path
+        return False
+
+
+def _read_list(path, dataset):
+    text = read_text(path)
+    if path.suffix.lower() != '.json':
+        return lines_of(text.strip())
+    content = parse_json(text, path, (dict, list))
+    if isinstance(content, dict):
+        if dataset is None and len(content) == 1:
+            dataset = next(iter(content))
+        if dataset not in content and _CLIP_BENCHMARK.get(dataset) in content:
+            dataset = _CLIP_BENCHMARK[dataset]
+        if dataset not in content:
+            wrong = f'has no data set {dataset!r}; it has' if dataset else 'holds several data sets, name one'
+            raise ConfigError(f'{path} {wrong}: {", ".join(sorted(content))}')
+        content = content[dataset]
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise ConfigError(f'{path} does not hold a list of strings')
+    return content

@@ -1,0 +1,1 @@
+"""What can be read for training: one reader a format, each gives `samples.Sample`s."""

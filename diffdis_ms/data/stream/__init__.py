@@ -1,0 +1,1 @@
+"""What training sees: which samples are good, in which order, read ahead and cached."""

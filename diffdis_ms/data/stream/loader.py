@@ -1,0 +1,201 @@
+"""Endless, exactly resumable batches of a caption set; and one pass over it for evaluation."""
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Dict, List, Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from diffdis_ms.data.stream.check import good_samples
+from diffdis_ms.data.stream.order import Stream, generator, too_few
+from diffdis_ms.data.stream.workers import in_processes, in_threads, ordered_map
+from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop, to_pixels
+from diffdis_ms.errors import BadSample, ConfigError
+
+_BATCHES_AHEAD = 3
+_WORKERS = {'threads': in_threads, 'processes': in_processes}
+
+
+@dataclass
+class Batch:
+    """What a training step gets."""
+    pixels: np.ndarray                           # uint8 (B, 3, S, S), B = batch_size / size
+    captions: List[str]
+    indices: np.ndarray                          # int64 (B,): positions in the caption set
+    token_ids: Optional[np.ndarray] = None       # int32 (B, L), where the loader has a tokenizer
+
+
+@dataclass
+class Samples:
+    """The good samples of a whole set, in its order; N counts them."""
+    pixels: np.ndarray                           # uint8 (N, 3, S, S)
+    captions: List[str]
+    labels: List[Optional[int]]
+    keys: List[str]
+    indices: np.ndarray                          # int64 (N,): positions in the caption set
+    skipped: Dict[str, str]                      # key -> reason
+
+
+class Loader(Stream):
+    """Batches without end, the same stream for one process and for many.
+
+    Epoch e is a permutation of the good samples drawn from (seed, e) alone, batch k the samples [k * batch_size, (k + 1) * batch_size) of
+    all epochs in a row (`GlobalOrder`), and of it this process gets every size-th one from `rank` on. So all processes make the same
+    number of steps whatever the number of samples, each good sample is seen exactly once an epoch, and a position counts for any
+    number of processes.
+
+    Attributes:
+        good: int64, indices of the samples that can be used. skipped: dict key -> reason of all others.
+    """
+
+    def __init__(self, caption_set, batch_size, image_size, seed, num_workers=2, cache=False, random_flip=False,
+                 random_shift=0, shuffle=True, rank=0, size=1, min_side=MIN_SIDE, check_directory=None,
+                 workers='threads', tokenizer=None, token_length=77):
+        """Args:
+            caption_set: has `len()` and `read(i) -> Sample`; `read` is called from several threads. See `check.good_samples`.
+            batch_size: samples a batch, over all processes (and accumulation steps); `size` must divide it.
+            image_size: pixels; images are resized and cropped to it.
+            seed: integer >= 0; decides order and augmentation.
+            num_workers: threads or processes that read, decode and tokenise.
+            cache: keep decoded pixels in memory (3 * image_size^2 bytes a sample).
+            random_flip: mirror half of the images.
+            random_shift: move images by up to so many pixels each way, padded white.
+            shuffle: off: every epoch in the set's own order.
+            rank, size: number of this process and of all.
+            min_side: pictures with a shorter side are skipped (not where the set is good by construction).
+            check_directory: where the verdict on the samples is kept if the data's own directory cannot be written.
+            workers: 'threads', or 'processes' of MindSpore's dataset pipeline (see `workers.py`): for many of them.
+            tokenizer: Tokenizer for `Batch.token_ids`, or None. token_length: tokens a caption.
+
+        Raises:
+            ConfigError: the set has fewer good samples than a batch, or a number is out of range.
+        """
+        for name, value, low in (('image_size', image_size, 1), ('num_workers', num_workers, 1), ('random_shift', random_shift, 0)):
+            if value < low:
+                raise ConfigError(f'{name}: {value} is below {low}')
+        if workers not in _WORKERS:
+            raise ConfigError(f'data.workers: {workers!r} is none of {", ".join(_WORKERS)}')
+        if cache and workers == 'processes':
+            raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
+        if len(caption_set) < batch_size:        # before all of them are read
+            raise ConfigError(too_few(f'at most {len(caption_set)}', batch_size, getattr(caption_set, 'skipped', {})))
+        self.caption_set, self.image_size = caption_set, image_size
+        self.num_workers, self.random_flip, self.random_shift = num_workers, random_flip, random_shift
+        self.workers, self.tokenizer, self.token_length = workers, tokenizer, token_length
+        good, self.skipped = good_samples(caption_set, min_side, check_directory, num_workers, rank, size)
+        super().__init__(good, len(caption_set), batch_size, seed, rank, size, shuffle, self.skipped)
+        self._cache = {} if cache else None
+
+    def __iter__(self):
+        """Yields `Batch` for ever, this process' part, from where `state()` stands.
+
+        Raises:
+            ConfigError: a sample that was good when it was checked cannot be read any more; its key is named.
+        """
+        ahead = deque()                          # indices of the batches that are being read
+        batches = _WORKERS[self.workers](self._result, self._items(self._next, ahead), self.num_workers, self.batch_size // self.size, _BATCHES_AHEAD)
+        try:
+            for number, (pixels, ids, captions, failed) in enumerate(batches, self._next + 1):
+                if failed.any():
+                    raise ConfigError(captions[failed.argmax()])
+                self._next = number
+                yield Batch(pixels, captions, ahead.popleft(), ids if self.tokenizer else None)
+        finally:
+            batches.close()
+
+    def _result(self, item):
+        """(pixels, token ids, caption, False); what cannot be read gives blanks, the reason, and True: processes cannot raise."""
+        try:
+            return (*self._load(item), False)
+        except (ConfigError, OSError) as e:
+            return np.zeros((3, self.image_size, self.image_size), np.uint8), self._ids(''), str(e), True
+
+    def _ids(self, caption):
+        return self.tokenizer.encode([caption], self.token_length)[0] if self.tokenizer else np.zeros(1, np.int32)
+
+    def _load(self, item):
+        """(epoch, index) -> (pixels, token ids, caption)."""
+        epoch, index = item
+        row = self._cache.get(index) if self._cache is not None else None
+        if row is None:
+            pixels, caption = read_good(self.caption_set, index, self.image_size)
+            row = pixels, self._ids(caption), caption
+            if self._cache is not None:
+                self._cache[index] = row
+        pixels, ids, caption = row
+        return self._augment(pixels, epoch, index), ids, caption
+
+    def _augment(self, pixels, epoch, index):
+        if not (self.random_flip or self.random_shift):
+            return pixels
+        rng = generator(self.seed, epoch, index + 1)     # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
+        flip = rng.integers(2)
+        down, right = rng.integers(-self.random_shift, self.random_shift + 1, 2)
+        if self.random_flip and flip:
+            pixels = pixels[:, :, ::-1]
+        return shift(pixels, int(down), int(right))
+
+
+def shift(pixels, down, right):
+    """uint8 (3, H, W) moved by whole pixels, what becomes free is white."""
+    if not (down or right):
+        return pixels
+    moved = np.full_like(pixels, 255)
+    _, height, width = pixels.shape
+    to_rows, from_rows = _spans(down, height)
+    to_columns, from_columns = _spans(right, width)
+    moved[:, to_rows, to_columns] = pixels[:, from_rows, from_columns]
+    return moved
+
+
+def _spans(by, size):
+    by = max(-size, min(size, by))
+    return slice(max(by, 0), size + min(by, 0)), slice(max(-by, 0), size - max(by, 0))
+
+
+def read_all(caption_set, image_size, num_workers=2, progress=True):
+    """Read a whole set in order, for evaluation.
+
+    Args:
+        caption_set: as for `Loader`.
+        image_size: pixels.
+        num_workers: threads.
+        progress: show a bar (never where stderr is no terminal).
+
+    Returns:
+        Samples.
+
+    Raises:
+        ConfigError: no sample is good.
+    """
+    rows, skipped = [], dict(getattr(caption_set, 'skipped', {}))
+    with ThreadPoolExecutor(num_workers) as pool:
+        stream = ordered_map(pool, lambda i: read_pixels(caption_set, i, image_size), range(len(caption_set)), 64 * num_workers)
+        for i, row in tqdm(stream, total=len(caption_set), desc='reading', disable=None if progress else True, leave=False):
+            if isinstance(row, BadSample):
+                skipped[row.key] = row.reason
+            else:
+                rows.append((*row, i))
+    if not rows:
+        raise ConfigError(f'none of {len(caption_set)} samples can be used; the first: {next(iter(skipped.items()))}')
+    pixels, captions, labels, keys, indices = zip(*rows)
+    return Samples(np.stack(pixels), list(captions), list(labels), list(keys), np.array(indices), skipped)
+
+
+def read_good(caption_set, i, image_size):
+    """(pixels (3, S, S) uint8, caption) of a sample that was good when the set was checked; ConfigError where it is not any more."""
+    row = read_pixels(caption_set, i, image_size)
+    if isinstance(row, BadSample):
+        raise ConfigError(f'sample {row.key} could be used when the data was checked and cannot now ({row.reason}): the data has '
+                          'changed; restore it, or write it anew with tools/prepare_data.py')
+    return row[:2]
+
+
+def read_pixels(caption_set, i, image_size, resize=resize_center_crop):
+    """(pixels (3, S, S) uint8, caption, label, key) of sample `i`, or its BadSample: a thread hands on what it met."""
+    try:
+        sample = caption_set.read(i)
+    except BadSample as e:
+        return e
+    return to_pixels(resize(sample.image, image_size)), sample.caption, sample.label, sample.key

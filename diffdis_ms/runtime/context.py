@@ -1,0 +1,112 @@
+"""MindSpore's context, set in one place.
+
+What differs by chip, as MindSpore 2.7.2 documents it (none of it was run on an NPU here):
+
+    chip                             graphs (jit_level)            overflow in float16    FlashAttentionScore   bfloat16
+    910 (soc ascend910)              O2: the whole graph by GE     saturates, no inf      no: plain formula     no
+    910B, Atlas A2 (ascend910b)      O0: kernel by kernel;         inf and nan (default), yes                   yes
+    910C, Atlas A3 (ascend910_93)    O1 fuses kernels besides      or saturates           yes                   yes
+
+Where gradients saturate, an overflow leaves no inf behind: loss scaling must ask the device (MindFormers and `mindspore.amp` do, by
+MS_ASCEND_CHECK_OVERFLOW_MODE, which is set here).
+"""
+import os
+
+import mindspore as ms
+
+from diffdis_ms.config import RuntimeConfig
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.models.attention import use_flash
+
+FLASH_CHIPS = ('ascend910b', 'ascend910_93')
+HCCL_CONNECT_TIMEOUT = 600                       # seconds; CANN's 120 are short where the first rank compiles for longer than the others
+
+_device = None
+
+
+def setup(device='CPU', runtime=None, precision='fp32'):
+    """Graph mode on `device` ('CPU' or 'Ascend'). Once a process: MindSpore cannot change its device later.
+
+    Args:
+        runtime: `Config.runtime`; None for its defaults. precision: `Config.train.precision` of what will run.
+
+    Raises:
+        ConfigError: the chip cannot do what `runtime` asks for, or this MindSpore cannot use Ascend.
+    """
+    global _device
+    if _device == device:
+        return
+    runtime = runtime or RuntimeConfig()
+    if os.environ.get('MS_COMPILER_CACHE_ENABLE') == '1':
+        raise ConfigError("unset MS_COMPILER_CACHE_ENABLE: MindSpore's compile cache gives one graph's results for another; "
+                          'runtime.compile_cache=true is safe')
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if device == 'CPU':
+        ms.set_device(device)
+        # Kernels are parallel inside; several dispatched at once fight over the cores (measured: one is about twice as fast).
+        ms.runtime.dispatch_threads_num(1)
+        use_flash(False)
+    else:
+        _setup_ascend(runtime, precision)
+    if runtime.deterministic:
+        ms.set_deterministic(True)
+    _device = device
+
+
+def _setup_ascend(runtime, precision):
+    """Environment variables first: HCCL and the device read them when they start."""
+    os.environ.update(ascend_environment(runtime, os.environ))
+    if runtime.jit_level is not None:
+        ms.set_context(jit_config={'jit_level': runtime.jit_level})
+    try:
+        ms.set_device('Ascend')
+    except (RuntimeError, ValueError) as e:
+        raise ConfigError(f'device=Ascend cannot be used ({str(e).strip().splitlines()[0]}); python tools/doctor.py says what is missing') from None
+    chip = ascend_chip()
+    if runtime.overflow_mode == 'infnan' and chip == 'ascend910':
+        raise ConfigError('runtime.overflow_mode: infnan is not possible on a 910, which saturates; leave it out or use saturation')
+    if precision == 'bf16' and chip == 'ascend910':
+        raise ConfigError('train.precision: a 910 has no bf16; use fp16')
+    if runtime.memory_limit_gb is not None:
+        ms.runtime.set_memory(max_size=f'{runtime.memory_limit_gb}GB')
+    use_flash(runtime.flash_attention and chip in FLASH_CHIPS)
+
+
+def ascend_environment(runtime, environ):
+    """The environment variables of a `RuntimeConfig`: a field that is set wins over `environ`, which wins over our default."""
+    found = {'HCCL_CONNECT_TIMEOUT': str(runtime.hccl_connect_timeout or environ.get('HCCL_CONNECT_TIMEOUT', HCCL_CONNECT_TIMEOUT))}
+    if runtime.hccl_exec_timeout is not None:
+        found['HCCL_EXEC_TIMEOUT'] = str(runtime.hccl_exec_timeout)
+    if runtime.overflow_mode is not None:
+        found['MS_ASCEND_CHECK_OVERFLOW_MODE'] = {'infnan': 'INFNAN_MODE', 'saturation': 'SATURATION_MODE'}[runtime.overflow_mode]
+    return found
+
+
+def ascend_chip():
+    """MindSpore's name of the chip ('ascend910', 'ascend910b', 'ascend910_93'), '' where there is none."""
+    from mindspore._c_expression import MSContext
+    return MSContext.get_instance().get_ascend_soc_version()
+
+
+def setup_once():
+    """`setup` with the default device, where nobody called it before."""
+    if _device is None:
+        setup()
+
+
+def rank_and_size():
+    """(rank, number of processes) under msrun; (0, 1) without it. Nothing is set up: who shares work by files needs no collectives.
+
+    msrun also starts the command once as the cluster's scheduler, for which there is nothing to do: it ends here.
+
+    Raises:
+        ConfigError: msrun was started on several machines without --node_rank.
+    """
+    role = os.environ.get('MS_ROLE')
+    if role is None:
+        return 0, 1
+    if role == 'MS_SCHED':
+        raise SystemExit(0)
+    if 'MS_NODE_ID' not in os.environ:
+        raise ConfigError('msrun needs --node_rank on each of several machines (tools/launch.sh gives it): processes cannot tell their rank')
+    return int(os.environ['RANK_ID']), int(os.environ['MS_WORKER_NUM'])

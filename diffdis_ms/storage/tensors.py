@@ -1,0 +1,153 @@
+"""Tensors that stay in their file until they are asked for."""
+import math
+import mmap
+import os
+import stat
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from diffdis_ms.errors import CheckpointError
+
+# safetensors' name -> NumPy type as stored; bfloat16 has none and is stored as its 16 bits
+DTYPES = {'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype('<u2'), 'I64': np.dtype('<i8'),
+          'I32': np.dtype('<i4'), 'I16': np.dtype('<i2'), 'I8': np.dtype('i1'), 'U8': np.dtype('u1'), 'BOOL': np.dtype('?')}
+
+
+class MappedFile:
+    """A file, mapped for its headers and odd tensors and read for the large ones; raises CheckpointError where it cannot be opened.
+
+    Reading is what the system does fastest: mapped pages of gigabytes cost more to set up and to take down than to copy.
+    """
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):          # to open a pipe would wait for ever
+                raise CheckpointError(f'{path} is {"a directory" if os.path.isdir(path) else "no regular file"}, expected a file')
+            self._file = open(path, 'rb', buffering=0)
+            self.size = os.fstat(self._file.fileno()).st_size
+            if not self.size:
+                raise CheckpointError(f'{path} is empty')
+            self.memory = mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise CheckpointError(f'{path} does not exist') from None
+        except (OSError, ValueError) as e:
+            if isinstance(e, CheckpointError):
+                raise
+            raise CheckpointError(f'{path} cannot be read: {getattr(e, "strerror", None) or e}') from None
+
+    def read(self, start, size):
+        """Bytes [start, start + size), which must lie in the file."""
+        if start < 0 or size < 0 or start + size > self.size:
+            raise CheckpointError(f'{self.path} is cut short: bytes {start}..{start + size} of {self.size} are asked for')
+        return self.memory[start:start + size]
+
+    def read_into(self, rest, start):
+        """Fill a memoryview of bytes from byte `start` on."""
+        while rest.nbytes:
+            count = os.preadv(self._file.fileno(), [rest], start)
+            if not count:
+                raise CheckpointError(f'{self.path} became shorter while it was read')
+            rest, start = rest[count:], start + count
+
+    def release(self, start, size):
+        """Tell the system that these bytes are done with: a large file must not pile up in memory."""
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        if size and hasattr(mmap, 'MADV_DONTNEED'):
+            self.memory.madvise(mmap.MADV_DONTNEED, first, start + size - first)
+
+
+@dataclass(frozen=True, eq=False)
+class LazyTensor:
+    """A tensor of a checkpoint; bounds were checked when it was made.
+
+    Attributes:
+        file: MappedFile. start: byte at which element 0 lies. kind: a key of DTYPES.
+        shape: of the tensor. strides: elements from one entry to the next, along each axis.
+    """
+    file: MappedFile
+    start: int
+    kind: str
+    shape: Tuple[int, ...]
+    strides: Tuple[int, ...]
+
+    @property
+    def dtype(self):
+        """NumPy type of `numpy()`: float32 for bfloat16, which NumPy does not have."""
+        return np.dtype(np.float32) if self.kind == 'BF16' else DTYPES[self.kind]
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self):
+        return self.size * DTYPES[self.kind].itemsize
+
+    def numpy(self):
+        """A contiguous array of the values, read now."""
+        stored = DTYPES[self.kind]
+        if not self.size:
+            return np.zeros(self.shape, self.dtype)
+        if self._is_contiguous():
+            array = np.empty(self.shape, stored)
+            self.file.read_into(memoryview(array.reshape(-1).view(np.uint8)), self.start)
+        else:
+            array = self._gather(stored)
+        if self.kind == 'BF16':
+            array = array.astype(np.uint32)
+            array <<= np.uint32(16)              # in place and of this type: a scalar would become another
+            array = array.view(np.float32)
+        return array
+
+    @property
+    def is_plain(self):
+        """Whether the file holds the values of `numpy()` byte by byte."""
+        return self.kind != 'BF16' and self._is_contiguous()
+
+    def pieces(self, buffers):
+        """The bytes of a plain tensor, read into buffers in turn (an iterator of them): see `files.write_weights`."""
+        start, left = self.start, self.nbytes
+        while left:
+            piece = memoryview(next(buffers))[:left]
+            self.file.read_into(piece, start)
+            start, left = start + piece.nbytes, left - piece.nbytes
+            yield piece
+
+    def _is_contiguous(self):
+        return self.strides == contiguous_strides(self.shape)
+
+    def _gather(self, stored):
+        flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)
+        steps = [stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides)]      # unused ones may be huge
+        array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
+        del flat
+        self.file.release(self.start, self._span() * stored.itemsize)
+        return array
+
+    def _span(self):
+        return 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides))
+
+
+def is_shape(sizes):
+    """Whether these are sizes that NumPy can hold: at most 32 of them, whole and not negative, product and bytes below 2^63."""
+    return len(sizes) <= 32 and all(type(n) is int and 0 <= n < 1 << 59 for n in sizes) and math.prod(max(n, 1) for n in sizes) < 1 << 59
+
+
+def contiguous_strides(shape):
+    """Strides in elements of a C-contiguous tensor."""
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+def short(value, limit=80):
+    """repr for a message: names from hostile files are escaped and cut."""
+    if isinstance(value, int):                   # Python refuses to print what is longer than 4300 digits
+        return str(value) if value.bit_length() <= 128 else f'a number of {value.bit_length()} bits'
+    text = repr(value[:limit]) if isinstance(value, (str, bytes)) else type(value).__name__
+    return text if len(text) <= limit else text[:limit - 3] + '...'
