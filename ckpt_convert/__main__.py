@@ -1,4 +1,6 @@
-"""Checkpoints of Stable Diffusion and CLIP to model directories and back, without torch; nothing in a file is ever executed."""
+"""Checkpoints of Stable Diffusion and CLIP to model directories and back, without torch; nothing in a file is ever
+executed."""
+
 import argparse
 from collections import Counter
 
@@ -6,7 +8,8 @@ from diffdis_ms.runtime.cli import run
 
 EXAMPLES = """examples:
   python -m ckpt_convert inspect sd-v1-1.ckpt
-  python -m ckpt_convert import --src sd-v1-1.ckpt --text-encoder ViT-L-14.pt --vocab bpe_simple_vocab_16e6.txt.gz --dst models/sd
+  python -m ckpt_convert import --src sd-v1-1.ckpt --text-encoder ViT-L-14.pt --vocab bpe_simple_vocab_16e6.txt.gz \\
+      --dst models/sd
   python -m ckpt_convert import --src stable-diffusion-v1-4/ --text-encoder clip-vit-large-patch14/ --dst models/sd
   python -m ckpt_convert import --src clip-vit-base-patch32/ --dst models/clip-b32
   python -m ckpt_convert import --src pt_inception-2015-12-05-6726825d.pth --dst models/inception
@@ -16,50 +19,107 @@ EXAMPLES = """examples:
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(prog='python -m ckpt_convert', description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='python -m ckpt_convert',
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     inspect = commands.add_parser('inspect', help='what a checkpoint holds and what would be converted; writes nothing')
-    inspect.add_argument('path', metavar='PATH', help='file (.ckpt .pt .pth .bin .safetensors .index.json) or directory')
+    inspect.add_argument(
+        'path', metavar='PATH', help='file (.ckpt .pt .pth .bin .safetensors .index.json) or directory'
+    )
     inspect.add_argument('--tensors', action='store_true', help='list every tensor')
     imports = commands.add_parser('import', help='checkpoint -> model directory')
-    imports.add_argument('--src', required=True, metavar='PATH', help='CompVis file, diffusers directory, CLIP file or directory, Inception file')
+    imports.add_argument(
+        '--src',
+        required=True,
+        metavar='PATH',
+        help='CompVis file, diffusers directory, CLIP file or directory, Inception file',
+    )
     imports.add_argument('--dst', required=True, metavar='DIR', help='model directory to write')
-    imports.add_argument('--kind', choices=['auto', 'sd', 'diffusers', 'clip', 'inception'], default='auto', help='what PATH must hold (default: %(default)s)')
-    imports.add_argument('--text-encoder', metavar='PATH', help='CLIP ViT-L/14 with the text projection that Stable Diffusion\'s files lack')
-    imports.add_argument('--vocab', metavar='PATH', help='bpe_simple_vocab_16e6.txt.gz or a Hugging Face tokenizer directory, where none came along')
-    imports.add_argument('--dtype', choices=['float32', 'float16', 'source'],
-                         help='of the weights written (default: float32; for an export of this package: source)')
-    imports.add_argument('--ema', action='store_true', help='take the EMA of a CompVis file\'s UNet (model_ema.*) instead of its last weights')
-    imports.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE',
-                         help='sizes that shapes do not tell, e.g. unet.num_attention_heads=8, text_encoder.hidden_act=gelu')
-    imports.add_argument('--allow-unmapped', action='store_true', help='leave out tensors that have no place, instead of refusing')
+    imports.add_argument(
+        '--kind',
+        choices=['auto', 'sd', 'diffusers', 'clip', 'inception'],
+        default='auto',
+        help='what PATH must hold (default: %(default)s)',
+    )
+    imports.add_argument(
+        '--text-encoder',
+        metavar='PATH',
+        help='CLIP ViT-L/14 with the text projection that Stable Diffusion\'s files lack',
+    )
+    imports.add_argument(
+        '--vocab',
+        metavar='PATH',
+        help='bpe_simple_vocab_16e6.txt.gz or a Hugging Face tokenizer directory, where none came along',
+    )
+    imports.add_argument(
+        '--dtype',
+        choices=['float32', 'float16', 'source'],
+        help='of the weights written (default: float32; for an export of this package: source)',
+    )
+    imports.add_argument(
+        '--ema',
+        action='store_true',
+        help='take the EMA of a CompVis file\'s UNet (model_ema.*) instead of its last weights',
+    )
+    imports.add_argument(
+        '--set',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='sizes that shapes do not tell, e.g. unet.num_attention_heads=8, text_encoder.hidden_act=gelu',
+    )
+    imports.add_argument(
+        '--allow-unmapped', action='store_true', help='leave out tensors that have no place, instead of refusing'
+    )
     imports.add_argument('--overwrite', action='store_true', help='replace a model directory at DIR')
     exports = commands.add_parser('export', help='model directory -> files of diffusers or CompVis')
     exports.add_argument('--src', required=True, metavar='DIR', help='model directory')
     exports.add_argument('--dst', required=True, metavar='DIR', help='directory to write')
-    exports.add_argument('--format', required=True, choices=['diffusers', 'ldm'], help='diffusers: pipeline directory; ldm: CompVis names in model.safetensors')
+    exports.add_argument(
+        '--format',
+        required=True,
+        choices=['diffusers', 'ldm'],
+        help='diffusers: pipeline directory; ldm: CompVis names in model.safetensors',
+    )
     exports.add_argument('--overwrite', action='store_true', help='replace an earlier export at DIR')
     verifies = commands.add_parser('verify', help='read both sides again and compare every tensor')
     verifies.add_argument('--src', required=True, metavar='PATH', help='what was converted')
     verifies.add_argument('--dst', required=True, metavar='DIR', help='the model directory')
-    verifies.add_argument('--text-encoder', metavar='PATH', help='as for import (default: where manifest.json says it was)')
-    verifies.add_argument('--forward', action='store_true', help='also compare the networks\' outputs with diffusers\' and transformers\' (needs torch)')
+    verifies.add_argument(
+        '--text-encoder', metavar='PATH', help='as for import (default: where manifest.json says it was)'
+    )
+    verifies.add_argument(
+        '--forward',
+        action='store_true',
+        help='also compare the networks\' outputs with diffusers\' and transformers\' (needs torch)',
+    )
     for command in (imports, verifies):
-        command.add_argument('--seed', type=int, default=0, help='of the parts that are initialised, or of the inputs compared (default: %(default)s)')
+        command.add_argument(
+            '--seed',
+            type=int,
+            default=0,
+            help='of the parts that are initialised, or of the inputs compared (default: %(default)s)',
+        )
     return parser.parse_args()
 
 
 def do_inspect(args):
     from ckpt_convert.source import open_source
     from diffdis_ms.storage.tensors import short
+
     source = open_source(args.path)
     print(f'{source.path}: {source.kind}, {source.layout} layout, {source.format}')
     for stem, part in source.parts.items():
         kinds = Counter(t.kind for t in part.tensors.values())
         size = sum(t.nbytes for t in part.tensors.values())
-        print(f'  {stem:14} {len(part.tensors):5} tensors {sum(t.size for t in part.tensors.values()):14,} parameters {size / 1e9:8.3f} GB  '
-              + ', '.join(f'{n} {k}' for k, n in kinds.most_common()))
+        print(
+            f'  {stem:14} {len(part.tensors):5} tensors {sum(t.size for t in part.tensors.values()):14,} parameters'
+            f' {size / 1e9:8.3f} GB  ' + ', '.join(f'{n} {k}' for k, n in kinds.most_common())
+        )
         for name, t in part.tensors.items() if args.tensors else ():
             print(f'    {part.where}{name} {t.kind} {list(t.shape)}')
     for reason, count in Counter(source.unused.values()).most_common():
@@ -69,14 +129,31 @@ def do_inspect(args):
         print(f'  config         {name}: {short(said, 300)}')
     print(f'  tokenizer      {source.tokenizer or "none came along"}')
     from ckpt_convert.plan import inspect_plan
+
     for line in inspect_plan(source):
         print(line)
 
 
 def do_import(args):
     from ckpt_convert.convert import convert
-    done = convert(args.src, args.dst, args.kind, args.text_encoder, args.vocab, args.dtype, args.ema, args.seed, args.set, args.allow_unmapped, args.overwrite)
-    print(f'{args.dst}: {done["tensors"]} tensors converted, {done["parameters"]:,} parameters, {done["bytes"] / 1e9:.3f} GB, {done["seconds"]:.1f} s')
+
+    done = convert(
+        args.src,
+        args.dst,
+        args.kind,
+        args.text_encoder,
+        args.vocab,
+        args.dtype,
+        args.ema,
+        args.seed,
+        args.set,
+        args.allow_unmapped,
+        args.overwrite,
+    )
+    print(
+        f'{args.dst}: {done["tensors"]} tensors converted, {done["parameters"]:,} parameters, {done["bytes"] / 1e9:.3f}'
+        f' GB, {done["seconds"]:.1f} s'
+    )
     for reason, count in Counter(done['unused'].values()).most_common():
         print(f'  not converted: {count} tensors: {reason}')
     for line in done['assumed']:
@@ -88,17 +165,22 @@ def do_import(args):
 
 def do_export(args):
     from ckpt_convert.export import export
+
     done = export(args.src, args.dst, args.format, args.overwrite)
     print(f'{args.dst}: {done["tensors"]} tensors, {done["bytes"] / 1e9:.3f} GB in {args.format} layout')
 
 
 def do_verify(args):
     from ckpt_convert.verify import verify
+
     done = verify(args.src, args.dst, args.text_encoder)
-    print(f'{args.dst} is {args.src}: {done["tensors"]} tensors equal, {done["unused"]} accounted for as not converted, '
-          f'{done["initialized"]} initialised as the seed says, sha256 of {done["files"]} files right')
+    print(
+        f'{args.dst} is {args.src}: {done["tensors"]} tensors equal, {done["unused"]} accounted for as not converted, '
+        f'{done["initialized"]} initialised as the seed says, sha256 of {done["files"]} files right'
+    )
     if args.forward:
         from ckpt_convert.forward import compare
+
         for what, error in compare(args.src, args.dst, args.seed):
             print(f'  {what}: relative difference {error:.1e}')
 

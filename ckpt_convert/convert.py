@@ -1,4 +1,5 @@
 """Import: a checkpoint becomes a model directory, whole or not at all."""
+
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +27,27 @@ class Watched:
             yield piece
 
 
-def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, ema=False, seed=0, overrides=(), allow_unmapped=False, overwrite=False):
+def convert(
+    src,
+    dst,
+    kind='auto',
+    text_encoder=None,
+    vocab=None,
+    dtype=None,
+    ema=False,
+    seed=0,
+    overrides=(),
+    allow_unmapped=False,
+    overwrite=False,
+):
     """Convert a checkpoint to a model directory.
 
     Args:
         src: file or directory; see `open_source`. dst: model directory to write.
-        kind, ema: of `open_source`. text_encoder: a CLIP checkpoint with the text projection. vocab: tokenizer, if none came along.
-        dtype, overrides, seed: of `make_plan`. allow_unmapped: leave out tensors that have no place, instead of refusing.
+        kind, ema: of `open_source`. text_encoder: a CLIP checkpoint with the text projection. vocab: tokenizer, if none
+            came along.
+        dtype, overrides, seed: of `make_plan`. allow_unmapped: leave out tensors that have no place, instead of
+            refusing.
         overwrite: replace a model directory that is there.
 
     Returns:
@@ -47,40 +62,60 @@ def convert(src, dst, kind='auto', text_encoder=None, vocab=None, dtype=None, em
     text_source = open_source(text_encoder, 'clip') if text_encoder else None
     paths = source.paths + (text_source.paths if text_source else [])
     with ThreadPoolExecutor(1) as hashing:
-        hashes = hashing.map(sha256, paths)      # beside all else
+        hashes = hashing.map(sha256, paths)  # beside all else
         try:
             plan, tokenizer = _prepare(source, text_source, vocab, dtype, seed, overrides, allow_unmapped)
             rows = [c for network in plan.networks.values() for c in network.values()]
 
             def manifest():
-                return {'converted_from': {'layout': source.layout, 'format': source.format, 'ema': ema,
-                                           'text_encoder': os.path.abspath(text_encoder) if text_encoder else None, 'overrides': list(overrides),
-                                           'sources': [{'path': os.path.abspath(p), 'sha256': h} for p, h in zip(paths, hashes)]},
-                        'initialized': {'seed': seed, 'parameters': plan.initialized}, 'unused': plan.unused}
+                return {
+                    'converted_from': {
+                        'layout': source.layout,
+                        'format': source.format,
+                        'ema': ema,
+                        'text_encoder': os.path.abspath(text_encoder) if text_encoder else None,
+                        'overrides': list(overrides),
+                        'sources': [
+                            {'path': os.path.abspath(p), 'sha256': h} for p, h in zip(paths, hashes, strict=True)
+                        ],
+                    },
+                    'initialized': {'seed': seed, 'parameters': plan.initialized},
+                    'unused': plan.unused,
+                }
 
             _write(dst, plan, tokenizer, rows, manifest)
         except BaseException:
             hashing.shutdown(wait=False, cancel_futures=True)
             raise
-    return {'tensors': len({c.label for c in rows if c.tensor is not None}), 'parameters': sum(c.nbytes // c.dtype.itemsize for c in rows),
-            'bytes': sum(c.nbytes for c in rows), 'seconds': time.time() - start, 'initialized': plan.initialized, 'unused': plan.unused,
-            'assumed': assumptions(source, overrides)}
+    return {
+        'tensors': len({c.label for c in rows if c.tensor is not None}),
+        'parameters': sum(c.nbytes // c.dtype.itemsize for c in rows),
+        'bytes': sum(c.nbytes for c in rows),
+        'seconds': time.time() - start,
+        'initialized': plan.initialized,
+        'unused': plan.unused,
+        'assumed': assumptions(source, overrides),
+    }
 
 
 def _prepare(source, text_source, vocab, dtype, seed, overrides, allow_unmapped):
     """(plan, tokenizer), or a CheckpointError that says what does not fit."""
     plan = make_plan(source, text_source, overrides, dtype, seed)
     if allow_unmapped:
-        plan.unused.update({name: 'has no place; left out as asked' for name in plan.unmapped})
+        plan.unused.update(dict.fromkeys(plan.unmapped, 'has no place; left out as asked'))
         plan.unmapped.clear()
     if complaints(plan):
         raise CheckpointError(f'{source.path} does not fit: {complaints(plan)}')
-    return plan, find_tokenizer(vocab, (source, text_source), plan.config.text_encoder.vocab_size) if plan.config else None
+    return plan, (
+        find_tokenizer(vocab, (source, text_source), plan.config.text_encoder.vocab_size) if plan.config else None
+    )
 
 
 def _write(dst, plan, tokenizer, rows, manifest):
     with tqdm(total=sum(c.nbytes for c in rows), unit='B', unit_scale=True, desc='converting', disable=None) as bar:
-        networks = {stem: {name: Watched(c, bar) for name, c in network.items()} for stem, network in plan.networks.items()}
+        networks = {
+            stem: {name: Watched(c, bar) for name, c in network.items()} for stem, network in plan.networks.items()
+        }
         save_model(dst, plan.config, networks, tokenizer, manifest)
 
 
@@ -91,5 +126,9 @@ def check_destination(dst, overwrite):
     if dst.is_dir() and any(dst.iterdir()):
         if not overwrite:
             raise CheckpointError(f'{dst} exists and is not empty; --overwrite replaces it')
-        if not (dst / 'manifest.json').is_file() and not (dst / 'model_index.json').is_file() and not (dst / 'diffdis').is_dir():
+        if (
+            not (dst / 'manifest.json').is_file()
+            and not (dst / 'model_index.json').is_file()
+            and not (dst / 'diffdis').is_dir()
+        ):
             raise CheckpointError(f'{dst} is not a model directory, so --overwrite does not replace it')

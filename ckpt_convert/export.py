@@ -1,8 +1,9 @@
 """A model directory back into files of diffusers or of CompVis' Stable Diffusion.
 
-What these have no place for (the dual-stream blocks, the alignment transformer, the text projection, the config) goes into a
-folder `diffdis/` beside them, so that an import of the export is the same model, to the byte.
+What these have no place for (the dual-stream blocks, the alignment transformer, the text projection, the config) goes
+into a folder `diffdis/` beside them, so that an import of the export is the same model, to the byte.
 """
+
 import json
 import shutil
 from pathlib import Path
@@ -22,7 +23,7 @@ from diffdis_ms.storage.files import write_directory, write_flushed, write_weigh
 from diffdis_ms.storage.model_dir import read_config
 from diffdis_ms.storage.reader import open_checkpoint
 
-DIFFUSERS = '0.35.2'                             # whose file layout is written
+DIFFUSERS = '0.35.2'  # whose file layout is written
 
 
 class Renamed:
@@ -32,7 +33,7 @@ class Renamed:
         self.tensor, self.shape, self.bar, self.dtype = tensor, shape, bar, tensor.dtype
 
     def pieces(self, buffers):
-        for piece in self.tensor.pieces(buffers):              # a model directory's tensors are all plain
+        for piece in self.tensor.pieces(buffers):  # a model directory's tensors are all plain
             self.bar.update(piece.nbytes)
             yield piece
 
@@ -41,8 +42,8 @@ def export(src, dst, layout, overwrite=False):
     """Write the files of another tool.
 
     Args:
-        src: model directory. dst: directory to write. layout: 'diffusers' (a pipeline directory) or 'ldm' (model.safetensors with
-            CompVis' names). overwrite: replace an earlier export.
+        src: model directory. dst: directory to write. layout: 'diffusers' (a pipeline directory) or 'ldm'
+            (model.safetensors with CompVis' names). overwrite: replace an earlier export.
 
     Returns:
         dict: tensors and bytes written.
@@ -55,11 +56,15 @@ def export(src, dst, layout, overwrite=False):
     config, tensors = read_config(src), {}
     for stem in NETWORKS['sd']:
         if not (src / f'{stem}.safetensors').is_file():
-            raise CheckpointError(f'{src} holds no {stem}.safetensors: only models with unet, vae and text encoder can be exported')
+            raise CheckpointError(
+                f'{src} holds no {stem}.safetensors: only models with unet, vae and text encoder can be exported'
+            )
         tensors[stem] = open_checkpoint(src / f'{stem}.safetensors').tensors
     if layout == 'ldm' and config.image_diffusion != ImageDiffusionConfig():
-        raise CheckpointError(f'{src}: image_diffusion is not Stable Diffusion v1\'s (noise as target and its schedule), and CompVis\' files have no '
-                              'place to say so: export to --format diffusers')
+        raise CheckpointError(
+            f'{src}: image_diffusion is not Stable Diffusion v1\'s (noise as target and its schedule), and CompVis\''
+            ' files have no place to say so: export to --format diffusers'
+        )
     total = sum(t.nbytes for network in tensors.values() for t in network.values())
     with tqdm(total=total, unit='B', unit_scale=True, desc='exporting', disable=None) as bar:
         ours, theirs = _split(tensors, config, layout, bar)
@@ -79,7 +84,11 @@ def _split(tensors, config, layout, bar):
     """({name: tensor} that only DiffDis has, {network: {name there: tensor}})."""
     ours, theirs = {}, {}
     for stem, network in tensors.items():
-        table = {'unet': name_map.unet_ldm, 'vae': name_map.vae_ldm}[stem](getattr(config, stem)) if layout == 'ldm' and stem != 'text_encoder' else None
+        table = (
+            {'unet': name_map.unet_ldm, 'vae': name_map.vae_ldm}[stem](getattr(config, stem))
+            if layout == 'ldm' and stem != 'text_encoder'
+            else None
+        )
         theirs[stem] = {}
         for name, tensor in network.items():
             if is_new_parameter(name) or (stem, name) == ('text_encoder', PROJECTION):
@@ -91,7 +100,11 @@ def _split(tensors, config, layout, bar):
 
 
 def _fill_ldm(folder, theirs, config):
-    prefixes = {'unet': 'model.diffusion_model.', 'vae': 'first_stage_model.', 'text_encoder': 'cond_stage_model.transformer.'}
+    prefixes = {
+        'unet': 'model.diffusion_model.',
+        'vae': 'first_stage_model.',
+        'text_encoder': 'cond_stage_model.transformer.',
+    }
     merged = {prefixes[stem] + name: t for stem, network in theirs.items() for name, t in network.items()}
     if config.vae.scaling_factor != 0.18215:
         merged['scale_factor'] = np.float32(config.vae.scaling_factor)
@@ -106,11 +119,21 @@ def _fill_diffusers(folder, theirs, config):
         _json(folder / stem / 'config.json', CONFIGS[stem](config))
     (folder / 'scheduler').mkdir()
     _json(folder / 'scheduler' / 'scheduler_config.json', _scheduler(config))
-    _json(folder / 'model_index.json', {
-        '_class_name': 'StableDiffusionPipeline', '_diffusers_version': DIFFUSERS, 'requires_safety_checker': False,
-        'scheduler': ['diffusers', _scheduler(config)['_class_name']], 'unet': ['diffusers', 'UNet2DConditionModel'], 'vae': ['diffusers', 'AutoencoderKL'],
-        'text_encoder': ['transformers', 'CLIPTextModel'], 'tokenizer': ['transformers', 'CLIPTokenizer'],
-        'safety_checker': [None, None], 'feature_extractor': [None, None]})
+    _json(
+        folder / 'model_index.json',
+        {
+            '_class_name': 'StableDiffusionPipeline',
+            '_diffusers_version': DIFFUSERS,
+            'requires_safety_checker': False,
+            'scheduler': ['diffusers', _scheduler(config)['_class_name']],
+            'unet': ['diffusers', 'UNet2DConditionModel'],
+            'vae': ['diffusers', 'AutoencoderKL'],
+            'text_encoder': ['transformers', 'CLIPTextModel'],
+            'tokenizer': ['transformers', 'CLIPTokenizer'],
+            'safety_checker': [None, None],
+            'feature_extractor': [None, None],
+        },
+    )
 
 
 def _json(path, content):
@@ -120,46 +143,92 @@ def _json(path, content):
 def _unet(config):
     unet = config.unet
     side = config.image_size // 2 ** (len(config.vae.block_out_channels) - 1)
-    return {'_class_name': 'UNet2DConditionModel', '_diffusers_version': DIFFUSERS, 'sample_size': side, 'in_channels': unet.in_channels,
-            'out_channels': unet.out_channels, 'block_out_channels': list(unet.block_out_channels), 'layers_per_block': unet.layers_per_block,
-            'down_block_types': ['CrossAttnDownBlock2D' if a else 'DownBlock2D' for a in unet.attention_levels],
-            'up_block_types': ['CrossAttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(unet.attention_levels)],
-            'transformer_layers_per_block': unet.transformer_layers_per_block,
-            'attention_head_dim': unet.num_attention_heads,    # diffusers' misnomer: their number
-            'cross_attention_dim': config.text_encoder.hidden_size, 'norm_num_groups': unet.norm_num_groups, 'norm_eps': 1e-5,
-            'act_fn': 'silu', 'flip_sin_to_cos': True, 'freq_shift': 0, 'center_input_sample': False, 'downsample_padding': 1,
-            'mid_block_scale_factor': 1, 'use_linear_projection': False}
+    return {
+        '_class_name': 'UNet2DConditionModel',
+        '_diffusers_version': DIFFUSERS,
+        'sample_size': side,
+        'in_channels': unet.in_channels,
+        'out_channels': unet.out_channels,
+        'block_out_channels': list(unet.block_out_channels),
+        'layers_per_block': unet.layers_per_block,
+        'down_block_types': ['CrossAttnDownBlock2D' if a else 'DownBlock2D' for a in unet.attention_levels],
+        'up_block_types': ['CrossAttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(unet.attention_levels)],
+        'transformer_layers_per_block': unet.transformer_layers_per_block,
+        'attention_head_dim': unet.num_attention_heads,  # diffusers' misnomer: their number
+        'cross_attention_dim': config.text_encoder.hidden_size,
+        'norm_num_groups': unet.norm_num_groups,
+        'norm_eps': 1e-5,
+        'act_fn': 'silu',
+        'flip_sin_to_cos': True,
+        'freq_shift': 0,
+        'center_input_sample': False,
+        'downsample_padding': 1,
+        'mid_block_scale_factor': 1,
+        'use_linear_projection': False,
+    }
 
 
 def _vae(config):
     vae, levels = config.vae, len(config.vae.block_out_channels)
-    return {'_class_name': 'AutoencoderKL', '_diffusers_version': DIFFUSERS, 'sample_size': config.image_size, 'in_channels': vae.in_channels,
-            'out_channels': vae.in_channels, 'latent_channels': vae.latent_channels, 'block_out_channels': list(vae.block_out_channels),
-            'layers_per_block': vae.layers_per_block, 'down_block_types': ['DownEncoderBlock2D'] * levels,
-            'up_block_types': ['UpDecoderBlock2D'] * levels, 'norm_num_groups': vae.norm_num_groups, 'act_fn': 'silu',
-            'scaling_factor': vae.scaling_factor}
+    return {
+        '_class_name': 'AutoencoderKL',
+        '_diffusers_version': DIFFUSERS,
+        'sample_size': config.image_size,
+        'in_channels': vae.in_channels,
+        'out_channels': vae.in_channels,
+        'latent_channels': vae.latent_channels,
+        'block_out_channels': list(vae.block_out_channels),
+        'layers_per_block': vae.layers_per_block,
+        'down_block_types': ['DownEncoderBlock2D'] * levels,
+        'up_block_types': ['UpDecoderBlock2D'] * levels,
+        'norm_num_groups': vae.norm_num_groups,
+        'act_fn': 'silu',
+        'scaling_factor': vae.scaling_factor,
+    }
 
 
 def _text_encoder(config):
     text = config.text_encoder
-    return {'architectures': ['CLIPTextModel'], 'model_type': 'clip_text_model', 'vocab_size': text.vocab_size,
-            'max_position_embeddings': text.max_position_embeddings, 'hidden_size': text.hidden_size, 'intermediate_size': text.intermediate_size,
-            'num_hidden_layers': text.num_hidden_layers, 'num_attention_heads': text.num_attention_heads, 'projection_dim': text.projection_dim,
-            'hidden_act': text.hidden_act, 'layer_norm_eps': text.layer_norm_eps, 'bos_token_id': text.vocab_size - 2,
-            'eos_token_id': 2, 'pad_token_id': 1}              # OpenAI's 2 makes transformers pool at the highest id, as CLIP does
+    return {
+        'architectures': ['CLIPTextModel'],
+        'model_type': 'clip_text_model',
+        'vocab_size': text.vocab_size,
+        'max_position_embeddings': text.max_position_embeddings,
+        'hidden_size': text.hidden_size,
+        'intermediate_size': text.intermediate_size,
+        'num_hidden_layers': text.num_hidden_layers,
+        'num_attention_heads': text.num_attention_heads,
+        'projection_dim': text.projection_dim,
+        'hidden_act': text.hidden_act,
+        'layer_norm_eps': text.layer_norm_eps,
+        'bos_token_id': text.vocab_size - 2,
+        'eos_token_id': 2,
+        'pad_token_id': 1,
+    }  # OpenAI's 2 makes transformers pool at the highest id, as CLIP does
 
 
 def _scheduler(config):
     diffusion = config.image_diffusion
-    schedule, target = (next(theirs for theirs, ours in table.items() if ours == value)
-                        for table, value in ((SCHEDULES, diffusion.schedule), (TARGETS, diffusion.target)))
+    schedule, target = (
+        next(theirs for theirs, ours in table.items() if ours == value)
+        for table, value in ((SCHEDULES, diffusion.schedule), (TARGETS, diffusion.target))
+    )
     # diffusers' PNDM knows no data as target
     sampler = {'_class_name': 'PNDMScheduler', 'skip_prk_steps': True}
     if target == 'sample':
         sampler = {'_class_name': 'DDIMScheduler', 'clip_sample': False}
-    return {**sampler, '_diffusers_version': DIFFUSERS, 'num_train_timesteps': diffusion.num_train_timesteps,
-            'beta_start': diffusion.beta_start, 'beta_end': diffusion.beta_end,
-            'beta_schedule': schedule, 'prediction_type': target, 'set_alpha_to_one': False, 'steps_offset': 1, 'timestep_spacing': 'leading'}
+    return {
+        **sampler,
+        '_diffusers_version': DIFFUSERS,
+        'num_train_timesteps': diffusion.num_train_timesteps,
+        'beta_start': diffusion.beta_start,
+        'beta_end': diffusion.beta_end,
+        'beta_schedule': schedule,
+        'prediction_type': target,
+        'set_alpha_to_one': False,
+        'steps_offset': 1,
+        'timestep_spacing': 'leading',
+    }
 
 
 CONFIGS = {'unet': _unet, 'vae': _vae, 'text_encoder': _text_encoder}

@@ -1,8 +1,10 @@
 """`verify --forward`: outputs of a converted model beside those of diffusers and transformers on the source.
 
-The one module of this package that imports torch, and only when asked to. The names are not mapped by our tables here: diffusers'
-own converter reads CompVis' layout, and the others are diffusers' and transformers' own. All tensors come through the safe reader.
+The one module of this package that imports torch, and only when asked to. The names are not mapped by our tables here:
+diffusers' own converter reads CompVis' layout, and the others are diffusers' and transformers' own. All tensors come
+through the safe reader.
 """
+
 import numpy as np
 
 from ckpt_convert.source import open_source
@@ -17,14 +19,20 @@ try:
 except ImportError as e:
     raise CheckpointError(f'--forward needs torch and diffusers (pip install \'.[parity]\'): {e}') from None
 
-OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}        # of the autoencoder before diffusers 0.18
+OLD_ATTENTION = {
+    'query': 'to_q',
+    'key': 'to_k',
+    'value': 'to_v',
+    'proj_attn': 'to_out.0',
+}  # of the autoencoder before diffusers 0.18
 
 
 def compare(src, dst, seed=0):
     """Run the networks of a source and of its model directory on the same random inputs.
 
     Args:
-        src: Stable Diffusion (either layout) or a CLIP of transformers. dst: the model directory made of it. seed: of the inputs.
+        src: Stable Diffusion (either layout) or a CLIP of transformers. dst: the model directory made of it. seed: of
+            the inputs.
 
     Returns:
         list of (what, |ours - theirs| / |theirs|).
@@ -34,7 +42,9 @@ def compare(src, dst, seed=0):
     """
     source = open_source(src)
     if source.layout not in ('ldm', 'diffusers', 'transformers'):
-        raise CheckpointError(f'{src} is in {source.layout} layout: --forward compares Stable Diffusion and transformers\' CLIP')
+        raise CheckpointError(
+            f'{src} is in {source.layout} layout: --forward compares Stable Diffusion and transformers\' CLIP'
+        )
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         return _compare_sd(source, dst, rng) if source.kind == 'sd' else _compare_clip(source, dst, rng)
@@ -48,26 +58,52 @@ def difference(ours, theirs):
 
 def _compare_sd(source, dst, rng):
     from diffdis_ms import DiffDisPipeline
+
     pipe = DiffDisPipeline.from_pretrained(dst, batch_size=1)
     config, side = pipe.config, pipe.config.image_size // 2 ** (len(pipe.config.vae.block_out_channels) - 1)
     ids = _token_ids(config.text_encoder, rng)
-    z, context = rng.standard_normal((1, config.unet.in_channels, side, side), np.float32), pipe.text_encoder(_tensor(ids))[0].asnumpy()
+    z, context = (
+        rng.standard_normal((1, config.unet.in_channels, side, side), np.float32),
+        pipe.text_encoder(_tensor(ids))[0].asnumpy(),
+    )
     pixels = rng.uniform(-1, 1, (1, 3, config.image_size, config.image_size)).astype(np.float32)
     latents = pipe.encode_images(pixels)
-    results = [('text encoder', difference(context, _text_model(source, config)(torch.from_numpy(ids).long()).last_hidden_state))]
+    results = [
+        (
+            'text encoder',
+            difference(context, _text_model(source, config)(torch.from_numpy(ids).long()).last_hidden_state),
+        )
+    ]
     unet = _unet(source, config)
-    results.append(('UNet', difference(pipe.unet.predict_noise(z, np.array([500]), context).asnumpy(),
-                                       unet(torch.from_numpy(z), 500, torch.from_numpy(context)).sample)))
+    results.append(
+        (
+            'UNet',
+            difference(
+                pipe.unet.predict_noise(z, np.array([500]), context).asnumpy(),
+                unet(torch.from_numpy(z), 500, torch.from_numpy(context)).sample,
+            ),
+        )
+    )
     del unet
     vae, scale = _vae(source, config), config.vae.scaling_factor
-    results.append(('autoencoder, encoder', difference(latents, vae.encode(torch.from_numpy(pixels)).latent_dist.mean * scale)))
-    results.append(('autoencoder, decoder', difference(pipe.vae.decode(_tensor(latents)).asnumpy(), vae.decode(torch.from_numpy(latents) / scale).sample)))
+    results.append(
+        ('autoencoder, encoder', difference(latents, vae.encode(torch.from_numpy(pixels)).latent_dist.mean * scale))
+    )
+    results.append(
+        (
+            'autoencoder, decoder',
+            difference(
+                pipe.vae.decode(_tensor(latents)).asnumpy(), vae.decode(torch.from_numpy(latents) / scale).sample
+            ),
+        )
+    )
     return results
 
 
 def _compare_clip(source, dst, rng):
     from diffdis_ms import runtime
     from diffdis_ms.evaluate.clip_model import ClipModel, open_clip_directory
+
     runtime.setup_once()
     clip = ClipModel(open_clip_directory(dst))
     config, text, image = clip.config, clip.text, clip.image
@@ -79,14 +115,19 @@ def _compare_clip(source, dst, rng):
     state = {name: tensor for part in towers for name, tensor in _torch_tensors(part).items()}
     model.load_state_dict({'logit_scale': model.logit_scale, **state})
     ids = _token_ids(config.text_encoder, rng)
-    pixels = rng.standard_normal((1, 3, config.image_encoder.image_size, config.image_encoder.image_size)).astype(np.float32)
+    pixels = rng.standard_normal((1, 3, config.image_encoder.image_size, config.image_encoder.image_size)).astype(
+        np.float32
+    )
     out = model(input_ids=torch.from_numpy(ids).long(), pixel_values=torch.from_numpy(pixels))
-    return [('text query', difference(text(_tensor(ids))[1].asnumpy()[:, 0], out.text_embeds)),
-            ('image embedding', difference(image(_tensor(pixels)).asnumpy(), out.image_embeds))]
+    return [
+        ('text query', difference(text(_tensor(ids))[1].asnumpy()[:, 0], out.text_embeds)),
+        ('image embedding', difference(image(_tensor(pixels)).asnumpy(), out.image_embeds)),
+    ]
 
 
 def _tensor(array):
     from diffdis_ms.models.diffdis import as_tensor
+
     return as_tensor(array)
 
 
@@ -128,46 +169,81 @@ def _vae(source, config):
 
 def _text_model(source, config):
     model = CLIPTextModel(CLIPTextConfig(**_clip_text(config.text_encoder)))
-    model.load_state_dict({n: t for n, t in _torch_tensors(source.parts['text_encoder']).items() if n.startswith('text_model.')})
+    model.load_state_dict(
+        {n: t for n, t in _torch_tensors(source.parts['text_encoder']).items() if n.startswith('text_model.')}
+    )
     return model.eval()
 
 
 def make_unet(config):
-    """diffusers' UNet as Stable Diffusion v1 sets it up, of a ModelConfig; its `attention_head_dim` is the number of heads."""
+    """diffusers' UNet as Stable Diffusion v1 sets it up, of a ModelConfig; its `attention_head_dim` is the number of
+    heads."""
     unet = config.unet
     return UNet2DConditionModel(
-        in_channels=unet.in_channels, out_channels=unet.out_channels, block_out_channels=tuple(unet.block_out_channels),
-        layers_per_block=unet.layers_per_block, transformer_layers_per_block=unet.transformer_layers_per_block,
+        in_channels=unet.in_channels,
+        out_channels=unet.out_channels,
+        block_out_channels=tuple(unet.block_out_channels),
+        layers_per_block=unet.layers_per_block,
+        transformer_layers_per_block=unet.transformer_layers_per_block,
         down_block_types=tuple('CrossAttnDownBlock2D' if a else 'DownBlock2D' for a in unet.attention_levels),
         up_block_types=tuple('CrossAttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(unet.attention_levels)),
-        attention_head_dim=unet.num_attention_heads, cross_attention_dim=config.text_encoder.hidden_size,
-        norm_num_groups=unet.norm_num_groups, flip_sin_to_cos=True, freq_shift=0, use_linear_projection=False)
+        attention_head_dim=unet.num_attention_heads,
+        cross_attention_dim=config.text_encoder.hidden_size,
+        norm_num_groups=unet.norm_num_groups,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        use_linear_projection=False,
+    )
 
 
 def make_autoencoder(vae):
     """diffusers' autoencoder of an AutoencoderConfig."""
     levels = len(vae.block_out_channels)
     return AutoencoderKL(
-        in_channels=vae.in_channels, out_channels=vae.in_channels, latent_channels=vae.latent_channels,
-        block_out_channels=tuple(vae.block_out_channels), layers_per_block=vae.layers_per_block, norm_num_groups=vae.norm_num_groups,
-        down_block_types=('DownEncoderBlock2D',) * levels, up_block_types=('UpDecoderBlock2D',) * levels,
-        scaling_factor=vae.scaling_factor)
+        in_channels=vae.in_channels,
+        out_channels=vae.in_channels,
+        latent_channels=vae.latent_channels,
+        block_out_channels=tuple(vae.block_out_channels),
+        layers_per_block=vae.layers_per_block,
+        norm_num_groups=vae.norm_num_groups,
+        down_block_types=('DownEncoderBlock2D',) * levels,
+        up_block_types=('UpDecoderBlock2D',) * levels,
+        scaling_factor=vae.scaling_factor,
+    )
 
 
 def make_clip(text, image):
     """transformers' CLIPModel, both towers."""
-    return CLIPModel(CLIPConfig(
-        text_config=_clip_text(text),
-        vision_config={'image_size': image.image_size, 'patch_size': image.patch_size, 'hidden_size': image.hidden_size,
-                       'intermediate_size': image.intermediate_size, 'num_hidden_layers': image.num_hidden_layers,
-                       'num_attention_heads': image.num_attention_heads, 'hidden_act': image.hidden_act, 'layer_norm_eps': image.layer_norm_eps,
-                       'projection_dim': image.projection_dim},
-        projection_dim=text.projection_dim))
+    return CLIPModel(
+        CLIPConfig(
+            text_config=_clip_text(text),
+            vision_config={
+                'image_size': image.image_size,
+                'patch_size': image.patch_size,
+                'hidden_size': image.hidden_size,
+                'intermediate_size': image.intermediate_size,
+                'num_hidden_layers': image.num_hidden_layers,
+                'num_attention_heads': image.num_attention_heads,
+                'hidden_act': image.hidden_act,
+                'layer_norm_eps': image.layer_norm_eps,
+                'projection_dim': image.projection_dim,
+            },
+            projection_dim=text.projection_dim,
+        )
+    )
 
 
 def _clip_text(text):
     """OpenAI's configs name 2 as the end of text: the pooled token is then the largest id."""
-    return {'vocab_size': text.vocab_size, 'max_position_embeddings': text.max_position_embeddings, 'hidden_size': text.hidden_size,
-            'intermediate_size': text.intermediate_size, 'num_hidden_layers': text.num_hidden_layers,
-            'num_attention_heads': text.num_attention_heads, 'hidden_act': text.hidden_act, 'layer_norm_eps': text.layer_norm_eps, 'eos_token_id': 2,
-            'projection_dim': text.projection_dim}
+    return {
+        'vocab_size': text.vocab_size,
+        'max_position_embeddings': text.max_position_embeddings,
+        'hidden_size': text.hidden_size,
+        'intermediate_size': text.intermediate_size,
+        'num_hidden_layers': text.num_hidden_layers,
+        'num_attention_heads': text.num_attention_heads,
+        'hidden_act': text.hidden_act,
+        'layer_norm_eps': text.layer_norm_eps,
+        'eos_token_id': 2,
+        'projection_dim': text.projection_dim,
+    }

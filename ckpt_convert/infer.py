@@ -1,16 +1,18 @@
 """Sizes of the networks in a checkpoint, read off the shapes of its tensors.
 
-What shapes do not tell (numbers of attention heads, activation, epsilon) comes from the config beside the file where there is one
-(of a CLIP: see configs/clip.py), and otherwise is what the field's models have; `--set key=value` overrides it.
+What shapes do not tell (numbers of attention heads, activation, epsilon) comes from the config beside the file where
+there is one (of a CLIP: see configs/clip.py), and otherwise is what the field's models have; `--set key=value`
+overrides it.
 """
+
 from ckpt_convert.configs.clip import PICTURES
 from ckpt_convert.configs.stable_diffusion import check_sizes, check_unet, check_vae, same_for_all
 from ckpt_convert.configs.transformers_clip import ACTIVATIONS
 from diffdis_ms.config import AutoencoderConfig, ImageEncoderConfig, TextEncoderConfig, UNetConfig
 from diffdis_ms.errors import CheckpointError
 
-CLIP_HEAD = 64                                   # width of a head in all of OpenAI's CLIP models
-MAX_TOKENS = 4096                                # longest text or grid that is believed
+CLIP_HEAD = 64  # width of a head in all of OpenAI's CLIP models
+MAX_TOKENS = 4096  # longest text or grid that is believed
 
 
 def unet_config(shapes, json=None):
@@ -24,21 +26,42 @@ def unet_config(shapes, json=None):
     layers = {len(level) for level in levels}
     depths = {depth for level in levels for _, depth in level if depth}
     if len(layers) != 1 or len(depths) > 1:
-        raise CheckpointError('the UNet has another number of blocks on each level: this is not a UNet of Stable Diffusion v1')
-    heads = same_for_all(json.get('num_attention_heads') or json.get('attention_head_dim', 8))    # attention_head_dim is their number
+        raise CheckpointError(
+            'the UNet has another number of blocks on each level: this is not a UNet of Stable Diffusion v1'
+        )
+    heads = same_for_all(
+        json.get('num_attention_heads') or json.get('attention_head_dim', 8)
+    )  # attention_head_dim is their number
     if type(heads) is not int:
-        raise CheckpointError(f'unet/config.json: attention_head_dim = {heads!r}: this is not a UNet of Stable Diffusion v1')
-    unet = UNetConfig(in_channels=_shape(shapes, conv_in, 4)[1], out_channels=_shape(shapes, conv_out, 4)[0],
-                      block_out_channels=[level[0][0] for level in levels], attention_levels=[bool(level[0][1]) for level in levels],
-                      layers_per_block=layers.pop(), transformer_layers_per_block=depths.pop() if depths else 1,
-                      num_attention_heads=heads, norm_num_groups=_number(json, 'norm_num_groups', 32))
+        raise CheckpointError(
+            f'unet/config.json: attention_head_dim = {heads!r}: this is not a UNet of Stable Diffusion v1'
+        )
+    unet = UNetConfig(
+        in_channels=_shape(shapes, conv_in, 4)[1],
+        out_channels=_shape(shapes, conv_out, 4)[0],
+        block_out_channels=[level[0][0] for level in levels],
+        attention_levels=[bool(level[0][1]) for level in levels],
+        layers_per_block=layers.pop(),
+        transformer_layers_per_block=depths.pop() if depths else 1,
+        num_attention_heads=heads,
+        norm_num_groups=_number(json, 'norm_num_groups', 32),
+    )
     kinds = ['CrossAttn' if attends else '' for attends in unet.attention_levels]
     context = next((shape[-1] for name, shape in shapes.items() if name.endswith('attn2.to_k.weight')), None)
-    check_sizes(json, 'unet/config.json', {
-        'in_channels': unet.in_channels, 'out_channels': unet.out_channels, 'block_out_channels': unet.block_out_channels,
-        'layers_per_block': unet.layers_per_block, 'transformer_layers_per_block': unet.transformer_layers_per_block,
-        'down_block_types': [f'{kind}DownBlock2D' for kind in kinds], 'up_block_types': [f'{kind}UpBlock2D' for kind in reversed(kinds)],
-        **({} if context is None else {'cross_attention_dim': context})})
+    check_sizes(
+        json,
+        'unet/config.json',
+        {
+            'in_channels': unet.in_channels,
+            'out_channels': unet.out_channels,
+            'block_out_channels': unet.block_out_channels,
+            'layers_per_block': unet.layers_per_block,
+            'transformer_layers_per_block': unet.transformer_layers_per_block,
+            'down_block_types': [f'{kind}DownBlock2D' for kind in kinds],
+            'up_block_types': [f'{kind}UpBlock2D' for kind in reversed(kinds)],
+            **({} if context is None else {'cross_attention_dim': context}),
+        },
+    )
     return unet
 
 
@@ -50,8 +73,12 @@ def _levels_ldm(shapes):
         if f'{block}.0.op.weight' in shapes:
             levels.append([])
         elif f'{block}.0.in_layers.2.weight' in shapes:
-            levels[-1].append((_shape(shapes, f'{block}.0.in_layers.2.weight', 4)[0],
-                               _count(shapes, block + '.1.transformer_blocks.{}.norm1.weight')))
+            levels[-1].append(
+                (
+                    _shape(shapes, f'{block}.0.in_layers.2.weight', 4)[0],
+                    _count(shapes, block + '.1.transformer_blocks.{}.norm1.weight'),
+                )
+            )
         else:
             return _checked(levels)
         n += 1
@@ -61,9 +88,15 @@ def _levels_diffusers(shapes):
     levels = []
     for level in range(_count(shapes, 'down_blocks.{}.resnets.0.conv1.weight')):
         block = f'down_blocks.{level}'
-        levels.append([(_shape(shapes, f'{block}.resnets.{i}.conv1.weight', 4)[0],
-                        _count(shapes, f'{block}.attentions.{i}.transformer_blocks.' + '{}.norm1.weight'))
-                       for i in range(_count(shapes, block + '.resnets.{}.conv1.weight'))])
+        levels.append(
+            [
+                (
+                    _shape(shapes, f'{block}.resnets.{i}.conv1.weight', 4)[0],
+                    _count(shapes, f'{block}.attentions.{i}.transformer_blocks.' + '{}.norm1.weight'),
+                )
+                for i in range(_count(shapes, block + '.resnets.{}.conv1.weight'))
+            ]
+        )
     return _checked(levels)
 
 
@@ -77,60 +110,109 @@ def vae_config(shapes, json=None):
     """AutoencoderConfig of {name: shape} in CompVis' or diffusers' names."""
     json = json or {}
     check_vae(json)
-    block = 'encoder.down.{}.block.{}.conv1.weight' if 'encoder.down.0.block.0.conv1.weight' in shapes else 'encoder.down_blocks.{}.resnets.{}.conv1.weight'
+    block = (
+        'encoder.down.{}.block.{}.conv1.weight'
+        if 'encoder.down.0.block.0.conv1.weight' in shapes
+        else 'encoder.down_blocks.{}.resnets.{}.conv1.weight'
+    )
     levels = _count(shapes, block.format('{}', 0))
     if not levels:
         raise CheckpointError('the file holds no autoencoder (no encoder.down... tensors)')
     vae = AutoencoderConfig(
-        in_channels=_shape(shapes, 'encoder.conv_in.weight', 4)[1], latent_channels=_shape(shapes, 'post_quant_conv.weight', 4)[0],
+        in_channels=_shape(shapes, 'encoder.conv_in.weight', 4)[1],
+        latent_channels=_shape(shapes, 'post_quant_conv.weight', 4)[0],
         block_out_channels=[_shape(shapes, block.format(i, 0), 4)[0] for i in range(levels)],
-        layers_per_block=_count(shapes, block.format(0, '{}')), norm_num_groups=_number(json, 'norm_num_groups', 32),
-        scaling_factor=float(_number(json, 'scaling_factor', 0.18215)))
+        layers_per_block=_count(shapes, block.format(0, '{}')),
+        norm_num_groups=_number(json, 'norm_num_groups', 32),
+        scaling_factor=float(_number(json, 'scaling_factor', 0.18215)),
+    )
     if not 0 < vae.scaling_factor < float('inf'):
         raise CheckpointError(f'vae/config.json: scaling_factor = {vae.scaling_factor} is not above 0')
-    check_sizes(json, 'vae/config.json', {
-        'in_channels': vae.in_channels, 'out_channels': vae.in_channels, 'latent_channels': vae.latent_channels,
-        'block_out_channels': vae.block_out_channels, 'layers_per_block': vae.layers_per_block,
-        'down_block_types': ['DownEncoderBlock2D'] * levels, 'up_block_types': ['UpDecoderBlock2D'] * levels})
+    check_sizes(
+        json,
+        'vae/config.json',
+        {
+            'in_channels': vae.in_channels,
+            'out_channels': vae.in_channels,
+            'latent_channels': vae.latent_channels,
+            'block_out_channels': vae.block_out_channels,
+            'layers_per_block': vae.layers_per_block,
+            'down_block_types': ['DownEncoderBlock2D'] * levels,
+            'up_block_types': ['UpDecoderBlock2D'] * levels,
+        },
+    )
     return vae
 
 
 def text_config(shapes, json=None):
-    """TextEncoderConfig of {name: shape} in transformers' or OpenAI's names; without a text projection its width is hidden_size."""
+    """TextEncoderConfig of {name: shape} in transformers' or OpenAI's names; without a text projection its width is
+    hidden_size."""
     json = json or {}
     openai = 'token_embedding.weight' in shapes
     words = _shape(shapes, 'token_embedding.weight' if openai else 'text_model.embeddings.token_embedding.weight', 2)
-    positions = _shape(shapes, 'positional_embedding' if openai else 'text_model.embeddings.position_embedding.weight', 2)
+    positions = _shape(
+        shapes, 'positional_embedding' if openai else 'text_model.embeddings.position_embedding.weight', 2
+    )
     if positions[0] > MAX_TOKENS:
-        raise CheckpointError(f'the text encoder would read {positions[0]} tokens; more than {MAX_TOKENS} are not believed')
+        raise CheckpointError(
+            f'the text encoder would read {positions[0]} tokens; more than {MAX_TOKENS} are not believed'
+        )
     layer = 'transformer.resblocks.{}.mlp.c_fc.weight' if openai else 'text_model.encoder.layers.{}.mlp.fc1.weight'
     name, axis = ('text_projection', 1) if openai else ('text_projection.weight', 0)
     projection = _shape(shapes, name, 2)[axis] if name in shapes else words[1]
     return TextEncoderConfig(
-        vocab_size=words[0], max_position_embeddings=positions[0], hidden_size=words[1], intermediate_size=_shape(shapes, layer.format(0), 2)[0],
-        num_hidden_layers=_count(shapes, layer), num_attention_heads=_number(json, 'num_attention_heads', max(words[1] // CLIP_HEAD, 1)),
-        projection_dim=projection, hidden_act=_activation(json), layer_norm_eps=_number(json, 'layer_norm_eps', 1e-5))
+        vocab_size=words[0],
+        max_position_embeddings=positions[0],
+        hidden_size=words[1],
+        intermediate_size=_shape(shapes, layer.format(0), 2)[0],
+        num_hidden_layers=_count(shapes, layer),
+        num_attention_heads=_number(json, 'num_attention_heads', max(words[1] // CLIP_HEAD, 1)),
+        projection_dim=projection,
+        hidden_act=_activation(json),
+        layer_norm_eps=_number(json, 'layer_norm_eps', 1e-5),
+    )
 
 
 def image_config(shapes, json=None):
-    """ImageEncoderConfig of {name: shape} in transformers' or OpenAI's names: vision transformer or residual network."""
+    """ImageEncoderConfig of {name: shape} in transformers' or OpenAI's names: vision transformer or residual
+    network."""
     json = json or {}
     if 'visual.layer1.0.conv1.weight' in shapes:
-        width, grid = 32 * _shape(shapes, 'visual.conv3.weight', 4)[0], _side(shapes, 'visual.attnpool.positional_embedding')
+        width, grid = (
+            32 * _shape(shapes, 'visual.conv3.weight', 4)[0],
+            _side(shapes, 'visual.attnpool.positional_embedding'),
+        )
         return ImageEncoderConfig(
-            architecture='resnet', image_size=32 * grid, hidden_size=width,
+            architecture='resnet',
+            image_size=32 * grid,
+            hidden_size=width,
             num_attention_heads=_number(json, 'num_attention_heads', max(width // CLIP_HEAD, 1)),
             resnet_layers=[_count(shapes, f'visual.layer{i}.' + '{}.conv1.weight') for i in range(1, 5)],
-            projection_dim=_shape(shapes, 'visual.attnpool.c_proj.weight', 2)[0], **_pictures(json))
+            projection_dim=_shape(shapes, 'visual.attnpool.c_proj.weight', 2)[0],
+            **_pictures(json),
+        )
     openai = 'visual.conv1.weight' in shapes
     patches = _shape(shapes, 'visual.conv1.weight' if openai else 'vision_model.embeddings.patch_embedding.weight', 4)
-    grid = _side(shapes, 'visual.positional_embedding' if openai else 'vision_model.embeddings.position_embedding.weight')
-    layer = 'visual.transformer.resblocks.{}.mlp.c_fc.weight' if openai else 'vision_model.encoder.layers.{}.mlp.fc1.weight'
+    grid = _side(
+        shapes, 'visual.positional_embedding' if openai else 'vision_model.embeddings.position_embedding.weight'
+    )
+    layer = (
+        'visual.transformer.resblocks.{}.mlp.c_fc.weight' if openai else 'vision_model.encoder.layers.{}.mlp.fc1.weight'
+    )
     return ImageEncoderConfig(
-        image_size=grid * patches[2], patch_size=patches[2], hidden_size=patches[0], intermediate_size=_shape(shapes, layer.format(0), 2)[0],
-        num_hidden_layers=_count(shapes, layer), num_attention_heads=_number(json, 'num_attention_heads', max(patches[0] // CLIP_HEAD, 1)),
-        projection_dim=_shape(shapes, 'visual.proj', 2)[1] if openai else _shape(shapes, 'visual_projection.weight', 2)[0],
-        hidden_act=_activation(json), layer_norm_eps=_number(json, 'layer_norm_eps', 1e-5), **_pictures(json))
+        image_size=grid * patches[2],
+        patch_size=patches[2],
+        hidden_size=patches[0],
+        intermediate_size=_shape(shapes, layer.format(0), 2)[0],
+        num_hidden_layers=_count(shapes, layer),
+        num_attention_heads=_number(json, 'num_attention_heads', max(patches[0] // CLIP_HEAD, 1)),
+        projection_dim=(
+            _shape(shapes, 'visual.proj', 2)[1] if openai else _shape(shapes, 'visual_projection.weight', 2)[0]
+        ),
+        hidden_act=_activation(json),
+        layer_norm_eps=_number(json, 'layer_norm_eps', 1e-5),
+        **_pictures(json),
+    )
 
 
 def _pictures(json):
@@ -148,7 +230,7 @@ def _count(shapes, template):
 def _side(shapes, name):
     """Side of the square of patches whose positions (and the class token's, or the mean's) a table holds."""
     rows = _shape(shapes, name, 2)[0]
-    side = int((rows - 1) ** 0.5) if 1 < rows <= MAX_TOKENS ** 2 else 0
+    side = int((rows - 1) ** 0.5) if 1 < rows <= MAX_TOKENS**2 else 0
     if side * side + 1 != rows:
         raise CheckpointError(f'{name} has {rows} rows: not a square and one')
     return side

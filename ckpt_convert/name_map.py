@@ -1,35 +1,48 @@
 """Names of one parameter in every layout, as tables from module to module.
 
-The MindSpore networks have diffusers' and transformers' module names; only the leaves of norms and embeddings differ (LEAVES).
-Each table below maps a module of those names to its name in another layout; a parameter belongs to the longest module that is a
-prefix of its name. The networks themselves say which parameters there are, and their shapes.
+The MindSpore networks have diffusers' and transformers' module names; only the leaves of norms and embeddings differ
+(LEAVES). Each table below maps a module of those names to its name in another layout; a parameter belongs to the
+longest module that is a prefix of its name. The networks themselves say which parameters there are, and their shapes.
 """
+
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.models.names import field_name
 
 # layout of a part -> (prefix of its tensors in a file, table or None where the names are the same)
-RESNET_LDM = {'norm1': 'in_layers.0', 'conv1': 'in_layers.2', 'time_emb_proj': 'emb_layers.1', 'norm2': 'out_layers.0',
-              'conv2': 'out_layers.3', 'conv_shortcut': 'skip_connection'}
+RESNET_LDM = {
+    'norm1': 'in_layers.0',
+    'conv1': 'in_layers.2',
+    'time_emb_proj': 'emb_layers.1',
+    'norm2': 'out_layers.0',
+    'conv2': 'out_layers.3',
+    'conv_shortcut': 'skip_connection',
+}
 VAE_ATTENTION_LDM = {'group_norm': 'norm', 'to_q': 'q', 'to_k': 'k', 'to_v': 'v', 'to_out.0': 'proj_out'}
 VAE_ATTENTION_OLD = {'to_q': 'query', 'to_k': 'key', 'to_v': 'value', 'to_out.0': 'proj_attn'}
-CLIP_LAYER_OPENAI = {'layer_norm1': 'ln_1', 'layer_norm2': 'ln_2', 'mlp.fc1': 'mlp.c_fc', 'mlp.fc2': 'mlp.c_proj', 'self_attn.out_proj': 'attn.out_proj'}
+CLIP_LAYER_OPENAI = {
+    'layer_norm1': 'ln_1',
+    'layer_norm2': 'ln_2',
+    'mlp.fc1': 'mlp.c_fc',
+    'mlp.fc2': 'mlp.c_proj',
+    'self_attn.out_proj': 'attn.out_proj',
+}
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a parameter lies in another layout: the tensor's name and shape there, and how it is cut out of it."""
+
     name: str
-    shape: Tuple[int, ...]
-    third: Optional[int] = None                  # query, key or value of a fused matrix
+    shape: tuple[int, ...]
+    third: int | None = None  # query, key or value of a fused matrix
     transposed: bool = False
 
     def extract(self, array, shape):
         """The parameter, of `shape`, out of the tensor of this place."""
         if self.third is not None:
-            array = array[self.third * shape[0]:(self.third + 1) * shape[0]]
+            array = array[self.third * shape[0] : (self.third + 1) * shape[0]]
         return (array.T if self.transposed else array).reshape(shape)
 
 
@@ -57,8 +70,14 @@ def place(name, shape, table):
 def unet_ldm(unet):
     """diffusers -> CompVis (`model.diffusion_model.`), for a UNetConfig."""
     layers, levels = unet.layers_per_block, len(unet.block_out_channels)
-    table = {'time_embedding.linear_1': 'time_embed.0', 'time_embedding.linear_2': 'time_embed.2', 'conv_in': 'input_blocks.0.0',
-             'conv_norm_out': 'out.0', 'conv_out': 'out.2', 'mid_block.attentions.0': 'middle_block.1'}
+    table = {
+        'time_embedding.linear_1': 'time_embed.0',
+        'time_embedding.linear_2': 'time_embed.2',
+        'conv_in': 'input_blocks.0.0',
+        'conv_norm_out': 'out.0',
+        'conv_out': 'out.2',
+        'mid_block.attentions.0': 'middle_block.1',
+    }
 
     def resnet(ours, theirs):
         table.update({f'{ours}.{a}': f'{theirs}.{b}' for a, b in RESNET_LDM.items()})
@@ -69,7 +88,7 @@ def unet_ldm(unet):
             resnet(f'down_blocks.{level}.resnets.{i}', f'input_blocks.{n}.0')
             table[f'down_blocks.{level}.attentions.{i}'] = f'input_blocks.{n}.1'
         table[f'down_blocks.{level}.downsamplers.0.conv'] = f'input_blocks.{(level + 1) * (layers + 1)}.0.op'
-        for i in range(layers + 1):              # up_blocks count from the lowest level upwards
+        for i in range(layers + 1):  # up_blocks count from the lowest level upwards
             n = level * (layers + 1) + i
             resnet(f'up_blocks.{level}.resnets.{i}', f'output_blocks.{n}.0')
             table[f'up_blocks.{level}.attentions.{i}'] = f'output_blocks.{n}.1'
@@ -81,7 +100,8 @@ def unet_ldm(unet):
 
 
 def vae_ldm(vae):
-    """diffusers -> CompVis (`first_stage_model.`), for an AutoencoderConfig; its attention is made of 1x1 convolutions."""
+    """diffusers -> CompVis (`first_stage_model.`), for an AutoencoderConfig; its attention is made of 1x1
+    convolutions."""
     levels = len(vae.block_out_channels)
     table = {'quant_conv': 'quant_conv', 'post_quant_conv': 'post_quant_conv'}
 
@@ -93,7 +113,13 @@ def vae_ldm(vae):
             resnet(f'{coder}.mid_block.resnets.{i}', f'{coder}.mid.block_{i + 1}')
         for a, b in VAE_ATTENTION_LDM.items():
             table[f'{coder}.mid_block.attentions.0.{a}'] = _convolution(f'{coder}.mid.attn_1.{b}')
-        table.update({f'{coder}.conv_in': f'{coder}.conv_in', f'{coder}.conv_norm_out': f'{coder}.norm_out', f'{coder}.conv_out': f'{coder}.conv_out'})
+        table.update(
+            {
+                f'{coder}.conv_in': f'{coder}.conv_in',
+                f'{coder}.conv_norm_out': f'{coder}.norm_out',
+                f'{coder}.conv_out': f'{coder}.conv_out',
+            }
+        )
     for level in range(levels):
         for i in range(vae.layers_per_block + 1):
             resnet(f'encoder.down_blocks.{level}.resnets.{i}', f'encoder.down.{level}.block.{i}')
@@ -107,25 +133,40 @@ def vae_old(vae):
     """diffusers' present names of the autoencoder's attention -> those before 0.18; the rest is the same."""
     table = {name: name for name in ('encoder', 'decoder', 'quant_conv', 'post_quant_conv')}
     for coder in ('encoder', 'decoder'):
-        table.update({f'{coder}.mid_block.attentions.0.{a}': f'{coder}.mid_block.attentions.0.{b}' for a, b in VAE_ATTENTION_OLD.items()})
+        table.update(
+            {
+                f'{coder}.mid_block.attentions.0.{a}': f'{coder}.mid_block.attentions.0.{b}'
+                for a, b in VAE_ATTENTION_OLD.items()
+            }
+        )
     return table
 
 
 def clip_text_openai(text):
     """transformers -> OpenAI and open_clip, for a TextEncoderConfig."""
-    return {'text_model.embeddings.token_embedding': 'token_embedding', 'text_model.embeddings.position_embedding.weight': 'positional_embedding',
-            'text_model.final_layer_norm': 'ln_final', 'text_projection.weight': _transposed('text_projection'),
-            **_clip_layers('text_model.', 'transformer.', text.num_hidden_layers)}
+    return {
+        'text_model.embeddings.token_embedding': 'token_embedding',
+        'text_model.embeddings.position_embedding.weight': 'positional_embedding',
+        'text_model.final_layer_norm': 'ln_final',
+        'text_projection.weight': _transposed('text_projection'),
+        **_clip_layers('text_model.', 'transformer.', text.num_hidden_layers),
+    }
 
 
 def clip_image_openai(image):
-    """transformers -> OpenAI and open_clip, for an ImageEncoderConfig (the residual networks have OpenAI's names here, too)."""
+    """transformers -> OpenAI and open_clip, for an ImageEncoderConfig (the residual networks have OpenAI's names here,
+    too)."""
     if image.architecture == 'resnet':
         return {'visual': 'visual'}
-    return {'vision_model.embeddings.patch_embedding': 'visual.conv1', 'vision_model.embeddings.class_embedding': 'visual.class_embedding',
-            'vision_model.embeddings.position_embedding.weight': 'visual.positional_embedding', 'vision_model.pre_layrnorm': 'visual.ln_pre',
-            'vision_model.post_layernorm': 'visual.ln_post', 'visual_projection.weight': _transposed('visual.proj'),
-            **_clip_layers('vision_model.', 'visual.transformer.', image.num_hidden_layers)}
+    return {
+        'vision_model.embeddings.patch_embedding': 'visual.conv1',
+        'vision_model.embeddings.class_embedding': 'visual.class_embedding',
+        'vision_model.embeddings.position_embedding.weight': 'visual.positional_embedding',
+        'vision_model.pre_layrnorm': 'visual.ln_pre',
+        'vision_model.post_layernorm': 'visual.ln_post',
+        'visual_projection.weight': _transposed('visual.proj'),
+        **_clip_layers('vision_model.', 'visual.transformer.', image.num_hidden_layers),
+    }
 
 
 def _clip_layers(ours, theirs, count):

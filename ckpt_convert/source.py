@@ -1,9 +1,9 @@
 """What a path holds: which networks, in which layout, and which tensors belong to none."""
+
 import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional
 
 from ckpt_convert.configs.clip import read_configs
 from ckpt_convert.configs.ldm import read_ldm_yaml
@@ -15,49 +15,83 @@ from diffdis_ms.storage.reader import open_checkpoint
 from diffdis_ms.storage.tensors import LazyTensor, short
 from diffdis_ms.text_files import read_json
 
-SIDECAR = 'diffdis'                              # folder of an export with what other tools have no place for
-BPE = 'bpe_simple_vocab_16e6.txt.gz'             # OpenAI's vocabulary
-TOKENIZER_FILES = ('vocab.json', 'merges.txt', 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
+SIDECAR = 'diffdis'  # folder of an export with what other tools have no place for
+BPE = 'bpe_simple_vocab_16e6.txt.gz'  # OpenAI's vocabulary
+TOKENIZER_FILES = (
+    'vocab.json',
+    'merges.txt',
+    'tokenizer.json',
+    'tokenizer_config.json',
+    'special_tokens_map.json',
+    'added_tokens.json',
+)
 WEIGHTS = ('{}.safetensors', '{}.safetensors.index.json', '{}.bin', '{}.bin.index.json')
-VARIANTS = ('fp32', 'fp16', 'bf16')              # the same weights in other precisions, the best first; any other is other weights
+VARIANTS = ('fp32', 'fp16', 'bf16')  # the same weights in other precisions, the best first; any other is other weights
 STEMS = ('diffusion_pytorch_model', 'model', 'pytorch_model', 'open_clip_model', 'open_clip_pytorch_model')
 
-OPENAI = {'input_resolution', 'context_length', 'vocab_size'}      # constants that OpenAI's own files of CLIP hold, and no other's
+OPENAI = {
+    'input_resolution',
+    'context_length',
+    'vocab_size',
+}  # constants that OpenAI's own files of CLIP hold, and no other's
 SCHEDULE = 'noise schedule, computed from the config'
 CONSTANT = 'a constant of the network'
 COUNTER = 'counter of batch normalisation'
-FLAT = r'(embeddings\.(token|position)_embedding\.|encoder\.layers\.|final_layer_norm\.)'     # a CLIPTextModel without `text_model.`
-# layout -> (pattern of the tensor's name, network it belongs to or None, what is cut off the name, why it is not converted)
+FLAT = (  # a CLIPTextModel without `text_model.`
+    r'(embeddings\.(token|position)_embedding\.|encoder\.layers\.|final_layer_norm\.)'
+)
+# layout -> (pattern of the tensor's name, network it belongs to or None, what is cut off the name, why it is not
+# converted)
 RULES = {
-    'ldm': [(r'model\.diffusion_model\.', 'unet', 'model.diffusion_model.', ''),
-            (r'first_stage_model\.loss\.', None, '', 'training loss of the autoencoder'),
-            (r'first_stage_model\.', 'vae', 'first_stage_model.', ''),
-            (r'cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids$', None, '', CONSTANT),
-            (r'cond_stage_model\.transformer\.', 'text_encoder', 'cond_stage_model.transformer.', ''),
-            (r'model_ema\.', None, '', 'EMA of the UNet; --ema converts it'),
-            (r'(betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?|posterior_\w+|lvlb_weights|logvar)$', None, '', SCHEDULE),
-            (r'scale_factor$', None, '', 'scaling factor of the latents, kept in the config')],
-    'openai': [(r'(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)$', None, '', CONSTANT),
-               (r'visual\..*num_batches_tracked$', None, '', COUNTER),
-               (r'visual\.', 'image_encoder', '', ''),
-               (r'(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection$)', 'text_encoder', '', ''),
-               (r'logit_scale$', None, '', 'logit scale, kept in the config')],
-    'transformers': [(r'((text|vision)_model\.)?embeddings\.position_ids$', None, '', CONSTANT),
-                     (r'(text_model\.|text_projection\.)', 'text_encoder', '', ''),
-                     (FLAT, 'text_encoder', '', ''),
-                     (r'(vision_model\.|visual_projection\.)', 'image_encoder', '', ''),
-                     (r'logit_scale$', None, '', 'logit scale, kept in the config')],
-    'inception': [(r'.*num_batches_tracked$', None, '', COUNTER),
-                  (r'AuxLogits\.', None, '', 'auxiliary classifier, used in training only'),
-                  (r'(Conv2d_|Mixed_|fc\.)', 'inception', '', '')],
+    'ldm': [
+        (r'model\.diffusion_model\.', 'unet', 'model.diffusion_model.', ''),
+        (r'first_stage_model\.loss\.', None, '', 'training loss of the autoencoder'),
+        (r'first_stage_model\.', 'vae', 'first_stage_model.', ''),
+        (r'cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids$', None, '', CONSTANT),
+        (r'cond_stage_model\.transformer\.', 'text_encoder', 'cond_stage_model.transformer.', ''),
+        (r'model_ema\.', None, '', 'EMA of the UNet; --ema converts it'),
+        (
+            r'(betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?|posterior_\w+|lvlb_weights|logvar)$',
+            None,
+            '',
+            SCHEDULE,
+        ),
+        (r'scale_factor$', None, '', 'scaling factor of the latents, kept in the config'),
+    ],
+    'openai': [
+        (r'(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)$', None, '', CONSTANT),
+        (r'visual\..*num_batches_tracked$', None, '', COUNTER),
+        (r'visual\.', 'image_encoder', '', ''),
+        (
+            r'(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection$)',
+            'text_encoder',
+            '',
+            '',
+        ),
+        (r'logit_scale$', None, '', 'logit scale, kept in the config'),
+    ],
+    'transformers': [
+        (r'((text|vision)_model\.)?embeddings\.position_ids$', None, '', CONSTANT),
+        (r'(text_model\.|text_projection\.)', 'text_encoder', '', ''),
+        (FLAT, 'text_encoder', '', ''),
+        (r'(vision_model\.|visual_projection\.)', 'image_encoder', '', ''),
+        (r'logit_scale$', None, '', 'logit scale, kept in the config'),
+    ],
+    'inception': [
+        (r'.*num_batches_tracked$', None, '', COUNTER),
+        (r'AuxLogits\.', None, '', 'auxiliary classifier, used in training only'),
+        (r'(Conv2d_|Mixed_|fc\.)', 'inception', '', ''),
+    ],
 }
 KINDS = {'ldm': 'sd', 'openai': 'clip', 'transformers': 'clip', 'inception': 'inception'}
 
 
 @dataclass
 class Part:
-    """One network's tensors, by their names in `layout`; `json` is its config.json, `where` what its names begin with in the file."""
-    tensors: Dict[str, LazyTensor]
+    """One network's tensors, by their names in `layout`; `json` is its config.json, `where` what its names begin with
+    in the file."""
+
+    tensors: dict[str, LazyTensor]
     layout: str
     where: str = ''
     json: dict = field(default_factory=dict)
@@ -71,30 +105,35 @@ class Source:
         path: what was given. kind: 'sd', 'clip' or 'inception'. layout, format: for people.
         parts: {'unet' | 'vae' | 'text_encoder' | 'image_encoder' | 'inception' | 'diffdis': Part}.
         unused: {name: why it is not converted}. unknown: names that no rule covers.
-        paths: all files read. tokenizer: directory or vocabulary that came along, or None. config: of an export of ours, or None.
+        paths: all files read. tokenizer: directory or vocabulary that came along, or None. config: of an export of
+            ours, or None.
         constants: tensors that go into the config (logit_scale, scale_factor, alphas_cumprod).
         json: of a diffusers directory, {'model_index' | 'scheduler': content};
             of a CompVis file, {'yaml': what the YAML beside it says}. folders: the directory's own, by name.
     """
+
     path: Path
     kind: str
     layout: str
     format: str
-    parts: Dict[str, Part]
-    unused: Dict[str, str]
-    unknown: List[str]
-    paths: List[Path]
-    tokenizer: Optional[Path] = None
-    config: Optional[Path] = None
-    constants: Dict[str, LazyTensor] = field(default_factory=dict)
-    json: Dict[str, dict] = field(default_factory=dict)
-    folders: List[str] = field(default_factory=list)
+    parts: dict[str, Part]
+    unused: dict[str, str]
+    unknown: list[str]
+    paths: list[Path]
+    tokenizer: Path | None = None
+    config: Path | None = None
+    constants: dict[str, LazyTensor] = field(default_factory=dict)
+    json: dict[str, dict] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
 
     def configs(self):
         """{file: content} of the JSON files of a diffusers directory that were found."""
         parts = [part for part in self.parts.values() if part.where.rstrip('/') in self.folders]
-        files = {'model_index.json': self.json.get('model_index'), 'scheduler/scheduler_config.json': self.json.get('scheduler'),
-                 **{f'{part.where}config.json': part.json for part in parts}}
+        files = {
+            'model_index.json': self.json.get('model_index'),
+            'scheduler/scheduler_config.json': self.json.get('scheduler'),
+            **{f'{part.where}config.json': part.json for part in parts},
+        }
         return {name: content for name, content in files.items() if content}
 
 
@@ -120,9 +159,18 @@ def open_source(path, kind='auto', ema=False):
     else:
         source = _open_file(path, ema)
     if ema and source.layout != 'ldm':
-        raise CheckpointError(f'{path} is in {source.layout} layout: --ema is for CompVis checkpoints, which hold both kinds of weights')
-    if kind != 'auto' and source.kind != {'diffusers': 'sd'}.get(kind, kind) or kind == 'diffusers' and source.layout != 'diffusers':
-        raise CheckpointError(f'{path} holds {source.kind} weights in {source.layout} layout, not what --kind {kind} says')
+        raise CheckpointError(
+            f'{path} is in {source.layout} layout: --ema is for CompVis checkpoints, which hold both kinds of weights'
+        )
+    if (
+        kind != 'auto'
+        and source.kind != {'diffusers': 'sd'}.get(kind, kind)
+        or kind == 'diffusers'
+        and source.layout != 'diffusers'
+    ):
+        raise CheckpointError(
+            f'{path} holds {source.kind} weights in {source.layout} layout, not what --kind {kind} says'
+        )
     folder = path if path.is_dir() else path.parent
     source.tokenizer = next((p for p in (folder / 'tokenizer', folder) if _holds_tokenizer(p)), None)
     if source.tokenizer is None and (folder / BPE).is_file():
@@ -136,20 +184,30 @@ def open_source(path, kind='auto', ema=False):
 
 
 def _holds_tokenizer(folder):
-    return (folder / 'tokenizer.json').is_file() or (folder / 'vocab.json').is_file() and (folder / 'merges.txt').is_file()
+    return (
+        (folder / 'tokenizer.json').is_file() or (folder / 'vocab.json').is_file() and (folder / 'merges.txt').is_file()
+    )
 
 
 def _open_diffusers(path):
-    source = Source(path, 'sd', 'diffusers', '', {}, {}, [], [], folders=sorted(p.name for p in path.iterdir() if p.is_dir()))
-    source.json = {'model_index': _json(path / 'model_index.json'), 'scheduler': _json(path / 'scheduler' / 'scheduler_config.json')}
+    source = Source(
+        path, 'sd', 'diffusers', '', {}, {}, [], [], folders=sorted(p.name for p in path.iterdir() if p.is_dir())
+    )
+    source.json = {
+        'model_index': _json(path / 'model_index.json'),
+        'scheduler': _json(path / 'scheduler' / 'scheduler_config.json'),
+    }
     if not {'unet', 'vae'} <= set(source.folders):
         check_index(source.json['model_index'])  # says what it is, where it is something else
     for name in ('unet', 'vae', 'text_encoder'):
         folder = path / name
         if not folder.is_dir():
-            if name == 'text_encoder':           # --text-encoder may stand for it
+            if name == 'text_encoder':  # --text-encoder may stand for it
                 continue
-            raise CheckpointError(f'{path} lacks {name}/: expected a diffusers directory of Stable Diffusion v1 with unet/, vae/ and text_encoder/')
+            raise CheckpointError(
+                f'{path} lacks {name}/: expected a diffusers directory of Stable Diffusion v1 with unet/, vae/ and'
+                ' text_encoder/'
+            )
         checkpoint = open_checkpoint(_weights_file(folder))
         source.format, source.paths = checkpoint.format, source.paths + checkpoint.paths
         if name == 'text_encoder':
@@ -172,10 +230,18 @@ def _open_file(path, ema):
     layout = _layout(tensors)
     if layout is None:
         some = ', '.join(short(n) for n in list(tensors)[:3]) or 'none'
-        raise CheckpointError(f'{file}: the layout is not known (first tensors: {some}); expected Stable Diffusion v1 (CompVis or a diffusers '
-                              'directory), CLIP (OpenAI, Hugging Face, open_clip) or FID\'s Inception')
+        raise CheckpointError(
+            f'{file}: the layout is not known (first tensors: {some}); expected Stable Diffusion v1 (CompVis or a'
+            ' diffusers directory), CLIP (OpenAI, Hugging Face, open_clip) or FID\'s Inception'
+        )
     source = Source(path, KINDS[layout], layout, checkpoint.format, {}, {}, [], checkpoint.paths)
-    _sort(tensors, layout, source, '', read_configs(folder, layout, OPENAI <= set(tensors)) if KINDS[layout] == 'clip' else {})
+    _sort(
+        tensors,
+        layout,
+        source,
+        '',
+        read_configs(folder, layout, set(tensors) >= OPENAI) if KINDS[layout] == 'clip' else {},
+    )
     if layout == 'ldm' and file.with_suffix('.yaml').is_file():
         source.json['yaml'] = read_ldm_yaml(file.with_suffix('.yaml'))
     if ema:
@@ -184,12 +250,13 @@ def _open_file(path, ema):
 
 
 def _own_names(tensors):
-    """Names without what a data-parallel training, torch.compile or open_clip's CustomTextCLIP puts before or into them."""
+    """Names without what a data-parallel training, torch.compile or open_clip's CustomTextCLIP puts before or into
+    them."""
     names = {name: name.replace('_orig_mod.', '') for name in tensors}
     if names and all(name.startswith('module.') for name in names.values()):
-        names = {name: own[len('module.'):] for name, own in names.items()}
+        names = {name: own[len('module.') :] for name, own in names.items()}
     if {'text.token_embedding.weight', 'text.positional_embedding'} <= set(names.values()):
-        names = {name: own[len('text.'):] if own.startswith('text.') else own for name, own in names.items()}
+        names = {name: own[len('text.') :] if own.startswith('text.') else own for name, own in names.items()}
     return {names[name]: t for name, t in tensors.items()} if len(set(names.values())) == len(names) else tensors
 
 
@@ -201,7 +268,11 @@ def _layout(tensors):
         return 'inception'
     if {'token_embedding.weight', 'positional_embedding'} <= names:
         return 'openai'
-    return 'transformers' if {'text_model.embeddings.token_embedding.weight', 'embeddings.token_embedding.weight'} & names else None
+    return (
+        'transformers'
+        if {'text_model.embeddings.token_embedding.weight', 'embeddings.token_embedding.weight'} & names
+        else None
+    )
 
 
 def _sort(tensors, layout, source, where, configs):
@@ -215,13 +286,22 @@ def _sort(tensors, layout, source, where, configs):
             if name in ('logit_scale', 'scale_factor', 'alphas_cumprod'):
                 source.constants[name] = tensor
         else:
-            if rule[1] == 'text_encoder' and re.match(FLAT, name[len(rule[2]):]):
-                name = f'{rule[2]}text_model.{name[len(rule[2]):]}'
-            part = source.parts.setdefault(rule[1], Part({}, 'transformers' if layout == 'ldm' and rule[1] == 'text_encoder' else layout,
-                                                         where + rule[2], configs.get(rule[1], {})))
-            name = name[len(rule[2]):]
+            if rule[1] == 'text_encoder' and re.match(FLAT, name[len(rule[2]) :]):
+                name = f'{rule[2]}text_model.{name[len(rule[2]) :]}'
+            part = source.parts.setdefault(
+                rule[1],
+                Part(
+                    {},
+                    'transformers' if layout == 'ldm' and rule[1] == 'text_encoder' else layout,
+                    where + rule[2],
+                    configs.get(rule[1], {}),
+                ),
+            )
+            name = name[len(rule[2]) :]
             if name in part.tensors:
-                raise CheckpointError(f'{source.path} holds two text encoders: {short(name)} with and without text_model.')
+                raise CheckpointError(
+                    f'{source.path} holds two text encoders: {short(name)} with and without text_model.'
+                )
             part.tensors[name] = tensor
 
 
@@ -249,7 +329,8 @@ def _weights_file(folder):
 
 
 def _variant_file(folder):
-    """The file of the best variant, where no plain one is there: `model.fp16.safetensors`, `model.safetensors.index.fp16.json` ..."""
+    """The file of the best variant, where no plain one is there: `model.fp16.safetensors`,
+    `model.safetensors.index.fp16.json` ..."""
     file_name = r'(%s)\.(?:(?P<a>[\w-]+)\.(safetensors|bin)|(safetensors|bin)\.index\.(?P<b>[\w-]+)\.json)'
     pattern = re.compile(file_name % '|'.join(STEMS))
     found = {}
@@ -260,12 +341,24 @@ def _variant_file(folder):
             found.setdefault(variant, []).append(file)
     others = [variant for variant in found if variant not in VARIANTS]
     if len(found) > 1 and others:
-        raise CheckpointError(f'{folder} holds the variants {", ".join(map(short, found))} and no plain file: they may be '
-                              'different weights; keep one of them there')
+        raise CheckpointError(
+            f'{folder} holds the variants {", ".join(map(short, found))} and no plain file: they may be '
+            'different weights; keep one of them there'
+        )
     if not found:
-        raise CheckpointError(f'{folder} holds no weights under a known name (such as {WEIGHTS[0].format(STEMS[0])}, {WEIGHTS[2].format(STEMS[2])})')
+        raise CheckpointError(
+            f'{folder} holds no weights under a known name (such as {WEIGHTS[0].format(STEMS[0])},'
+            f' {WEIGHTS[2].format(STEMS[2])})'
+        )
     files = found[next((variant for variant in VARIANTS if variant in found), *others)]
-    return min(files, key=lambda file: ('.safetensors' not in file.name, '.index.' in file.name, STEMS.index(file.name.partition('.')[0])))
+    return min(
+        files,
+        key=lambda file: (
+            '.safetensors' not in file.name,
+            '.index.' in file.name,
+            STEMS.index(file.name.partition('.')[0]),
+        ),
+    )
 
 
 def _json(path):

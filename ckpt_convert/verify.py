@@ -1,4 +1,5 @@
 """Is a model directory what its source says? Every tensor and every config is read again on both sides."""
+
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ def verify(src, dst, text_encoder=None):
     """Compare a model directory with what it was converted from.
 
     Args:
-        src: the checkpoint. dst: the model directory. text_encoder: the CLIP that gave the text projection (None: where the manifest says).
+        src: the checkpoint. dst: the model directory. text_encoder: the CLIP that gave the text projection (None: where
+            the manifest says).
 
     Returns:
         dict of counts: tensors compared, accounted for as unused, initialised, files whose sha256 was checked.
@@ -52,19 +54,31 @@ def verify(src, dst, text_encoder=None):
             if not np.array_equal(np.asarray(converted), written[name].numpy(), equal_nan=True):
                 raise CheckpointError(f'{dst}: {stem}: {name} differs from {converted.label or "its initialisation"}')
             compared.add(converted.label)
-    return {'tensors': len(compared - {''}), 'unused': len(manifest['unused']), 'initialized': len(plan.initialized), 'files': len(manifest['files'])}
+    return {
+        'tensors': len(compared - {''}),
+        'unused': len(manifest['unused']),
+        'initialized': len(plan.initialized),
+        'files': len(manifest['files']),
+    }
 
 
 def _manifest(dst):
-    unknown = CheckpointError(f'{dst} was not written by `ckpt_convert import`: no {MANIFEST} that says what it was converted from')
+    unknown = CheckpointError(
+        f'{dst} was not written by `ckpt_convert import`: no {MANIFEST} that says what it was converted from'
+    )
     if not (dst / MANIFEST).is_file():
         raise unknown
     manifest = read_json(dst / MANIFEST, error=CheckpointError)
     try:
         made, unused = manifest['converted_from'], manifest['unused']
-        sound = (isinstance(manifest['files'], dict) and isinstance(unused, (dict, list)) and isinstance(made['ema'], bool)
-                 and isinstance(manifest['initialized']['seed'], int) and all(isinstance(s['sha256'], str) for s in made['sources'])
-                 and isinstance(made.get('text_encoder'), (str, type(None))))
+        sound = (
+            isinstance(manifest['files'], dict)
+            and isinstance(unused, (dict, list))
+            and isinstance(made['ema'], bool)
+            and isinstance(manifest['initialized']['seed'], int)
+            and all(isinstance(s['sha256'], str) for s in made['sources'])
+            and isinstance(made.get('text_encoder'), (str, type(None)))
+        )
     except (KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
@@ -81,8 +95,10 @@ def _text_source(made, text_encoder):
 
 def _compare_configs(dst, expected, source, remembers):
     """What shapes do not tell is in the config: both sides' must be the same, key by key."""
-    for ours, theirs in zip(flat(read_config(dst)), flat(expected)):
+    for ours, theirs in zip(flat(read_config(dst)), flat(expected), strict=True):
         if ours != theirs:
             key, _, value = theirs.partition('=')
             hint = '' if remembers else ' (it does not remember the --set of its import: import it again)'
-            raise CheckpointError(f'{dst}: {ours.replace("=", " = ", 1)}, but {source.path} says {value} for {key}{hint}')
+            raise CheckpointError(
+                f'{dst}: {ours.replace("=", " = ", 1)}, but {source.path} says {value} for {key}{hint}'
+            )

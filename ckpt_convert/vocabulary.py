@@ -1,4 +1,5 @@
 """The tokenizer that goes into a model directory: Hugging Face files copied, or OpenAI's list of merges converted."""
+
 import gzip
 import shutil
 import zlib
@@ -10,9 +11,11 @@ from diffdis_ms.data.tokenizer import NUM_FIXED, write_vocabulary
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import short
 
-MAX_TEXT = 64 << 20                              # bytes of a list of merges, unpacked
-WHERE = (f'give --vocab with {BPE} (github.com/openai/CLIP, folder clip/) or a Hugging Face tokenizer directory '
-         '(vocab.json and merges.txt, for example of openai/clip-vit-large-patch14)')
+MAX_TEXT = 64 << 20  # bytes of a list of merges, unpacked
+WHERE = (
+    f'give --vocab with {BPE} (github.com/openai/CLIP, folder clip/) or a Hugging Face tokenizer directory '
+    '(vocab.json and merges.txt, for example of openai/clip-vit-large-patch14)'
+)
 
 
 class HuggingFaceFiles:
@@ -61,16 +64,21 @@ def find_tokenizer(vocab, sources, vocab_size):
     if not path.exists():
         raise CheckpointError(f'{path} does not exist: {WHERE}')
     if path.is_dir():
-        tokenizer = HuggingFaceFiles(path / 'tokenizer' if (path / 'tokenizer').is_dir() else path, sources != () and sources[0].kind == 'sd')
+        tokenizer = HuggingFaceFiles(
+            path / 'tokenizer' if (path / 'tokenizer').is_dir() else path, sources != () and sources[0].kind == 'sd'
+        )
     else:
         tokenizer = Merges(path, vocab_size)
     if tokenizer.vocab_size != vocab_size:
-        raise CheckpointError(f'{path} has {tokenizer.vocab_size} tokens, the text encoder {vocab_size}: they do not belong together')
+        raise CheckpointError(
+            f'{path} has {tokenizer.vocab_size} tokens, the text encoder {vocab_size}: they do not belong together'
+        )
     return tokenizer
 
 
 def read_merges(path, vocab_size):
-    """The first vocab_size - 514 merges of OpenAI's list (a line of comment, then `left right` a line), packed or not."""
+    """The first vocab_size - 514 merges of OpenAI's list (a line of comment, then `left right` a line), packed or
+    not."""
     data = Path(path).read_bytes()
     try:
         if data[:2] == b'\x1f\x8b':
@@ -78,7 +86,7 @@ def read_merges(path, vocab_size):
                 data = f.read(MAX_TEXT + 1)
         if len(data) > MAX_TEXT:
             raise ValueError(f'more than {MAX_TEXT >> 20} MB')
-        lines = data.decode('utf-8').split('\n')[1:1 + vocab_size - NUM_FIXED]
+        lines = data.decode('utf-8').split('\n')[1 : 1 + vocab_size - NUM_FIXED]
         merges = [tuple(line.split()) for line in lines]
         if any(len(m) != 2 for m in merges) or len(merges) != vocab_size - NUM_FIXED:
             raise ValueError(f'not {vocab_size - NUM_FIXED} lines of two words')

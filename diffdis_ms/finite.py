@@ -1,4 +1,5 @@
 """What networks give must be numbers: NaN compares as nothing, so that a ranking of NaN is a perfect score."""
+
 import numpy as np
 
 from diffdis_ms.errors import ConfigError
@@ -21,6 +22,8 @@ def check_finite(rows, what, names=None):
     bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))
     if len(bad):
         first = f'number {bad[0] + 1}' if names is None else repr(str(names[bad[0]]))
-        raise ConfigError(f'{len(bad)} of the {len(rows)} {what} give numbers that are not finite (NaN or infinite), '
-                          f'the first: {first}; the weights are damaged, or 16 bits are too few for them')
+        raise ConfigError(
+            f'{len(bad)} of the {len(rows)} {what} give numbers that are not finite (NaN or infinite), '
+            f'the first: {first}; the weights are damaged, or 16 bits are too few for them'
+        )
     return rows

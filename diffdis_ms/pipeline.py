@@ -1,4 +1,5 @@
 """DiffDisPipeline: draw images from texts, and recognise which text fits an image, with one network."""
+
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class GuidedNoise(nn.Cell):
 
     def construct(self, z_t, t, context, empty_context, guidance_weight):
         """z_t (B, 4, h, w), t (B,), context (B, L, hidden), empty_context (1, L, hidden), guidance_weight scalar."""
-        both = ops.concat((context, ops.broadcast_to(empty_context, context.shape)))                  # (2B, L, hidden)
+        both = ops.concat((context, ops.broadcast_to(empty_context, context.shape)))  # (2B, L, hidden)
         conditional, unconditional = ops.chunk(self.unet(ops.concat((z_t, z_t)), ops.concat((t, t)), both), 2)
         return guided(conditional, unconditional, guidance_weight)
 
@@ -45,7 +46,7 @@ class GuidedQuery(nn.Cell):
 
     def construct(self, z, e_t, t, zero_latent, guidance_weight):
         """z (B, 4, h, w), e_t (B, 1, D), t (B,), zero_latent (1, 4, h, w), guidance_weight scalar."""
-        both = ops.concat((z, ops.broadcast_to(zero_latent, z.shape)))                                # (2B, 4, h, w)
+        both = ops.concat((z, ops.broadcast_to(zero_latent, z.shape)))  # (2B, 4, h, w)
         conditional, unconditional = ops.chunk(self.unet(both, ops.concat((t, t)), None, ops.concat((e_t, e_t))), 2)
         return guided(conditional, unconditional, guidance_weight)
 
@@ -96,13 +97,19 @@ class DiffDisPipeline:
         """
         runtime.setup_once()
         config, directory = read_config(directory), Path(directory)
-        networks = {'unet': DiffDisUNet(config), 'vae': AutoencoderKL(config.vae), 'text_encoder': CLIPTextEncoder(config.text_encoder)}
+        networks = {
+            'unet': DiffDisUNet(config),
+            'vae': AutoencoderKL(config.vae),
+            'text_encoder': CLIPTextEncoder(config.text_encoder),
+        }
         for stem, network in networks.items():
             load_weights(network, directory / f'{stem}.safetensors')
         tokenizer = Tokenizer.load(directory / 'tokenizer')
         if tokenizer.vocab_size != config.text_encoder.vocab_size:
-            raise ConfigError(f'{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the text encoder '
-                              f'{config.text_encoder.vocab_size}; the directory mixes two models')
+            raise ConfigError(
+                f'{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the text encoder '
+                f'{config.text_encoder.vocab_size}; the directory mixes two models'
+            )
         return cls(config, **networks, tokenizer=tokenizer, batch_size=batch_size)
 
     def save_pretrained(self, directory, extra=None):
@@ -135,8 +142,11 @@ class DiffDisPipeline:
         latents = self._noise(latents, len(prompts), self.latent_shape, seed, 'latents')
         context, empty = self._encoders.encode_texts(prompts)[0], Tensor(self._encoders.encode_texts([''])[0])
         images = []
-        bar = tqdm(total=-(-len(prompts) // self.batch_size) * (steps + (sampler == 'pndm' and steps > 1)), desc='drawing',
-                   disable=None if progress else True)
+        bar = tqdm(
+            total=-(-len(prompts) // self.batch_size) * (steps + (sampler == 'pndm' and steps > 1)),
+            desc='drawing',
+            disable=None if progress else True,
+        )
         for rows, kept in padded_batches(len(prompts), min(len(prompts), self.batch_size)):
             c = Tensor(context[rows])
 
@@ -170,12 +180,19 @@ class DiffDisPipeline:
         config, size = self.config.text_diffusion, self.config.text_encoder.projection_dim
         noise = self._noise(noise, len(z), (1, size), seed, 'noise')
         zero_latent, embeddings = Tensor(self._encoders.zero_latent()), []
-        bar = tqdm(total=-(-len(z) // self.batch_size) * steps, desc='embedding images', disable=None if progress else True, leave=False)
+        bar = tqdm(
+            total=-(-len(z) // self.batch_size) * steps,
+            desc='embedding images',
+            disable=None if progress else True,
+            leave=False,
+        )
         for rows, kept in padded_batches(len(z), min(len(z), self.batch_size)):
             latents = Tensor(np.asarray(z)[rows])
 
             def predict_data(e_t, t, latents=latents, b=len(rows)):
-                prediction = self._guided_query(latents, e_t, _timestep(t, b), zero_latent, Tensor(guidance_weight, e_t.dtype))
+                prediction = self._guided_query(
+                    latents, e_t, _timestep(t, b), zero_latent, Tensor(guidance_weight, e_t.dtype)
+                )
                 bar.update()
                 if config.target == 'noise':
                     prediction = data_from_noise(e_t, prediction, float(self._abar_e[t]), config.gamma)
@@ -235,7 +252,9 @@ class DiffDisPipeline:
             return to_unit_range(images)
         if not images:
             raise ConfigError('images: the list is empty')
-        return np.stack([to_pixels(resize_center_crop(image.convert('RGB'), self.config.image_size)) for image in images])
+        return np.stack(
+            [to_pixels(resize_center_crop(image.convert('RGB'), self.config.image_size)) for image in images]
+        )
 
     @property
     def latent_shape(self):

@@ -1,8 +1,9 @@
 """The one reader of small text and JSON files: prompts, captions, class names, configs, manifests, results.
 
-Every place that reads one calls this module, so all of them take the same encodings, end a line at the same characters, and
-answer a damaged file with the same single line.
+Every place that reads one calls this module, so all of them take the same encodings, end a line at the same characters,
+and answer a damaged file with the same single line.
 """
+
 import codecs
 import json
 from pathlib import Path
@@ -10,12 +11,18 @@ from pathlib import Path
 from diffdis_ms.errors import ConfigError
 
 MAX_BYTES = 64 << 20
-MARKS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32-le'), (codecs.BOM_UTF32_BE, 'utf-32-be'),
-         (codecs.BOM_UTF16_LE, 'utf-16-le'), (codecs.BOM_UTF16_BE, 'utf-16-be'))
+MARKS = (
+    (codecs.BOM_UTF8, 'utf-8'),
+    (codecs.BOM_UTF32_LE, 'utf-32-le'),
+    (codecs.BOM_UTF32_BE, 'utf-32-be'),
+    (codecs.BOM_UTF16_LE, 'utf-16-le'),
+    (codecs.BOM_UTF16_BE, 'utf-16-be'),
+)
 
 
 def decode(data, name, error=ConfigError):
-    """Bytes -> str: UTF-8, or what a byte order mark at the start says (UTF-8, UTF-16, UTF-32); the mark itself is removed.
+    """Bytes -> str: UTF-8, or what a byte order mark at the start says (UTF-8, UTF-16, UTF-32); the mark itself is
+    removed.
 
     Args:
         data: bytes. name: of the file, for the message. error: class of the exception, called with one string.
@@ -25,7 +32,7 @@ def decode(data, name, error=ConfigError):
     """
     mark, encoding = next(((mark, encoding) for mark, encoding in MARKS if data.startswith(mark)), (b'', 'utf-8'))
     try:
-        text = data[len(mark):].decode(encoding)
+        text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as e:
         raise error(f'{name} is not {encoding.upper()} text (byte {len(mark) + e.start}); save it as UTF-8') from None
     if '\0' in text:
@@ -48,7 +55,7 @@ def read_text(path, error=ConfigError, limit=MAX_BYTES):
             data = file.read(limit + 1)
     except FileNotFoundError:
         raise error(f'{path} does not exist') from None
-    except (OSError, ValueError) as e:           # ValueError: a NUL in the path
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the path
         raise error(f'{path} cannot be read: {getattr(e, "strerror", None) or e}') from None
     if len(data) > limit:
         raise error(f'{path} has more than {limit} bytes: it is not the small text file that is expected')
@@ -56,7 +63,8 @@ def read_text(path, error=ConfigError, limit=MAX_BYTES):
 
 
 def lines_of(text):
-    r"""Lines of a text. Only a newline (\n, \r\n or a lone \r) ends one: form feeds, NEL and U+2028 stay inside their line."""
+    r"""Lines of a text. Only a newline (\n, \r\n or a lone \r) ends one: form feeds, NEL and U+2028 stay inside their
+    line."""
     lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
     return lines[:-1] if lines[-1] == '' else lines
 
@@ -70,7 +78,8 @@ def parse_json(text, name, kind=dict, error=ConfigError):
     """A JSON text as Python values.
 
     Args:
-        text: str. name: of the file, for the message. kind: the type (or tuple of types) that it must have. error: class of the exception.
+        text: str. name: of the file, for the message. kind: the type (or tuple of types) that it must have. error:
+            class of the exception.
 
     Raises:
         error: no JSON, a key that stands twice in one object, or a value of another type.

@@ -1,9 +1,12 @@
-"""Run by test_compile_cache.py in processes of its own: compiles graphs through the cache and prints what happened, as JSON.
+"""Run by test_compile_cache.py in processes of its own: compiles graphs through the cache and prints what happened, as
+JSON.
 
-    cached_graphs.py DIRECTORY cells WHICH K... a small cell for each constant K, in this order, the cache asked for those of WHICH (1,0: the first)
-    cached_graphs.py DIRECTORY step SEED       a training step of a CLIP with weights of this seed, three steps
-    cached_graphs.py DIRECTORY ranks           under msrun: a sum over the ranks
+cached_graphs.py DIRECTORY cells WHICH K... a small cell for each constant K, in this order, the cache asked for those
+of WHICH (1,0: the first)
+cached_graphs.py DIRECTORY step SEED       a training step of a CLIP with weights of this seed, three steps
+cached_graphs.py DIRECTORY ranks           under msrun: a sum over the ranks
 """
+
 import hashlib
 import json
 import sys
@@ -36,16 +39,17 @@ class SumOverRanks(nn.Cell):
 
 def cells(config, which, *constants):
     found = []
-    for cached, k in zip(which.split(','), constants):
+    for cached, k in zip(which.split(','), constants, strict=True):
         cell, x = Times(float(k)), ms.ops.ones((2, 3))
         how = compile_cached(cell, (x,), config) if cached == '1' else None
-        found.append((how, float(cell(x)), float(cell(ms.ops.ones((5, 3))))))              # the second shape compiles as usual
+        found.append((how, float(cell(x)), float(cell(ms.ops.ones((5, 3))))))  # the second shape compiles as usual
     return found
 
 
 def step(config, seed):
     from diffdis_ms.train.optim import build_optimizer  # MindFormers takes seconds to import
     from diffdis_ms.train.step import TrainStep, Update
+
     cell, inputs = make_objective(config)
     randomize(cell, int(seed))
     units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
@@ -73,7 +77,16 @@ def main():
         part.num_hidden_layers = 1
     config.runtime.compile_cache, config.runtime.compile_cache_dir = directory != 'off', directory
     runtime.setup('CPU')
-    print('RESULT', json.dumps({'cells': lambda: cells(config, *args), 'step': lambda: step(config, *args), 'ranks': lambda: ranks(config)}[what]()))
+    print(
+        'RESULT',
+        json.dumps(
+            {
+                'cells': lambda: cells(config, *args),
+                'step': lambda: step(config, *args),
+                'ranks': lambda: ranks(config),
+            }[what]()
+        ),
+    )
 
 
 if __name__ == '__main__':

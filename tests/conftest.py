@@ -1,4 +1,5 @@
 """MindSpore in graph mode on the CPU, quiet, for every test."""
+
 import pytest
 
 from diffdis_ms import runtime

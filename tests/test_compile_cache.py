@@ -1,4 +1,6 @@
-"""The cache of compiled graphs: a warm start gives the numbers of a cold one, and nothing but the same graph is ever read."""
+"""The cache of compiled graphs: a warm start gives the numbers of a cold one, and nothing but the same graph is ever
+read."""
+
 import json
 import os
 
@@ -34,14 +36,15 @@ def test_a_process_has_one_graph_in_the_cache(tmp_path):
 
 def test_a_damaged_entry_is_made_anew(tmp_path):
     assert run(tmp_path, 'cells', '1', 1) == [['cold', 6, 15]]
-    path, = tmp_path.rglob('*.mindir')
+    (path,) = tmp_path.rglob('*.mindir')
     path.write_bytes(path.read_bytes()[:-20])
     assert run(tmp_path, 'cells', '1', 1) == [['cold', 6, 15]]
     assert run(tmp_path, 'cells', '1', 1) == [['warm', 6, 15]]
 
 
 def test_a_warm_training_step_is_the_cold_one_with_any_weights(tmp_path):
-    """Losses, weights, optimizer and EMA, to the last bit: also with other weights than those the graph was stored with."""
+    """Losses, weights, optimizer and EMA, to the last bit: also with other weights than those the graph was stored
+    with."""
     plain, cold, warm = run('off', 'step', 1), run(tmp_path, 'step', 1), run(tmp_path, 'step', 1)
     assert (plain[0], cold[0], warm[0]) == (None, 'cold', 'warm')
     assert plain[1:] == cold[1:] == warm[1:]
@@ -88,10 +91,19 @@ def changed(**fields):
 def test_the_key_holds_what_a_graph_depends_on():
     inputs, recomputed = normal(0, 2, 2), Part()
     recomputed.recompute()
-    others = [key(k=2.0), key(table=(1.0, 3.0)), key(name='other'), key(x=(3, 2)), key(rank=1), key(config=changed(optimizer__learning_rate=2e-5)),
-              key(config=changed(seed=1)), graph_key(Part().to_float(ms.float16), (inputs, None), Config(), 0, 2),
-              graph_key(Part().set_train(), (inputs, None), Config(), 0, 2), graph_key(recomputed, (inputs, None), Config(), 0, 2),
-              graph_key(Part(), (inputs.astype(ms.float16), None), Config(), 0, 2)]
+    others = [
+        key(k=2.0),
+        key(table=(1.0, 3.0)),
+        key(name='other'),
+        key(x=(3, 2)),
+        key(rank=1),
+        key(config=changed(optimizer__learning_rate=2e-5)),
+        key(config=changed(seed=1)),
+        graph_key(Part().to_float(ms.float16), (inputs, None), Config(), 0, 2),
+        graph_key(Part().set_train(), (inputs, None), Config(), 0, 2),
+        graph_key(recomputed, (inputs, None), Config(), 0, 2),
+        graph_key(Part(), (inputs.astype(ms.float16), None), Config(), 0, 2),
+    ]
     assert len({key(), *others}) == len(others) + 1
 
 
@@ -99,13 +111,20 @@ def test_the_key_holds_nothing_else():
     assert key() == key(weight=5.0) == key(config=changed(output_dir='elsewhere', resume='none'))
 
 
-@pytest.mark.parametrize('damage, reason', [(lambda e: e.update(mindspore='1.0'), 'another mindspore'), (lambda e: e.update(sources='0'), 'another sources')])
+@pytest.mark.parametrize(
+    'damage, reason',
+    [(lambda e: e.update(mindspore='1.0'), 'another mindspore'), (lambda e: e.update(sources='0'), 'another sources')],
+)
 def test_stale_entries_are_told(tmp_path, damage, reason):
     from diffdis_ms.runtime.compile_cache import build_id
+
     entry = build_id()
     damage(entry)
     (tmp_path / 'abc').mkdir()
     (tmp_path / 'abc' / ENTRY).write_text(json.dumps(entry))
     (tmp_path / '.abc.host.1.tmp').mkdir()
     os.utime(tmp_path / 'abc', (1, 1))
-    assert [(os.path.basename(e['path']), e['stale']) for e in entries(tmp_path)] == [('.abc.host.1.tmp', 'not complete'), ('abc', f'made with {reason}')]
+    assert [(os.path.basename(e['path']), e['stale']) for e in entries(tmp_path)] == [
+        ('.abc.host.1.tmp', 'not complete'),
+        ('abc', f'made with {reason}'),
+    ]

@@ -1,4 +1,6 @@
-"""Configs: what is read, and that a user's mistake is named with its key and, where there is one, the nearest valid key."""
+"""Configs: what is read, and that a user's mistake is named with its key and, where there is one, the nearest valid
+key."""
+
 import pytest
 
 from diffdis_ms import config
@@ -10,11 +12,13 @@ from tests.workspace import ROOT
 @pytest.fixture
 def write(tmp_path):
     """Write a YAML file and return its path."""
+
     def write_file(text, name='config.yaml'):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding='utf-8')
         return path
+
     return write_file
 
 
@@ -30,15 +34,42 @@ def test_defaults_are_stable_diffusion_v1_and_the_paper():
     assert c == Config()
     unet, text, diffusion = c.model.unet, c.model.text_encoder, c.model.image_diffusion
     assert unet.block_out_channels == [320, 640, 1280, 1280] and unet.attention_levels == [True, True, True, False]
-    assert (unet.in_channels, unet.layers_per_block, unet.transformer_layers_per_block, unet.num_attention_heads, unet.norm_num_groups) == (4, 2, 1, 8, 32)
-    assert (text.hidden_size, text.projection_dim, text.num_hidden_layers, text.max_position_embeddings, text.hidden_act) == (
-        768, 768, 12, 77, 'quick_gelu')
-    assert c.model.image_size == 256 and c.model.vae.scaling_factor == 0.18215 and c.model.vae.block_out_channels == [128, 256, 512, 512]
-    assert (diffusion.num_train_timesteps, diffusion.schedule, diffusion.beta_start, diffusion.beta_end, diffusion.target) == (
-        1000, 'linear', 0.00085, 0.012, 'noise')
-    diffusion = c.model.text_diffusion           # Eq. 5, Table 6, App. Tables 2 and 3
-    assert (diffusion.num_train_timesteps, diffusion.schedule, diffusion.target, diffusion.gamma) == (1000, 'cosine', 'data', 0.01)
-    assert c.model.dual_stream == config.DualStreamConfig(True, True, True, 1000) and c.model.alignment == config.AlignmentConfig(6, 768, 64)
+    assert (
+        unet.in_channels,
+        unet.layers_per_block,
+        unet.transformer_layers_per_block,
+        unet.num_attention_heads,
+        unet.norm_num_groups,
+    ) == (4, 2, 1, 8, 32)
+    assert (
+        text.hidden_size,
+        text.projection_dim,
+        text.num_hidden_layers,
+        text.max_position_embeddings,
+        text.hidden_act,
+    ) == (768, 768, 12, 77, 'quick_gelu')
+    assert (
+        c.model.image_size == 256
+        and c.model.vae.scaling_factor == 0.18215
+        and c.model.vae.block_out_channels == [128, 256, 512, 512]
+    )
+    assert (
+        diffusion.num_train_timesteps,
+        diffusion.schedule,
+        diffusion.beta_start,
+        diffusion.beta_end,
+        diffusion.target,
+    ) == (1000, 'linear', 0.00085, 0.012, 'noise')
+    diffusion = c.model.text_diffusion  # Eq. 5, Table 6, App. Tables 2 and 3
+    assert (diffusion.num_train_timesteps, diffusion.schedule, diffusion.target, diffusion.gamma) == (
+        1000,
+        'cosine',
+        'data',
+        0.01,
+    )
+    assert c.model.dual_stream == config.DualStreamConfig(
+        True, True, True, 1000
+    ) and c.model.alignment == config.AlignmentConfig(6, 768, 64)
     assert c.model.logit_scale == 1 / 0.07 and c.model.learnable_logit_scale and c.model.max_logit_scale == 100
 
 
@@ -49,10 +80,20 @@ def test_defaults_of_training_are_the_papers():
         assert (optimizer.learning_rate, optimizer.new_learning_rate, optimizer.weight_decay) == (1e-5, 1e-4, 1e-4)
         assert (optimizer.schedule, optimizer.warmup_steps, optimizer.max_grad_norm) == ('constant', 1000, 0)
         assert (optimizer.beta1, optimizer.beta2, optimizer.eps) == (0.9, 0.999, 1e-8)
-        assert (train.task, train.batch_size, train.accumulation_steps, train.generation_batch_size) == ('hybrid', 256, 1, None)
-        assert (train.lambda_ita, train.caption_dropout, train.image_dropout, train.freeze_text_encoder) == (1, 0.1, 0.1, True)
+        assert (train.task, train.batch_size, train.accumulation_steps, train.generation_batch_size) == (
+            'hybrid',
+            256,
+            1,
+            None,
+        )
+        assert (train.lambda_ita, train.caption_dropout, train.image_dropout, train.freeze_text_encoder) == (
+            1,
+            0.1,
+            0.1,
+            True,
+        )
         assert (train.ema_decay, train.ema_ramp) == (0.9999, False)
-        assert train.max_steps == 77760 and abs(train.max_steps * train.batch_size / 3.318e6 - 6) < 0.001      # epochs
+        assert train.max_steps == 77760 and abs(train.max_steps * train.batch_size / 3.318e6 - 6) < 0.001  # epochs
         assert (c.data.random_flip, c.data.random_shift) == (False, 0)
 
 
@@ -61,13 +102,19 @@ def test_the_demo_and_the_tiny_twins_keep_what_short_runs_need():
         c = load(ROOT / f'ascend_configs/{name}.yaml')
         assert c.train.ema_ramp and c.optimizer.max_grad_norm == 1
         if name.startswith('demo'):
-            assert c.optimizer.learning_rate == c.optimizer.new_learning_rate    # whatever counts as new
+            assert c.optimizer.learning_rate == c.optimizer.new_learning_rate  # whatever counts as new
 
 
 def test_stated_is_what_files_and_overrides_say(write):
     write('train: {batch_size: 8}\nmodel: {vae: {block_out_channels: [128, 256]}}\n', 'base.yaml')
     c = load(write('base: base.yaml\nseed: 0\n'), ['max_steps=30', 'model.image_size=256'])
-    assert c.stated == {'train.batch_size', 'model.vae.block_out_channels', 'seed', 'train.max_steps', 'model.image_size'}
+    assert c.stated == {
+        'train.batch_size',
+        'model.vae.block_out_channels',
+        'seed',
+        'train.max_steps',
+        'model.image_size',
+    }
     assert load().stated == set()
 
 
@@ -75,15 +122,25 @@ def test_what_is_computed_once_is_not_augmented():
     for key, value in (('random_flip', 'true'), ('random_shift', '2')):
         text = message('data.cache_in_memory=true', f'data.{key}={value}')
         assert 'data.cache_in_memory' in text and f'data.{key}' in text
-        assert load(None, ['data.cache_in_memory=true', f'data.{key}={value}', 'objective=clip', 'model.image_size=224'])      # pixels are kept
+        assert load(
+            None, ['data.cache_in_memory=true', f'data.{key}={value}', 'objective=clip', 'model.image_size=224']
+        )  # pixels are kept
         assert load(None, ['data.cache_in_memory=true', f'data.{key}={value}', 'objective=autoencoder'])
 
 
 def test_weights_that_an_objective_does_not_use_are_refused():
-    for objective, part in (('clip', 'unet'), ('clip', 'vae'), ('autoencoder', 'unet'), ('autoencoder', 'text_encoder')):
+    for objective, part in (
+        ('clip', 'unet'),
+        ('clip', 'vae'),
+        ('autoencoder', 'unet'),
+        ('autoencoder', 'text_encoder'),
+    ):
         text = message(f'objective={objective}', f'init.{part}=models/sd', 'model.image_size=224')
         assert f'init.{part} = models/sd' in text and f'objective={objective}' in text
-    assert load(None, ['objective=clip', 'init.text_encoder=models/sd', 'model.image_size=224']).init.text_encoder == 'models/sd'
+    assert (
+        load(None, ['objective=clip', 'init.text_encoder=models/sd', 'model.image_size=224']).init.text_encoder
+        == 'models/sd'
+    )
 
 
 def test_image_size_has_to_suit_the_networks_that_train():
@@ -109,7 +166,10 @@ def test_bare_keys_below_train():
 
 
 def test_runtime_fields():
-    found = load(None, ['runtime.jit_level=O1', 'runtime.overflow_mode=infnan', 'recompute=true']), load(None, ['runtime.jit_level=null'])
+    found = (
+        load(None, ['runtime.jit_level=O1', 'runtime.overflow_mode=infnan', 'recompute=true']),
+        load(None, ['runtime.jit_level=null']),
+    )
     assert found[0].runtime.jit_level == 'O1' and found[0].train.recompute and found[1] == Config()
 
 
@@ -131,14 +191,17 @@ def test_empty_file_is_the_defaults(write):
     assert load(write('')) == Config()
 
 
-@pytest.mark.parametrize('override, key, nearest', [
-    ('train.max_stps=3', 'train.max_stps', 'train.max_steps'),
-    ('max_stps=3', 'max_stps', 'train.max_steps'),
-    ('modl.unet.norm_num_groups=3', 'modl', 'model'),
-    ('learning_rate=1', 'learning_rate', 'optimizer.learning_rate'),
-    ('model.unet.attention_level=[true]', 'model.unet.attention_level', 'model.unet.attention_levels'),
-    ('model.text_diffusion.gama=1', 'model.text_diffusion.gama', 'model.text_diffusion.gamma'),
-])
+@pytest.mark.parametrize(
+    'override, key, nearest',
+    [
+        ('train.max_stps=3', 'train.max_stps', 'train.max_steps'),
+        ('max_stps=3', 'max_stps', 'train.max_steps'),
+        ('modl.unet.norm_num_groups=3', 'modl', 'model'),
+        ('learning_rate=1', 'learning_rate', 'optimizer.learning_rate'),
+        ('model.unet.attention_level=[true]', 'model.unet.attention_level', 'model.unet.attention_levels'),
+        ('model.text_diffusion.gama=1', 'model.text_diffusion.gama', 'model.text_diffusion.gamma'),
+    ],
+)
 def test_unknown_key_names_the_nearest(override, key, nearest):
     text = message(override)
     assert f"unknown key '{key}'" in text and f"did you mean '{nearest}'?" in text
@@ -155,35 +218,41 @@ def test_key_unlike_any_other_suggests_nothing():
     assert 'did you mean' not in message('xyzzy=3')
 
 
-@pytest.mark.parametrize('override, parts', [
-    ('train.batch_size=many', ('train.batch_size', "'many'")),
-    ('train.batch_size=1.5', ('train.batch_size', '1.5')),
-    ('train.batch_size=null', ('train.batch_size', 'None')),
-    ('train.ema_decay=true', ('train.ema_decay', 'bool')),
-    ('model.dual_stream.fusion=maybe', ('model.dual_stream.fusion', "'maybe'")),
-    ('model.unet.block_out_channels=3', ('model.unet.block_out_channels', 'list')),
-    ('model.unet.block_out_channels=[32,wide]', ('model.unet.block_out_channels:', "'wide'")),
-    ('train.task=both', ('train.task', "'both'", 'hybrid')),
-    ('device=GPU', ('device', "'GPU'", 'Ascend')),
-    ('runtime.jit_level=O3', ('runtime.jit_level', "'O3'", 'O2')),
-    ('model.vae=null', ('model.vae',)),
-    ('train=3', ('TrainConfig', '3')),
-    ('seed', ("'seed'", 'key=value')),
-    ('seed=[1', ("'seed=[1'", 'cannot be read')),
-    ('seed=${nowhere}', ('nowhere',)),
-])
+@pytest.mark.parametrize(
+    'override, parts',
+    [
+        ('train.batch_size=many', ('train.batch_size', "'many'")),
+        ('train.batch_size=1.5', ('train.batch_size', '1.5')),
+        ('train.batch_size=null', ('train.batch_size', 'None')),
+        ('train.ema_decay=true', ('train.ema_decay', 'bool')),
+        ('model.dual_stream.fusion=maybe', ('model.dual_stream.fusion', "'maybe'")),
+        ('model.unet.block_out_channels=3', ('model.unet.block_out_channels', 'list')),
+        ('model.unet.block_out_channels=[32,wide]', ('model.unet.block_out_channels:', "'wide'")),
+        ('train.task=both', ('train.task', "'both'", 'hybrid')),
+        ('device=GPU', ('device', "'GPU'", 'Ascend')),
+        ('runtime.jit_level=O3', ('runtime.jit_level', "'O3'", 'O2')),
+        ('model.vae=null', ('model.vae',)),
+        ('train=3', ('TrainConfig', '3')),
+        ('seed', ("'seed'", 'key=value')),
+        ('seed=[1', ("'seed=[1'", 'cannot be read')),
+        ('seed=${nowhere}', ('nowhere',)),
+    ],
+)
 def test_bad_value_names_its_key(override, parts):
     text = message(override)
     assert all(part in text for part in parts), text
 
 
-@pytest.mark.parametrize('text, parts', [
-    ('- a\n- b\n', ('not a mapping',)),
-    ('train: [1', ('cannot be read',)),
-    ('base: nowhere.yaml\n', ('nowhere.yaml', 'does not exist')),
-    ('base: config.yaml\n', ('config.yaml', 'its own base')),
-    ('base: 3\n', ('base: 3', 'not a file name')),
-])
+@pytest.mark.parametrize(
+    'text, parts',
+    [
+        ('- a\n- b\n', ('not a mapping',)),
+        ('train: [1', ('cannot be read',)),
+        ('base: nowhere.yaml\n', ('nowhere.yaml', 'does not exist')),
+        ('base: config.yaml\n', ('config.yaml', 'its own base')),
+        ('base: 3\n', ('base: 3', 'not a file name')),
+    ],
+)
 def test_file_that_cannot_be_used(write, text, parts):
     found = message(path=write(text))
     assert all(part in found for part in parts), found
@@ -195,23 +264,40 @@ def test_missing_file_and_directory(tmp_path):
 
 
 MODEL_ERRORS = [
-    (['unet.block_out_channels=[320,640,1280,1000]'], 'unet.block_out_channels: 1000 is not a multiple of unet.norm_num_groups = 32'),
+    (
+        ['unet.block_out_channels=[320,640,1280,1000]'],
+        'unet.block_out_channels: 1000 is not a multiple of unet.norm_num_groups = 32',
+    ),
     (['vae.norm_num_groups=48'], 'vae.block_out_channels: 128 is not a multiple of vae.norm_num_groups = 48'),
     (['unet.attention_levels=[true,true]'], 'unet.attention_levels has 2 entries, unet.block_out_channels has 4'),
     (['unet.num_attention_heads=7'], 'unet.num_attention_heads: 7 does not divide 320'),
     (['text_encoder.num_attention_heads=11'], 'text_encoder.num_attention_heads: 11 does not divide 768'),
     (['image_encoder.num_attention_heads=11'], 'image_encoder.num_attention_heads: 11 does not divide 1024'),
     (['image_encoder.patch_size=15'], 'image_encoder.patch_size: 15 does not divide 224'),
-    (['image_encoder.architecture=resnet', 'image_encoder.resnet_layers=[3,4,6]'], 'image_encoder.resnet_layers has 3 entries'),
-    (['image_encoder.architecture=resnet', 'image_encoder.hidden_size=2080', 'image_encoder.num_attention_heads=32'],
-     'image_encoder.hidden_size: 2080 is not a multiple of 64'),
-    (['image_encoder.architecture=resnet', 'image_encoder.image_size=240'], 'image_encoder.image_size: 240 is not a multiple of 32'),
-    (['image_encoder.architecture=resnet', 'image_encoder.num_attention_heads=11'], 'image_encoder.num_attention_heads: 11 does not divide 1024'),
+    (
+        ['image_encoder.architecture=resnet', 'image_encoder.resnet_layers=[3,4,6]'],
+        'image_encoder.resnet_layers has 3 entries',
+    ),
+    (
+        ['image_encoder.architecture=resnet', 'image_encoder.hidden_size=2080', 'image_encoder.num_attention_heads=32'],
+        'image_encoder.hidden_size: 2080 is not a multiple of 64',
+    ),
+    (
+        ['image_encoder.architecture=resnet', 'image_encoder.image_size=240'],
+        'image_encoder.image_size: 240 is not a multiple of 32',
+    ),
+    (
+        ['image_encoder.architecture=resnet', 'image_encoder.num_attention_heads=11'],
+        'image_encoder.num_attention_heads: 11 does not divide 1024',
+    ),
     (['alignment.head_dim=100'], 'alignment.head_dim: 100 does not divide 768'),
     (['image_size=100'], 'image_size: 100 is not a multiple of 64'),
     (['unet.in_channels=5'], 'unet.in_channels = 5 and unet.out_channels = 4 must equal vae.latent_channels = 4'),
     (['unet.out_channels=8'], 'unet.in_channels = 4 and unet.out_channels = 8 must equal vae.latent_channels = 4'),
-    (['image_encoder.projection_dim=512'], 'image_encoder.projection_dim = 512 must equal text_encoder.projection_dim = 768'),
+    (
+        ['image_encoder.projection_dim=512'],
+        'image_encoder.projection_dim = 512 must equal text_encoder.projection_dim = 768',
+    ),
     (['text_diffusion.gamma=0'], 'text_diffusion.gamma: 0.0 is not in (0, 1]'),
     (['text_diffusion.gamma=1.5'], 'text_diffusion.gamma: 1.5 is not in (0, 1]'),
     (['dual_stream.image_condition_timestep=1001'], 'dual_stream.image_condition_timestep: 1001 is not in 0..1000'),
@@ -233,8 +319,16 @@ def test_model_validation(overrides, expected):
 
 
 def test_rn50_is_valid_whatever_the_patch_size():
-    overrides = [f'image_encoder.{item}' for item in ('architecture=resnet', 'hidden_size=2048', 'num_attention_heads=32', 'projection_dim=1024',
-                                                      'patch_size=15')]
+    overrides = [
+        f'image_encoder.{item}'
+        for item in (
+            'architecture=resnet',
+            'hidden_size=2048',
+            'num_attention_heads=32',
+            'projection_dim=1024',
+            'patch_size=15',
+        )
+    ]
     c = load(None, [*overrides, 'text_encoder.projection_dim=1024'], ModelConfig)
     assert c.image_encoder.resnet_layers == [3, 4, 6, 3]
 
@@ -244,25 +338,28 @@ def test_condition_timesteps_of_the_paper_are_valid(timestep):
     assert load(None, [f'model.dual_stream.image_condition_timestep={timestep}'])
 
 
-@pytest.mark.parametrize('override, expected', [
-    ('batch_size=0', 'train.batch_size: 0 is below 1'),
-    ('max_steps=0', 'train.max_steps: 0 is below 1'),
-    ('log_every=0', 'train.log_every: 0 is below 1'),
-    ('checkpoint_every=0', 'train.checkpoint_every: 0 is below 1'),
-    ('keep_checkpoints=0', 'train.keep_checkpoints: 0 is below 1'),
-    ('data.num_workers=0', 'data.num_workers: 0 is below 1'),
-    ('optimizer.warmup_steps=-1', 'optimizer.warmup_steps: -1 is below 0'),
-    ('optimizer.learning_rate=-1', 'optimizer.learning_rate: -1.0 is below 0'),
-    ('optimizer.new_learning_rate=-1', 'optimizer.new_learning_rate: -1.0 is below 0'),
-    ('optimizer.max_grad_norm=-1', 'optimizer.max_grad_norm: -1.0 is below 0'),
-    ('runtime.memory_limit_gb=0', 'runtime.memory_limit_gb: 0.0 is not above 0'),
-    ('runtime.hccl_connect_timeout=-1', 'runtime.hccl_connect_timeout: -1 is not above 0'),
-    ('caption_dropout=1', 'train.caption_dropout: 1.0 is not in [0, 1)'),
-    ('image_dropout=-0.1', 'train.image_dropout: -0.1 is not in [0, 1)'),
-    ('ema_decay=1', 'train.ema_decay: 1.0 is not in [0, 1)'),
-    ('generation_batch_size=0', 'train.generation_batch_size: 0 is not in 1..train.batch_size = 256'),
-    ('generation_batch_size=257', 'train.generation_batch_size: 257 is not in 1..train.batch_size = 256'),
-])
+@pytest.mark.parametrize(
+    'override, expected',
+    [
+        ('batch_size=0', 'train.batch_size: 0 is below 1'),
+        ('max_steps=0', 'train.max_steps: 0 is below 1'),
+        ('log_every=0', 'train.log_every: 0 is below 1'),
+        ('checkpoint_every=0', 'train.checkpoint_every: 0 is below 1'),
+        ('keep_checkpoints=0', 'train.keep_checkpoints: 0 is below 1'),
+        ('data.num_workers=0', 'data.num_workers: 0 is below 1'),
+        ('optimizer.warmup_steps=-1', 'optimizer.warmup_steps: -1 is below 0'),
+        ('optimizer.learning_rate=-1', 'optimizer.learning_rate: -1.0 is below 0'),
+        ('optimizer.new_learning_rate=-1', 'optimizer.new_learning_rate: -1.0 is below 0'),
+        ('optimizer.max_grad_norm=-1', 'optimizer.max_grad_norm: -1.0 is below 0'),
+        ('runtime.memory_limit_gb=0', 'runtime.memory_limit_gb: 0.0 is not above 0'),
+        ('runtime.hccl_connect_timeout=-1', 'runtime.hccl_connect_timeout: -1 is not above 0'),
+        ('caption_dropout=1', 'train.caption_dropout: 1.0 is not in [0, 1)'),
+        ('image_dropout=-0.1', 'train.image_dropout: -0.1 is not in [0, 1)'),
+        ('ema_decay=1', 'train.ema_decay: 1.0 is not in [0, 1)'),
+        ('generation_batch_size=0', 'train.generation_batch_size: 0 is not in 1..train.batch_size = 256'),
+        ('generation_batch_size=257', 'train.generation_batch_size: 257 is not in 1..train.batch_size = 256'),
+    ],
+)
 def test_run_validation(override, expected):
     assert expected in message(override)
 
@@ -273,7 +370,10 @@ def test_cached_text_features_need_a_frozen_text_encoder():
 
 def test_data_workers_and_the_cache():
     assert load(overrides=['data.workers=processes']).data.workers == 'processes'
-    for overrides, message in ((['data.workers=processes', 'data.cache_in_memory=true'], 'data.workers=threads'), (['data.workers=fibres'], 'data.workers'),
-                               (['data.min_side=4'], 'data.min_side: 4 is below 8')):
+    for overrides, message in (
+        (['data.workers=processes', 'data.cache_in_memory=true'], 'data.workers=threads'),
+        (['data.workers=fibres'], 'data.workers'),
+        (['data.min_side=4'], 'data.min_side: 4 is below 8'),
+    ):
         with pytest.raises(ConfigError, match=message):
             load(overrides=overrides)

@@ -1,4 +1,6 @@
-"""tools/doctor.py as a user runs it: on this machine, and on machines with something broken, which it must name and tell how to mend."""
+"""tools/doctor.py as a user runs it: on this machine, and on machines with something broken, which it must name and
+tell how to mend."""
+
 import json
 import os
 import subprocess
@@ -13,7 +15,14 @@ def doctor(*args, path=(), **environment):
     """Run it with directories before this environment's packages; returns (exit code, {check: row}, stderr)."""
     env = {k: v for k, v in os.environ.items() if k != 'MS_COMPILER_CACHE_ENABLE'}
     env.update(PYTHONPATH=os.pathsep.join([*map(str, path), str(ROOT)]), **environment)
-    done = subprocess.run([sys.executable, 'tools/doctor.py', '--json', *args], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, 'tools/doctor.py', '--json', *args],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert 'Traceback' not in done.stderr
     found = json.loads(done.stdout)
     assert found['ok'] == (done.returncode == 0)
@@ -39,18 +48,31 @@ def test_the_table_tells_the_same(tmp_path):
     assert done.returncode == 0 and 'DiffDis can run here' in done.stdout and 'numpy' in done.stdout
 
 
-@pytest.mark.parametrize('name, version, advice', [('numpy', '2.1.0', 'numpy>=1.26,<2'), ('mindspore', '2.3.0', 'mindspore==2.7.2'),
-                                                   ('transformers', '4.40', 'transformers==4.57.1')])
+@pytest.mark.parametrize(
+    'name, version, advice',
+    [
+        ('numpy', '2.1.0', 'numpy>=1.26,<2'),
+        ('mindspore', '2.3.0', 'mindspore==2.7.2'),
+        ('transformers', '4.40', 'transformers==4.57.1'),
+    ],
+)
 def test_a_wrong_version(tmp_path, name, version, advice):
     code, rows, _ = doctor('--quick', path=[pretend_version(tmp_path, name, version)])
-    assert code == 1 and rows[name]['status'] == 'problem' and rows[name]['found'] == version and advice in rows[name]['advice']
+    assert (
+        code == 1
+        and rows[name]['status'] == 'problem'
+        and rows[name]['found'] == version
+        and advice in rows[name]['advice']
+    )
 
 
 def test_a_mindspore_that_cannot_be_imported(tmp_path):
     (tmp_path / 'mindspore').mkdir()
     (tmp_path / 'mindspore/__init__.py').write_text("raise ImportError('libfoo.so: cannot open shared object file')\n")
     code, rows, _ = doctor(path=[tmp_path])
-    assert code == 1 and rows['MindSpore runs']['status'] == 'problem' and 'libfoo.so' in rows['MindSpore runs']['found']
+    assert (
+        code == 1 and rows['MindSpore runs']['status'] == 'problem' and 'libfoo.so' in rows['MindSpore runs']['found']
+    )
     assert rows['operator coverage']['status'] == 'note'
 
 
@@ -58,7 +80,11 @@ def test_a_torchvision_that_breaks_transformers(tmp_path):
     pretend_version(tmp_path, 'torchvision', '0.20.0')
     (tmp_path / 'torchvision.py').write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
     code, rows, _ = doctor('--quick', path=[tmp_path])
-    assert code == 1 and 'nms' in rows['torchvision']['found'] and 'pip uninstall torchvision' in rows['torchvision']['advice']
+    assert (
+        code == 1
+        and 'nms' in rows['torchvision']['found']
+        and 'pip uninstall torchvision' in rows['torchvision']['advice']
+    )
 
 
 def test_msruns_workers_would_be_another_python(tmp_path):

@@ -1,4 +1,5 @@
 """Who may import whom (CONTRIBUTING.md), read from the source."""
+
 import ast
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-WORDS = {'errors', 'text_files', 'config'}       # what every room may say
+WORDS = {'errors', 'text_files', 'config'}  # what every room may say
 DATA = {'data', 'data.sources', 'data.stream', 'data.benchmarks'}
 BELOW_TRAINING = {*WORDS, 'finite', 'storage', 'data', 'data.sources', 'data.stream', 'diffusion', 'models', 'runtime'}
 # room -> the rooms it may import besides itself; a file of its own beside the packages (config.py) is a room as well
@@ -34,7 +35,17 @@ ALLOWED = {
     'formers': {*BELOW_TRAINING, 'train'},
     'ascend': {*WORDS, 'runtime'},
     'ckpt_convert.configs': {*WORDS, 'storage', 'data'},
-    'ckpt_convert': {*WORDS, 'storage', 'diffusion', 'models', 'data', 'runtime', 'pipeline', 'evaluate', 'ckpt_convert.configs'},
+    'ckpt_convert': {
+        *WORDS,
+        'storage',
+        'diffusion',
+        'models',
+        'data',
+        'runtime',
+        'pipeline',
+        'evaluate',
+        'ckpt_convert.configs',
+    },
 }
 
 
@@ -91,25 +102,33 @@ def test_the_table_has_no_cycle():
 
 @pytest.mark.parametrize('name', sorted(MODULES))
 def test_modules_import_only_what_their_room_may(name):
-    if name == 'diffdis_ms':                     # gives DiffDisPipeline out
+    if name == 'diffdis_ms':  # gives DiffDisPipeline out
         return
     used = rooms(MODULES[name]) - {room(name)}
     assert used <= ALLOWED[room(name)], f'{name}: {used - ALLOWED[room(name)]}'
 
 
 def test_torch_stays_out_of_all_but_comparisons():
-    """What imports torch: the parity tests, `verify --forward` (when asked for) and the benchmarks' peer (a process of its own)."""
+    """What imports torch: the parity tests, `verify --forward` (when asked for) and the benchmarks' peer (a process of
+    its own)."""
     allowed = {('ckpt_convert', 'forward.py'), ('tools', 'benchmarks', 'torch_side.py')}
     torch_side = {'torch', 'diffusers', 'torchvision', 'open_clip', 'torch_fidelity'}
     for path in ROOT.glob('**/*.py'):
         parts = path.relative_to(ROOT).parts
-        if parts[0] in ('diffdis_ms', 'ckpt_convert', 'tools', 'tests') and parts[:2] != ('tests', 'parity') and parts not in allowed:
+        if (
+            parts[0] in ('diffdis_ms', 'ckpt_convert', 'tools', 'tests')
+            and parts[:2] != ('tests', 'parity')
+            and parts not in allowed
+        ):
             assert not {name.split('.')[0] for name in imports(path)} & torch_side, path
 
 
 def test_conversion_imports_neither_torch_nor_mindspore():
     """Nor transformers: each takes seconds, and a conversion needs none."""
-    modules = 'ckpt_convert.convert, ckpt_convert.plan, ckpt_convert.vocabulary, ckpt_convert.verify, ckpt_convert.export, diffdis_ms.storage.model_dir'
+    modules = (
+        'ckpt_convert.convert, ckpt_convert.plan, ckpt_convert.vocabulary, ckpt_convert.verify, ckpt_convert.export,'
+        ' diffdis_ms.storage.model_dir'
+    )
     code = f"import sys, {modules}\nassert not {{'torch', 'diffusers', 'mindspore', 'transformers'}} & set(sys.modules)"
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
 """tools/mutate.py on a toy: which changes it makes, and which of them it finds unnoticed."""
+
 import ast
 import json
 import subprocess
@@ -22,14 +23,21 @@ def changes(source):
 
 
 def test_kinds_of_mutants():
-    assert changes('x = a + b * 2') == {('operator', 'x = (a - b * 2)'), ('operator', 'x = a + (b / 2)'),
-                                        ('constant', 'x = a + b * 3'), ('value times 0', 'x = 0 * (a + b * 2)')}
+    assert changes('x = a + b * 2') == {
+        ('operator', 'x = (a - b * 2)'),
+        ('operator', 'x = a + (b / 2)'),
+        ('constant', 'x = a + b * 3'),
+        ('value times 0', 'x = 0 * (a + b * 2)'),
+    }
     guidance = changes('def f(c, v, w):\n    return guided(c, v, w)')
     assert {('arguments swapped', 'return (guided(v, c, w))'), ('call left out', 'return c')} <= guidance
     assert ('statement dropped', 'pass') in changes('def f(x):\n    x = x + 1\n    return x')
     assert changes('a = not b and c >= 0.5') >= {
-        ('operator', 'a = (not b or c >= 0.5)'), ('operator', 'a = b and c >= 0.5'),
-        ('comparison', 'a = not b and (c > 0.5)'), ('constant', 'a = not b and c >= 1.0')}
+        ('operator', 'a = (not b or c >= 0.5)'),
+        ('operator', 'a = b and c >= 0.5'),
+        ('comparison', 'a = not b and (c > 0.5)'),
+        ('constant', 'a = not b and c >= 1.0'),
+    }
 
 
 def test_what_no_test_could_notice_is_left_alone():
@@ -59,7 +67,7 @@ def test_survivors_are_printed_and_a_run_goes_on(toy):
     results = json.loads((toy / 'found.json').read_text())['toy.py']['mutants'].values()
     assert [m['kind'] for m in results if not m['killed_by']] == ['comparison'] and len(results) == 3
     assert f'| toy.py | {len(results)} | {len(results)} | {len(results) - 1} | 1 |' in done.stdout
-    (toy / 'test_toy.py').write_text(WEAK + '    assert f(2, 2) == 2\n')         # now the survivor alone is tried again
+    (toy / 'test_toy.py').write_text(WEAK + '    assert f(2, 2) == 2\n')  # now the survivor alone is tried again
     done = command('tools/mutate.py', 'toy.py', *options)
     assert f'| {len(results)} | 0 |' in done.stdout and 'Survivors' not in done.stdout
 

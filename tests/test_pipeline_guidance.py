@@ -3,6 +3,7 @@
 V and T are real, with random weights; in the place of the UNet stands a small function of all its inputs, so that
 every mistake shows.
 """
+
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
@@ -21,11 +22,12 @@ PROMPTS, W, VOCAB = ['a red square', 'blue', 'green frame'], 2.5, 516
 
 def phi(lib, z, t, c=None, e=None):
     """Phi_u (e is None) or Phi_theta in NumPy or MindSpore: a sample depends on each of its inputs in another way."""
+
     def mean(x):
         return x.reshape(x.shape[0], -1).mean(-1)
 
     if e is None:
-        parts = c.reshape(c.shape[0], 4, -1)[:, :, -1]                           # (B, 4): of tokens 3, 7, 11 and 15
+        parts = c.reshape(c.shape[0], 4, -1)[:, :, -1]  # (B, 4): of tokens 3, 7, 11 and 15
         return lib.sin(0.7 * z + (t / 700.0).reshape(-1, 1, 1, 1)) + 2 * parts.reshape(-1, 4, 1, 1)
     shift = (60 * mean(z * z) + t / 700.0).reshape(-1, 1, 1)
     return lib.sin(3 * e + shift) + 0.2
@@ -85,7 +87,7 @@ def test_guidance_shows(pipe, drawn):
         pipe.generate([prompt], steps=4, guidance_weight=w, sampler='ddim', latents=latents)
     for i, a in enumerate(drawn):
         assert all(np.abs(a - b).max() > 0.02 * np.abs(a).max() for b in drawn[:i])
-    assert np.abs(pipe.encode_context([''])).mean() > 0.1                        # T('') is far from a zero context
+    assert np.abs(pipe.encode_context([''])).mean() > 0.1  # T('') is far from a zero context
 
 
 @pytest.mark.parametrize('target', ['data', 'noise'])
@@ -97,7 +99,7 @@ def test_embed_images_is_algorithm_3(pipe, monkeypatch, w, target):
     pixels, noise = rng.uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32), rng.standard_normal((3, 1, 48))
     abar, gamma, timesteps, e = alphas_cumprod(config), config.gamma, sampling_timesteps(3, 1000, last=999), noise
     z, zero = (pipe.encode_images(x).astype(np.float64) for x in (pixels, 0 * pixels))
-    assert np.abs((z ** 2).mean((1, 2, 3)) - (zero ** 2).mean((1, 2, 3))).min() > 5e-4
+    assert np.abs((z**2).mean((1, 2, 3)) - (zero**2).mean((1, 2, 3))).min() > 5e-4
     for i, t in enumerate(timesteps):
         at = np.full(3, float(t))
         e0 = (1 + w) * phi(np, z, at, e=e) - w * phi(np, zero, at, e=e)
@@ -106,7 +108,7 @@ def test_embed_images_is_algorithm_3(pipe, monkeypatch, w, target):
         e0 = e0 / np.linalg.norm(e0, axis=-1, keepdims=True)
         if i + 1 < len(timesteps):
             eps, following = (e - gamma * abar[t] ** 0.5 * e0) / (1 - abar[t]) ** 0.5, abar[timesteps[i + 1]]
-            e = gamma * following ** 0.5 * e0 + (1 - following) ** 0.5 * eps
+            e = gamma * following**0.5 * e0 + (1 - following) ** 0.5 * eps
     found = pipe.embed_images(pixels, steps=3, guidance_weight=w, noise=noise)
     assert found.shape == (3, 48) and np.abs(found - e0[:, 0]).max() < 2e-4
 
@@ -121,7 +123,7 @@ def test_noise_of_a_sample_depends_on_seed_and_place_alone(pipe, drawn):
 def test_defaults_are_those_of_the_paper(pipe, drawn):
     """50 steps and w = 3 for pictures, 8 steps and w = 3 for text queries, from seed 0."""
     pixels = np.random.default_rng(2).uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
-    given = dict(steps=8, guidance_weight=3.0, seed=0)
+    given = {'steps': 8, 'guidance_weight': 3.0, 'seed': 0}
     assert np.array_equal(pipe.embed_images(pixels), pipe.embed_images(pixels, **given))
     assert np.array_equal(pipe.embed_latents(pipe.encode_images(pixels)), pipe.embed_images(pixels, **given))
     assert np.array_equal(pipe.classify(pixels, PROMPTS), pipe.classify(pixels, PROMPTS, templates=['{}'], **given))
@@ -140,7 +142,7 @@ def test_one_text_is_one_text(pipe, drawn, prompts):
 def test_embed_texts_gives_the_query_of_each_text(pipe):
     e = pipe.embed_texts(PROMPTS)
     assert e.shape == (3, 48) and np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
-    assert all(np.allclose(pipe.embed_texts([p])[0], row, atol=1e-5) for p, row in zip(PROMPTS, e))
+    assert all(np.allclose(pipe.embed_texts([p])[0], row, atol=1e-5) for p, row in zip(PROMPTS, e, strict=True))
     assert np.abs(e[0] - e[1]).max() > 0.1
 
 
@@ -152,6 +154,8 @@ def test_guided_graphs_at_any_batch_size():
     noise, query = GuidedNoise(Network())(z, at, c, empty, weight), GuidedQuery(Network())(z, e, at, zero, weight)
     z, c, e, at, zero, empty = (x.asnumpy().astype(np.float64) for x in (z, c, e, at, zero, empty))
     zero, empty = np.repeat(zero, 5, 0), np.repeat(empty, 5, 0)
-    for found, given, without in ((noise, phi(np, z, at, c), phi(np, z, at, empty)),
-                                  (query, phi(np, z, at, e=e), phi(np, zero, at, e=e))):
+    for found, given, without in (
+        (noise, phi(np, z, at, c), phi(np, z, at, empty)),
+        (query, phi(np, z, at, e=e), phi(np, zero, at, e=e)),
+    ):
         assert np.abs(found.asnumpy() - ((1 + W) * given - W * without)).max() < 1e-3

@@ -1,11 +1,12 @@
 """The Ascend context, as far as it can be seen without one: which settings reach MindSpore on which chip."""
+
 import mindspore as ms
 import pytest
 
-from diffdis_ms.runtime import context as runtime
 from diffdis_ms.config import RuntimeConfig
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.attention import use_flash
+from diffdis_ms.runtime import context as runtime
 
 
 @pytest.fixture
@@ -25,11 +26,14 @@ def ascend(monkeypatch):
         record['environment'] = {k: v for k, v in runtime.os.environ.items() if k.startswith(('HCCL', 'MS_'))}
         record['flash'] = use_flash(False)
         return record
+
     yield start
     use_flash(False)
 
 
-@pytest.mark.parametrize('chip, flash', [('ascend910', False), ('ascend910b', True), ('ascend910_93', True), ('', False)])
+@pytest.mark.parametrize(
+    'chip, flash', [('ascend910', False), ('ascend910b', True), ('ascend910_93', True), ('', False)]
+)
 def test_the_attention_kernel_is_used_where_the_chip_has_it(ascend, chip, flash):
     assert ascend(chip)['flash'] is flash
 
@@ -39,11 +43,22 @@ def test_the_attention_kernel_can_be_left_out(ascend):
 
 
 def test_settings_reach_mindspore(ascend):
-    found = ascend('ascend910b', jit_level='O1', overflow_mode='saturation', memory_limit_gb=28.5, hccl_connect_timeout=1200,
-                   hccl_exec_timeout=3000, deterministic=True)
+    found = ascend(
+        'ascend910b',
+        jit_level='O1',
+        overflow_mode='saturation',
+        memory_limit_gb=28.5,
+        hccl_connect_timeout=1200,
+        hccl_exec_timeout=3000,
+        deterministic=True,
+    )
     assert found['device'] == 'Ascend' and found['mode'] == ms.GRAPH_MODE and found['jit_config'] == {'jit_level': 'O1'}
     assert found['max_size'] == '28.5GB' and found['deterministic'] is True
-    assert found['environment'] == {'HCCL_CONNECT_TIMEOUT': '1200', 'HCCL_EXEC_TIMEOUT': '3000', 'MS_ASCEND_CHECK_OVERFLOW_MODE': 'SATURATION_MODE'}
+    assert found['environment'] == {
+        'HCCL_CONNECT_TIMEOUT': '1200',
+        'HCCL_EXEC_TIMEOUT': '3000',
+        'MS_ASCEND_CHECK_OVERFLOW_MODE': 'SATURATION_MODE',
+    }
 
 
 def test_defaults_leave_mindspores_own_settings(ascend):
@@ -75,6 +90,7 @@ def test_no_ascend_here_is_one_clear_line(monkeypatch):
 
     def refuse(device):
         raise RuntimeError(f'Unsupported device target {device}.\nmore lines')
+
     monkeypatch.setattr(ms, 'set_device', refuse)
     with pytest.raises(ConfigError, match='tools/doctor.py') as error:
         runtime.setup('Ascend')

@@ -1,4 +1,5 @@
 """The one reader of text and JSON: encodings by their mark, newlines only, one clear line for what is damaged."""
+
 import pytest
 
 from diffdis_ms.errors import ConfigError
@@ -25,11 +26,20 @@ def test_what_is_not_text_is_one_line_that_names_the_file(tmp_path, data):
 
 
 def test_only_newlines_end_a_line():
-    assert lines_of('a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g\r\nh\ri\n\nj') == ['a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g', 'h', 'i', '', 'j']
+    assert lines_of('a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g\r\nh\ri\n\nj') == [
+        'a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g',
+        'h',
+        'i',
+        '',
+        'j',
+    ]
     assert lines_of('') == [] and lines_of('\n') == ['']
 
 
-@pytest.mark.parametrize('text, message', [('{"a": 1', 'damaged'), ('[1]', 'object'), ('{"a": 1, "a": 2}', 'twice'), ('[' * 100000, 'nested')])
+@pytest.mark.parametrize(
+    'text, message',
+    [('{"a": 1', 'damaged'), ('[1]', 'object'), ('{"a": 1, "a": 2}', 'twice'), ('[' * 100000, 'nested')],
+)
 def test_damaged_json_is_one_line(tmp_path, text, message):
     (tmp_path / 'a.json').write_text(text)
     with pytest.raises(ConfigError, match=f'a.json.*{message}'):

@@ -1,4 +1,5 @@
 """The commands: what they write, and how they refuse bad input."""
+
 import json
 import shutil
 from argparse import Namespace
@@ -27,9 +28,26 @@ def test_help_teaches(tool):
 
 
 def test_sample_writes_pictures_and_a_grid(model, tmp_path):
-    done = command('tools/sample.py', '--model', model, '--prompt', 'red square', 'blue bar', '--steps', 2, '--grid', '--out', tmp_path / 'out')
+    done = command(
+        'tools/sample.py',
+        '--model',
+        model,
+        '--prompt',
+        'red square',
+        'blue bar',
+        '--steps',
+        2,
+        '--grid',
+        '--out',
+        tmp_path / 'out',
+    )
     assert done.returncode == 0, done.stderr
-    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['00000.png', '00001.png', 'grid.png', 'prompts.json']
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+        '00000.png',
+        '00001.png',
+        'grid.png',
+        'prompts.json',
+    ]
     assert json.loads((tmp_path / 'out/prompts.json').read_text())['prompts']['00001.png'] == 'blue bar'
 
 
@@ -42,25 +60,66 @@ def test_classify_prints_probabilities(model, tmp_path):
 
 def test_evaluate_zeroshot_and_retrieval(model, trained, tmp_path):
     data = trained[0] / 'data'
-    done = command('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'webdataset', '--data-root', data, '--out', tmp_path / 'z.json',
-                   '--limit', 10)
+    done = command(
+        'tools/evaluate.py',
+        'zeroshot',
+        '--model',
+        model,
+        '--dataset',
+        'webdataset',
+        '--data-root',
+        data,
+        '--out',
+        tmp_path / 'z.json',
+        '--limit',
+        10,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'z.json').read_text())
     assert result['num_samples'] == 10 and set(result['metrics']) == {'acc1', 'acc5', 'mean_per_class_recall'}
-    assert result['metrics']['acc5'] == 1.0 and result['protocol']['steps'] == 8 and len(result['protocol']['weights_sha256']) == 64
-    done = command('tools/evaluate.py', 'retrieval', '--model', model, '--dataset', 'captions', '--data-root', data, '--out', tmp_path / 'r.json')
+    assert (
+        result['metrics']['acc5'] == 1.0
+        and result['protocol']['steps'] == 8
+        and len(result['protocol']['weights_sha256']) == 64
+    )
+    done = command(
+        'tools/evaluate.py',
+        'retrieval',
+        '--model',
+        model,
+        '--dataset',
+        'captions',
+        '--data-root',
+        data,
+        '--out',
+        tmp_path / 'r.json',
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'r.json').read_text())
-    assert result['num_samples'] == 15 and {'image_to_text_R@1', 'text_to_image_R@10', 'mean_R@1'} <= set(result['metrics'])
+    assert result['num_samples'] == 15 and {'image_to_text_R@1', 'text_to_image_R@10', 'mean_R@1'} <= set(
+        result['metrics']
+    )
     assert {'task', 'dataset', 'split', 'num_samples', 'metrics', 'protocol', 'seconds'} <= set(result)
     done = command('tools/evaluate.py', 'report', tmp_path / 'r.json', '--out', tmp_path / 'pages/r.html')
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'pages/r.html').read_text().count('<img') == 8 + 8 * 5 and (tmp_path / 'r.json').stat().st_size < 300_000
+    assert (tmp_path / 'pages/r.html').read_text().count('<img') == 8 + 8 * 5 and (
+        tmp_path / 'r.json'
+    ).stat().st_size < 300_000
 
 
 def test_split_of_a_retrieval_set(model, tmp_path):
     make_coco(tmp_path)
-    common = ('tools/evaluate.py', 'retrieval', '--model', model, '--data-root', tmp_path, '--out', tmp_path / 'r.json', '--dataset')
+    common = (
+        'tools/evaluate.py',
+        'retrieval',
+        '--model',
+        model,
+        '--data-root',
+        tmp_path,
+        '--out',
+        tmp_path / 'r.json',
+        '--dataset',
+    )
     done = command(*common, 'coco', '--split', 'restval')
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'r.json').read_text())
@@ -75,19 +134,49 @@ def test_image_folder_zeroshot(model, tmp_path):
         for colour in ('red', 'blue'):
             draw(colour, shape).save(tmp_path / 'set' / shape / f'{colour}.png')
     (tmp_path / 'set/bar/broken.png').write_bytes(b'not a picture')
-    args = ('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'folder', '--data-root', tmp_path / 'set', '--out', tmp_path / 'f.json')
+    args = (
+        'tools/evaluate.py',
+        'zeroshot',
+        '--model',
+        model,
+        '--dataset',
+        'folder',
+        '--data-root',
+        tmp_path / 'set',
+        '--out',
+        tmp_path / 'f.json',
+    )
     assert_one_line_error(command(*args), 'bar/broken.png: not an image', '--allow-missing')
     assert not (tmp_path / 'f.json').exists()
     done = command(*args, '--allow-missing')
     assert done.returncode == 0 and 'missing: 1 pictures (bar/broken.png)' in done.stderr, done.stderr
     result = json.loads((tmp_path / 'f.json').read_text())
     assert result['num_samples'] == 4 and result['num_skipped'] == 1
-    assert result['missing'] == {'count': 1, 'names': ['bar/broken.png'], 'reasons': {'bar/broken.png': 'not an image of a known format'}}
-    assert result['protocol']['template_set'] == 'plain' and len(result['protocol']['files_sha256']['vae.safetensors']) == 64
+    assert result['missing'] == {
+        'count': 1,
+        'names': ['bar/broken.png'],
+        'reasons': {'bar/broken.png': 'not an image of a known format'},
+    }
+    assert (
+        result['protocol']['template_set'] == 'plain'
+        and len(result['protocol']['files_sha256']['vae.safetensors']) == 64
+    )
 
 
 def evaluate(model, root, *more):
-    return command('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'webdataset', '--data-root', root, '--out', root / 'x.json', *more)
+    return command(
+        'tools/evaluate.py',
+        'zeroshot',
+        '--model',
+        model,
+        '--dataset',
+        'webdataset',
+        '--data-root',
+        root,
+        '--out',
+        root / 'x.json',
+        *more,
+    )
 
 
 def test_wrong_model_directory(tmp_path):
@@ -101,7 +190,7 @@ def test_truncated_safetensors(model, tmp_path):
     make_data(tmp_path)
     shutil.copytree(model, tmp_path / 'model')
     whole = (tmp_path / 'model/unet.safetensors').read_bytes()
-    (tmp_path / 'model/unet.safetensors').write_bytes(whole[:len(whole) // 2])
+    (tmp_path / 'model/unet.safetensors').write_bytes(whole[: len(whole) // 2])
     assert_one_line_error(evaluate(tmp_path / 'model', tmp_path), 'unet.safetensors', 'damaged')
     (tmp_path / 'model/unet.safetensors').unlink()
     assert_one_line_error(evaluate(tmp_path / 'model', tmp_path), 'unet.safetensors', 'does not exist')
@@ -109,22 +198,57 @@ def test_truncated_safetensors(model, tmp_path):
 
 def test_unknown_label_list_and_empty_data(model, trained, tmp_path):
     data = trained[0] / 'data'
-    assert_one_line_error(command('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'webdataset', '--data-root', data, '--out',
-                                  tmp_path / 'x.json', '--classnames', tmp_path / 'names.txt'), 'names.txt')
+    assert_one_line_error(
+        command(
+            'tools/evaluate.py',
+            'zeroshot',
+            '--model',
+            model,
+            '--dataset',
+            'webdataset',
+            '--data-root',
+            data,
+            '--out',
+            tmp_path / 'x.json',
+            '--classnames',
+            tmp_path / 'names.txt',
+        ),
+        'names.txt',
+    )
     (tmp_path / 'empty').mkdir()
     assert_one_line_error(evaluate(model, tmp_path / 'empty'), 'empty')
-    assert_one_line_error(command('tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'cifar11', '--data-root', data, '--out',
-                                  tmp_path / 'x.json'), 'cifar11')
-    assert_one_line_error(command('tools/train.py', '--config', trained[0] / 'diffdis.yaml', f'data.path={tmp_path / "empty"}'), 'empty')
+    assert_one_line_error(
+        command(
+            'tools/evaluate.py',
+            'zeroshot',
+            '--model',
+            model,
+            '--dataset',
+            'cifar11',
+            '--data-root',
+            data,
+            '--out',
+            tmp_path / 'x.json',
+        ),
+        'cifar11',
+    )
+    assert_one_line_error(
+        command('tools/train.py', '--config', trained[0] / 'diffdis.yaml', f'data.path={tmp_path / "empty"}'), 'empty'
+    )
 
 
 def test_config_typo_names_the_nearest_key(trained):
-    assert_one_line_error(command('tools/train.py', '--config', trained[0] / 'diffdis.yaml', 'train.batch_sise=3'), 'batch_sise', 'train.batch_size')
+    assert_one_line_error(
+        command('tools/train.py', '--config', trained[0] / 'diffdis.yaml', 'train.batch_sise=3'),
+        'batch_sise',
+        'train.batch_size',
+    )
     assert_one_line_error(command('tools/train.py', '--config', 'nowhere.yaml'), 'nowhere.yaml')
 
 
 def test_unreadable_and_captionless_samples_are_skipped_and_counted(trained, tmp_path):
     import tarfile
+
     shutil.copytree(trained[0] / 'data', tmp_path / 'data')
     with tarfile.open(tmp_path / 'data/00001.tar', 'w') as tar:
         for name, data in (('bad1.png', b'junk'), ('bad1.txt', b'red square'), ('bad2.png', (tmp_path / 'p.png'))):
@@ -134,8 +258,15 @@ def test_unreadable_and_captionless_samples_are_skipped_and_counted(trained, tmp
             file = tmp_path / 'member'
             file.write_bytes(data)
             tar.add(file, name)
-    done = command('tools/train.py', '--config', trained[0] / 'diffdis.yaml', f'data.path={tmp_path / "data"}', f'output_dir={tmp_path / "run"}',
-                   'max_steps=5', 'data.cache_in_memory=true')
+    done = command(
+        'tools/train.py',
+        '--config',
+        trained[0] / 'diffdis.yaml',
+        f'data.path={tmp_path / "data"}',
+        f'output_dir={tmp_path / "run"}',
+        'max_steps=5',
+        'data.cache_in_memory=true',
+    )
     assert done.returncode == 0, done.stderr
     assert 'skipped 2' in done.stdout
 
@@ -151,6 +282,7 @@ def test_classify_names_the_file_that_is_no_image(model, tmp_path):
 
 
 # sample.py: which texts, and which run the pictures are of
+
 
 def texts(tmp_path, content, name='p.txt', prompt=()):
     (tmp_path / name).write_bytes(content)
@@ -169,13 +301,25 @@ def test_blank_lines_are_counted_and_said(tmp_path, capsys):
 
 
 def test_prompts_with_names_keep_them(tmp_path):
-    assert texts(tmp_path, b'{"prompts": {"000042.png": "a cat", "7.jpg": "a dog"}}', 'p.json') == [('000042.png', 'a cat'), ('7.jpg', 'a dog')]
+    assert texts(tmp_path, b'{"prompts": {"000042.png": "a cat", "7.jpg": "a dog"}}', 'p.json') == [
+        ('000042.png', 'a cat'),
+        ('7.jpg', 'a dog'),
+    ]
 
 
-@pytest.mark.parametrize('name, content, words', [
-    ('p.txt', 'caf\xe9'.encode('latin-1'), 'UTF-8'), ('p.json', b'{"prompts"', 'damaged'), ('p.json', b'["a"]', 'object'), ('p.txt', b'\n\n', 'no text'),
-    ('p.json', b'{"prompts": {"../a.png": "x"}}', 'name of a picture'), ('p.json', b'{"prompts": {"grid.png": "x"}}', 'grid.png'),
-    ('p.json', b'{"prompts": {"a.png": "x", "a.png": "y"}}', 'twice'), ('p.json', b'{"prompts": {"a.png": " "}}', 'blank')])
+@pytest.mark.parametrize(
+    'name, content, words',
+    [
+        ('p.txt', 'caf\xe9'.encode('latin-1'), 'UTF-8'),
+        ('p.json', b'{"prompts"', 'damaged'),
+        ('p.json', b'["a"]', 'object'),
+        ('p.txt', b'\n\n', 'no text'),
+        ('p.json', b'{"prompts": {"../a.png": "x"}}', 'name of a picture'),
+        ('p.json', b'{"prompts": {"grid.png": "x"}}', 'grid.png'),
+        ('p.json', b'{"prompts": {"a.png": "x", "a.png": "y"}}', 'twice'),
+        ('p.json', b'{"prompts": {"a.png": " "}}', 'blank'),
+    ],
+)
 def test_prompts_that_cannot_be_used(tmp_path, name, content, words):
     with pytest.raises(ConfigError, match=words):
         texts(tmp_path, content, name)
@@ -186,7 +330,11 @@ def test_a_run_is_known_by_its_weights(tmp_path):
     sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
     file = tmp_path / 'out/prompts.json'
     sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, {**settings, 'model': 'moved'}, 0)
-    for changed, words in (({'files_sha256': {'unet.safetensors': '2'}}, 'other model files'), ({'steps': 20}, 'other steps'), ({'seed': 1}, 'other seed')):
+    for changed, words in (
+        ({'files_sha256': {'unet.safetensors': '2'}}, 'other model files'),
+        ({'steps': 20}, 'other steps'),
+        ({'seed': 1}, 'other seed'),
+    ):
         with pytest.raises(ConfigError, match=f'{words}.*--out'):
             sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, {**settings, **changed}, 0)
     with pytest.raises(ConfigError, match='other texts'):
@@ -205,7 +353,19 @@ def test_a_run_is_known_by_its_weights(tmp_path):
 
 def test_retrained_weights_at_the_same_path_do_not_keep_old_pictures(model, tmp_path):
     shutil.copytree(model, tmp_path / 'model')
-    args = ('tools/sample.py', '--model', tmp_path / 'model', '--prompt', 'red square', '--steps', 1, '--sampler', 'ddim', '--out', tmp_path / 'out')
+    args = (
+        'tools/sample.py',
+        '--model',
+        tmp_path / 'model',
+        '--prompt',
+        'red square',
+        '--steps',
+        1,
+        '--sampler',
+        'ddim',
+        '--out',
+        tmp_path / 'out',
+    )
     assert command(*args).returncode == 0
     weights = dict(load_file(tmp_path / 'model/unet.safetensors'))
     name = next(name for name, array in weights.items() if array.ndim > 1)

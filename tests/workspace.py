@@ -1,4 +1,5 @@
 """A small data set, tokenizer and model on disk, and the commands run on them as a user would."""
+
 import os
 import subprocess
 import sys
@@ -13,14 +14,24 @@ from diffdis_ms.data.tokenizer import train_tokenizer
 from tests.helpers import tiny_run
 
 ROOT = Path(__file__).parent.parent
-COLOURS = {'red': (230, 20, 20), 'green': (20, 200, 20), 'blue': (20, 20, 230), 'yellow': (240, 220, 20), 'black': (10, 10, 10)}
+COLOURS = {
+    'red': (230, 20, 20),
+    'green': (20, 200, 20),
+    'blue': (20, 20, 230),
+    'yellow': (240, 220, 20),
+    'black': (10, 10, 10),
+}
 SHAPES = ('square', 'bar', 'frame')
 VOCAB = 520
 
 
 def draw(colour, shape, size=40):
     pixels = np.full((size, size, 3), 255, np.uint8)
-    rows, columns = {'square': (slice(8, 32), slice(8, 32)), 'bar': (slice(16, 24), slice(2, 38)), 'frame': (slice(4, 36), slice(4, 36))}[shape]
+    rows, columns = {
+        'square': (slice(8, 32), slice(8, 32)),
+        'bar': (slice(16, 24), slice(2, 38)),
+        'frame': (slice(4, 36), slice(4, 36)),
+    }[shape]
     pixels[rows, columns] = COLOURS[colour]
     if shape == 'frame':
         pixels[10:30, 10:30] = 255
@@ -51,7 +62,7 @@ def make_workspace(directory):
     train_tokenizer([f'{c} {s}' for c in COLOURS for s in SHAPES], VOCAB, directory / 'tokenizer')
     config = tiny_run('diffdis', batch_size=4, max_steps=8, log_every=1, checkpoint_every=3, ema_decay=0.9)
     config.model.text_encoder.vocab_size = VOCAB
-    unet = config.model.unet                     # smaller still: graphs compile in seconds
+    unet = config.model.unet  # smaller still: graphs compile in seconds
     unet.block_out_channels, unet.attention_levels, unet.layers_per_block = [32, 64], [True, True], 1
     config.model.vae.layers_per_block = 1
     config.init.tokenizer, config.data.path = str(directory / 'tokenizer'), str(directory / 'data')
@@ -63,15 +74,32 @@ def make_workspace(directory):
 def command(*args, **options):
     """Run one of the tools; returns the finished process (text)."""
     env = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(
+        [sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, **options
+    )
 
 
 def msrun(processes, port, logs, *args):
-    """Run one of the tools in several processes; returns the finished msrun. Its workers are the `python` of the PATH."""
+    """Run one of the tools in several processes; returns the finished msrun. Its workers are the `python` of the
+    PATH."""
     folder = Path(sys.executable).parent
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}'}
-    return subprocess.run([folder / 'msrun', f'--worker_num={processes}', f'--local_worker_num={processes}', f'--master_port={port}', '--join=True',
-                           f'--log_dir={logs}', *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [
+            folder / 'msrun',
+            f'--worker_num={processes}',
+            f'--local_worker_num={processes}',
+            f'--master_port={port}',
+            '--join=True',
+            f'--log_dir={logs}',
+            *map(str, args),
+        ],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def assert_one_line_error(done, *words):

@@ -1,4 +1,5 @@
 """Measure this project beside its peers, in the same run on the same machine."""
+
 import argparse
 import importlib
 import json
@@ -11,10 +12,18 @@ from diffdis_ms.runtime.cli import run
 from diffdis_ms.storage.files import whole_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-NAMES = {'convert': 'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s load-and-save',
-         'data': 'images a second from tars to pixels and token ids, beside a plain Pillow loop and webdataset',
-         'cache': 'the inputs of a training step from a cache of latents, beside those computed from pictures',
-         'full_step': 'memory and time of a full-size training step on a CPU (it takes 23 GiB), beside the estimate of tools/train.py --dry-run'}
+NAMES = {
+    'convert': (
+        'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s'
+        ' load-and-save'
+    ),
+    'data': 'images a second from tars to pixels and token ids, beside a plain Pillow loop and webdataset',
+    'cache': 'the inputs of a training step from a cache of latents, beside those computed from pictures',
+    'full_step': (
+        'memory and time of a full-size training step on a CPU (it takes 23 GiB), beside the estimate of tools/train.py'
+        ' --dry-run'
+    ),
+}
 
 EXAMPLES = """examples:
   python tools/bench.py --list
@@ -24,12 +33,21 @@ EXAMPLES = """examples:
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('name', nargs='?', choices=NAMES, metavar='NAME', help='what to measure: ' + ', '.join(NAMES))
     parser.add_argument('--out', metavar='FILE', help='JSON file for the figures')
     parser.add_argument('--list', action='store_true', help='say what can be measured')
-    parser.add_argument('--repeats', type=int, default=5, help='of each measurement; medians are compared (default: %(default)s)')
-    parser.add_argument('--work', default='outputs/bench', metavar='DIR', help='for large temporary files, removed at the end (default: %(default)s)')
+    parser.add_argument(
+        '--repeats', type=int, default=5, help='of each measurement; medians are compared (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--work',
+        default='outputs/bench',
+        metavar='DIR',
+        help='for large temporary files, removed at the end (default: %(default)s)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='of random weights (default: %(default)s)')
     args = parser.parse_args()
     if args.name is None and not args.list:
@@ -45,8 +63,11 @@ def main():
         print('\n'.join(f'{name:10} {what}' for name, what in NAMES.items()))
         return
     module = importlib.import_module(f'tools.benchmarks.{args.name}')
-    result = {'name': args.name, 'machine': {'cores': os.cpu_count(), 'system': platform.platform(), 'python': platform.python_version()},
-              **module.measure(Path(args.work), args.repeats, args.seed)}
+    result = {
+        'name': args.name,
+        'machine': {'cores': os.cpu_count(), 'system': platform.platform(), 'python': platform.python_version()},
+        **module.measure(Path(args.work), args.repeats, args.seed),
+    }
     for line in module.lines(result):
         print(line)
     if args.out:

@@ -1,4 +1,6 @@
-"""Compute the latents and text features of a data set once: V and T are frozen in training, which then need not run them."""
+"""Compute the latents and text features of a data set once: V and T are frozen in training, which then need not run
+them."""
+
 import argparse
 
 from diffdis_ms.data.stream.check import write_skipped
@@ -9,19 +11,25 @@ EPILOG = """example:
   python tools/cache_latents.py --model models/sd --data data/cc3m --out cache/cc3m --half
   python tools/train.py --config FILE init.vae=models/sd init.text_encoder=models/sd data.cache=cache/cc3m
 
-Started again it goes on where it was; under tools/launch.sh the processes share the work. A cache knows the hash of the weights, the
-tokenizer and the picture size it was made with, and of which data: training refuses a stale one. A pair takes 255 KB at 256 pixels with
-Stable Diffusion's V and T (128 KB with --half); CC3M with --half some 380 GB.
+Started again it goes on where it was; under tools/launch.sh the processes share the work. A cache knows the hash of
+the weights, the tokenizer and the picture size it was made with, and of which data: training refuses a stale one. A
+pair takes 255 KB at 256 pixels with Stable Diffusion's V and T (128 KB with --half); CC3M with --half some 380 GB.
 """
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory with V, T and the tokenizer')
-    parser.add_argument('--text-encoder', metavar='DIR', help='model directory with T and the tokenizer, where it is another one')
+    parser.add_argument(
+        '--text-encoder', metavar='DIR', help='model directory with T and the tokenizer, where it is another one'
+    )
     parser.add_argument('--data', required=True, metavar='DIR', help='what tools/train.py takes as data.path')
     parser.add_argument('--out', required=True, metavar='DIR', help='directory of the cache')
-    parser.add_argument('--half', action='store_true', help='store float16: half the space; latents and features are rounded')
+    parser.add_argument(
+        '--half', action='store_true', help='store float16: half the space; latents and features are rounded'
+    )
     parser.add_argument('--image-size', type=int, metavar='N', help="pixels (default: the model's)")
     parser.add_argument('--batch-size', type=int, default=32, help='pictures encoded at once (default: %(default)s)')
     parser.add_argument('--workers', type=int, default=2, help='threads that read and decode (default: %(default)s)')
@@ -35,6 +43,7 @@ def main():
             raise ConfigError(f'--{name.replace("_", "-")}: {getattr(args, name)} is below 1')
 
     from diffdis_ms import runtime  # after the arguments are known to be good: MindSpore takes seconds to import
+
     rank, size = runtime.rank_and_size()
     runtime.setup(args.device)
     from diffdis_ms.config import validate
@@ -45,21 +54,33 @@ def main():
     from diffdis_ms.models.encoders import Encoders
     from diffdis_ms.storage.model_dir import load_weights, read_config
     from diffdis_ms.train.cache import CacheWriter, cache_key
+
     config = read_config(args.model)
     text_model = args.text_encoder or args.model
     config.text_encoder = read_config(text_model).text_encoder
     config.image_size = args.image_size or config.image_size
     validate(config)
     key = cache_key(args.model, text_model, config.image_size)
-    writer = CacheWriter(args.out, key, 'float16' if args.half else 'float32', open_captions(args.data), args.min_side, args.workers, rank, size,
-                         args.overwrite)
+    writer = CacheWriter(
+        args.out,
+        key,
+        'float16' if args.half else 'float32',
+        open_captions(args.data),
+        args.min_side,
+        args.workers,
+        rank,
+        size,
+        args.overwrite,
+    )
     vae, text_encoder = AutoencoderKL(config.vae), CLIPTextEncoder(config.text_encoder)
     load_weights(vae, f'{args.model}/vae.safetensors')
     load_weights(text_encoder, f'{text_model}/text_encoder.safetensors')
     encoders = Encoders(vae, text_encoder, Tokenizer.load(f'{text_model}/tokenizer'), config, args.batch_size)
     if writer.run(encoders):
         write_skipped(f'{args.out}/skipped.txt', writer.skipped)
-        print(f'{args.out}: {len(writer.good)} samples, skipped {len(writer.skipped)}; train with data.cache={args.out}')
+        print(
+            f'{args.out}: {len(writer.good)} samples, skipped {len(writer.skipped)}; train with data.cache={args.out}'
+        )
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """Tell which of some labels fits an image best, without training on them."""
+
 import argparse
 import json
 from pathlib import Path
@@ -14,14 +15,24 @@ EXAMPLES = """examples:
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory')
     parser.add_argument('--labels', required=True, help='a,b,c or a file with one name a line')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
-    parser.add_argument('--template', default='plain', help='plain, photo, openai, a file or one template with {} (default: %(default)s)')
+    parser.add_argument(
+        '--template',
+        default='plain',
+        help='plain, photo, openai, a file or one template with {} (default: %(default)s)',
+    )
     parser.add_argument('--steps', type=int, default=8, help='sampling steps of the text query (default: %(default)s)')
-    parser.add_argument('--guidance-weight', type=float, default=3.0,
-                        help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: %(default)s)')
+    parser.add_argument(
+        '--guidance-weight',
+        type=float,
+        default=3.0,
+        help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: %(default)s)',
+    )
     parser.add_argument('--top', type=int, default=5, help='labels shown an image (default: %(default)s)')
     parser.add_argument('--json', action='store_true', help='all probabilities as JSON instead')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
@@ -33,6 +44,7 @@ def read_images(paths):
     """list of PIL images; ConfigError names the file that cannot be decoded, and says how many are so."""
     from diffdis_ms.data.transforms import decode_image
     from diffdis_ms.errors import BadImage
+
     images, bad = [], []
     for path in paths:
         try:
@@ -48,18 +60,28 @@ def read_images(paths):
 def main():
     args = parse_args()
     from diffdis_ms.data.benchmarks.class_names import read_labels, read_templates
+
     labels, templates = read_labels(args.labels), read_templates(args.template)
     images = read_images(args.images)
 
     from diffdis_ms import DiffDisPipeline, runtime
+
     runtime.setup(args.device)
     pipe = DiffDisPipeline.from_pretrained(args.model, min(32, len(images)))
     probabilities = pipe.classify(images, labels, templates, args.steps, args.guidance_weight, args.seed, args.images)
     if args.json:
-        print(json.dumps({path: dict(zip(labels, map(float, row))) for path, row in zip(args.images, probabilities)}, indent=1))
+        print(
+            json.dumps(
+                {
+                    path: dict(zip(labels, map(float, row), strict=True))
+                    for path, row in zip(args.images, probabilities, strict=True)
+                },
+                indent=1,
+            )
+        )
         return
-    for path, row in zip(args.images, probabilities):
-        best = sorted(zip(row, labels), key=lambda pair: -pair[0])[:args.top]
+    for path, row in zip(args.images, probabilities, strict=True):
+        best = sorted(zip(row, labels, strict=True), key=lambda pair: -pair[0])[: args.top]
         print(f'{path}: ' + ', '.join(f'{label} {100 * p:.1f} %' for p, label in best))
 
 

@@ -1,4 +1,5 @@
 """Measure a model: zero-shot classification, image-text retrieval and generated pictures."""
+
 import argparse
 import time
 
@@ -6,17 +7,20 @@ from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.runtime.cli import run
 
 EXAMPLES = """examples:
-  python tools/evaluate.py zeroshot --model outputs/demo/model --dataset emoji --data-root outputs/demo/data --out zeroshot.json
+  python tools/evaluate.py zeroshot --model outputs/demo/model --dataset emoji --data-root outputs/demo/data \\
+      --out zeroshot.json
   python tools/evaluate.py zeroshot --model DIR --dataset folder --data-root photos/ --templates photo --out folder.json
       photos/<class name>/<images>
-  python tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root data/ --steps 8 1 4 10 20 50 --guidance-weight 3 0 1 --seeds 10 --out c10.json
+  python tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root data/ --steps 8 1 4 10 20 50 \\
+      --guidance-weight 3 0 1 --seeds 10 --out c10.json
       images are read and encoded once; the first values are the result, all combinations make its sweep
   python tools/evaluate.py retrieval --model DIR --dataset coco --data-root coco/ --out coco.json
       coco/dataset_coco.json (Karpathy's) and coco/val2014/; a picture that is missing is an error, or with
       --allow-missing named in the result
   python tools/evaluate.py retrieval --model DIR --dataset captions --data-root 'flickr/*.tar' --out flickr.json
       any set of pairs: webdataset tars, or a folder with a csv of the columns dir,text
-  python tools/evaluate.py generation --real DIR --fake pictures --inception pt_inception-2015-12-05-6726825d.pth --out fid.json
+  python tools/evaluate.py generation --real DIR --fake pictures --inception pt_inception-2015-12-05-6726825d.pth \\
+      --out fid.json
   python tools/evaluate.py generation --fake pictures --metrics clip_score --clip RN50 --out score.json
       pictures/ as tools/sample.py writes it, prompts.json included; RN50 made by `python -m ckpt_convert import`
   python tools/evaluate.py report *.json --out report.html
@@ -26,67 +30,147 @@ EXAMPLES = """examples:
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     tasks = parser.add_subparsers(dest='task', metavar='TASK', required=True, help='zeroshot, retrieval or generation')
-    for name, text, sets in (('zeroshot', 'zero-shot classification: acc1, acc5, mean_per_class_recall',
-                              'emoji, folder, webdataset, ' + ', '.join(DATASET_TEMPLATES)),
-                             ('retrieval', 'image-text retrieval: R@1, R@5, R@10 both ways', 'emoji, coco, flickr30k or captions')):
-        task = tasks.add_parser(name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, text, sets in (
+        (
+            'zeroshot',
+            'zero-shot classification: acc1, acc5, mean_per_class_recall',
+            'emoji, folder, webdataset, ' + ', '.join(DATASET_TEMPLATES),
+        ),
+        ('retrieval', 'image-text retrieval: R@1, R@5, R@10 both ways', 'emoji, coco, flickr30k or captions'),
+    ):
+        task = tasks.add_parser(
+            name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         task.add_argument('--model', required=True, metavar='DIR', help='model directory')
         task.add_argument('--dataset', required=True, metavar='NAME', help=sets)
         task.add_argument('--data-root', required=True, metavar='DIR', help='where the data set lies')
-        task.add_argument('--split', help={'zeroshot': 'of a benchmark set: test (imagenet: also val, the same)',
-                                           'retrieval': 'of coco and flickr30k: test, val, train or restval (default: test)'}[name])
+        task.add_argument(
+            '--split',
+            help={
+                'zeroshot': 'of a benchmark set: test (imagenet: also val, the same)',
+                'retrieval': 'of coco and flickr30k: test, val, train or restval (default: test)',
+            }[name],
+        )
         task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
         several = {'nargs': '+'} if name == 'zeroshot' else {'nargs': 1}
-        task.add_argument('--steps', type=int, default=[8], **several, help='sampling steps of the text query (default: 8)')
-        task.add_argument('--guidance-weight', type=float, default=[3.0], **several,
-                          help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: 3)')
+        task.add_argument(
+            '--steps', type=int, default=[8], **several, help='sampling steps of the text query (default: 8)'
+        )
+        task.add_argument(
+            '--guidance-weight',
+            type=float,
+            default=[3.0],
+            **several,
+            help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: 3)',
+        )
         task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
         task.add_argument('--limit', type=int, help='only the first so many samples')
-        task.add_argument('--allow-missing', action='store_true',
-                          help='measure without pictures that are missing or cannot be decoded, and name them in the result; '
-                               'else they are an error')
-        task.add_argument('--seed', type=int, default=0, help='of the noise the text query starts from (default: %(default)s)')
+        task.add_argument(
+            '--allow-missing',
+            action='store_true',
+            help=(
+                'measure without pictures that are missing or cannot be decoded, and name them in the result; '
+                'else they are an error'
+            ),
+        )
+        task.add_argument(
+            '--seed', type=int, default=0, help='of the noise the text query starts from (default: %(default)s)'
+        )
         task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
         if name == 'zeroshot':
-            task.add_argument('--templates',
-                              help='plain, photo, openai, clip (what CLIP\'s authors wrote for the data set), a file or one template with {} '
-                                   '(default: clip for the 12 benchmark sets, as in the paper; plain, the bare name, '
-                                   'for others)')
-            task.add_argument('--seeds', type=int, default=1, help='so many seeds from --seed on; their spread is reported (default: %(default)s)')
+            task.add_argument(
+                '--templates',
+                help=(
+                    'plain, photo, openai, clip (what CLIP\'s authors wrote for the data set), a file or one template'
+                    ' with {} (default: clip for the 12 benchmark sets, as in the paper; plain, the bare name, for'
+                    ' others)'
+                ),
+            )
+            task.add_argument(
+                '--seeds',
+                type=int,
+                default=1,
+                help='so many seeds from --seed on; their spread is reported (default: %(default)s)',
+            )
             task.add_argument(
                 '--classnames',
-                help='clip (CLIP\'s names of a benchmark set), or a file: names, one a line or JSON, instead of the '
-                'set\'s own',
+                help=(
+                    'clip (CLIP\'s names of a benchmark set), or a file: names, one a line or JSON, instead of the '
+                    'set\'s own'
+                ),
             )
     add_generation(tasks)
     text = 'one page (or Markdown) of result files, beside the paper\'s numbers'
-    task = tasks.add_parser('report', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    task.add_argument('results', nargs='+', metavar='RESULT.json', help='files written by zeroshot, retrieval and generation')
-    task.add_argument('--out', required=True, metavar='FILE', help='report.html, with all pictures in it; or a .md file, its pictures in a folder beside it')
+    task = tasks.add_parser(
+        'report', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    task.add_argument(
+        'results', nargs='+', metavar='RESULT.json', help='files written by zeroshot, retrieval and generation'
+    )
+    task.add_argument(
+        '--out',
+        required=True,
+        metavar='FILE',
+        help='report.html, with all pictures in it; or a .md file, its pictures in a folder beside it',
+    )
     return parser.parse_args()
 
 
 def add_generation(tasks):
     text = 'generated pictures: FID, KID and CLIP-score'
-    task = tasks.add_parser('generation', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    task = tasks.add_parser(
+        'generation', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     task.add_argument('--real', metavar='DIR', help='folder of real pictures (fid, kid); their features are cached')
-    task.add_argument('--fake', required=True, metavar='DIR', help='folder of generated pictures; with a prompts.json in it, those it lists')
+    task.add_argument(
+        '--fake',
+        required=True,
+        metavar='DIR',
+        help='folder of generated pictures; with a prompts.json in it, those it lists',
+    )
     task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
-    task.add_argument('--metrics', default='fid,kid', metavar='LIST', help='of fid, kid and clip_score (default: %(default)s)')
-    task.add_argument('--inception', metavar='FILE', help='weights of FID\'s Inception (.pth), or a directory made by ckpt_convert import')
+    task.add_argument(
+        '--metrics', default='fid,kid', metavar='LIST', help='of fid, kid and clip_score (default: %(default)s)'
+    )
+    task.add_argument(
+        '--inception',
+        metavar='FILE',
+        help='weights of FID\'s Inception (.pth), or a directory made by ckpt_convert import',
+    )
     task.add_argument('--clip', metavar='DIR', help='CLIP for clip_score, a directory made by ckpt_convert import')
-    task.add_argument('--captions', metavar='FILE',
-                      help='one a line in the order of the pictures\' names, whole numbers by value; or a prompts.json '
-                           '(default: the one in --fake)')
-    task.add_argument('--clip-weight', type=float, default=100.0, metavar='W', help='clip_score is W * cosine; CLIPScore\'s is 2.5 (default: 100)')
+    task.add_argument(
+        '--captions',
+        metavar='FILE',
+        help=(
+            'one a line in the order of the pictures\' names, whole numbers by value; or a prompts.json '
+            '(default: the one in --fake)'
+        ),
+    )
+    task.add_argument(
+        '--clip-weight',
+        type=float,
+        default=100.0,
+        metavar='W',
+        help='clip_score is W * cosine; CLIPScore\'s is 2.5 (default: 100)',
+    )
     task.add_argument('--clip-at-zero', action='store_true', help='negative cosines count as 0, as in CLIPScore')
     task.add_argument('--kid-subsets', type=int, default=100, metavar='N', help='default: %(default)s')
-    task.add_argument('--kid-subset-size', type=int, default=1000, metavar='N', help='pictures a subset (default: %(default)s)')
+    task.add_argument(
+        '--kid-subset-size', type=int, default=1000, metavar='N', help='pictures a subset (default: %(default)s)'
+    )
     task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
-    task.add_argument('--cache-dir', metavar='DIR', help='where features of real pictures are kept (default: ~/.cache/diffdis_ms/features)')
-    task.add_argument('--seed', type=int, default=2020, help='of KID\'s subsets (default: %(default)s, torch-fidelity\'s)')
+    task.add_argument(
+        '--cache-dir',
+        metavar='DIR',
+        help='where features of real pictures are kept (default: ~/.cache/diffdis_ms/features)',
+    )
+    task.add_argument(
+        '--seed', type=int, default=2020, help='of KID\'s subsets (default: %(default)s, torch-fidelity\'s)'
+    )
     task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
 
 
@@ -94,23 +178,44 @@ def generation(args):
     from diffdis_ms import runtime
     from diffdis_ms.evaluate import tasks
     from diffdis_ms.evaluate.generation import evaluate_generation
+
     started = time.monotonic()
     runtime.setup(args.device)
     rank, size = runtime.rank_and_size()
     measured = evaluate_generation(
-        args.real, args.fake, [m.strip() for m in args.metrics.split(',') if m.strip()], args.inception, args.clip, args.captions, args.batch_size,
-        args.cache_dir, args.kid_subsets, args.kid_subset_size, args.seed, args.clip_at_zero, args.clip_weight, True, args.out, rank, size)
+        args.real,
+        args.fake,
+        [m.strip() for m in args.metrics.split(',') if m.strip()],
+        args.inception,
+        args.clip,
+        args.captions,
+        args.batch_size,
+        args.cache_dir,
+        args.kid_subsets,
+        args.kid_subset_size,
+        args.seed,
+        args.clip_at_zero,
+        args.clip_weight,
+        True,
+        args.out,
+        rank,
+        size,
+    )
     result = measured and tasks.describe_generation(args.real, measured)
     tasks.finish(args.out, result, started, rank)
     if rank:
         return print(f'process {rank} has done its share; process 0 writes {args.out}')
-    print(f'{result["num_samples"]} pictures in {args.fake}: ' + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items()))
+    print(
+        f'{result["num_samples"]} pictures in {args.fake}: '
+        + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items())
+    )
 
 
 def report(args):
     from diffdis_ms.evaluate.report.markdown import write_markdown
     from diffdis_ms.evaluate.report.result_files import read_results
     from diffdis_ms.evaluate.report.tables import write_report
+
     write = write_markdown if args.out.endswith('.md') else write_report
     write(read_results(args.results), args.out)
     print(args.out)
@@ -124,32 +229,52 @@ def main():
         return report(args)
     from diffdis_ms.data.benchmarks.class_names import choose_templates
     from diffdis_ms.evaluate import tasks
+
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
         template_set, templates = choose_templates(args.templates, args.dataset)
-        images, names = tasks.open_zeroshot(args.dataset, args.data_root, args.classnames, args.split,
-                                            args.allow_missing)
+        images, names = tasks.open_zeroshot(
+            args.dataset, args.data_root, args.classnames, args.split, args.allow_missing
+        )
     else:
         images = tasks.open_retrieval(args.dataset, args.data_root, args.split)
 
     from diffdis_ms import runtime
     from diffdis_ms.evaluate.embedding import Sampling, embed_set
     from diffdis_ms.evaluate.shared import Share, parts_directory
+
     runtime.setup(args.device)
     rank, size = runtime.rank_and_size()
     model, encoder, about = tasks.open_model(args.model, args.batch_size)
-    samplings = [Sampling(steps, weight, args.seed + k) for steps in args.steps for weight in args.guidance_weight
-                 for k in range(getattr(args, 'seeds', 1))]
+    samplings = [
+        Sampling(steps, weight, args.seed + k)
+        for steps in args.steps
+        for weight in args.guidance_weight
+        for k in range(getattr(args, 'seeds', 1))
+    ]
     protocol = {**vars(samplings[0]), 'batch_size': args.batch_size, 'limit': args.limit, **about}
-    parts = parts_directory(args.out, dataset=args.dataset, root=str(args.data_root), split=args.split, count=len(images),
-                            samplings=[vars(s) for s in samplings], allow_missing=args.allow_missing, **protocol)
-    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, rank, size),
-                         allow_missing=args.allow_missing)
+    parts = parts_directory(
+        args.out,
+        dataset=args.dataset,
+        root=str(args.data_root),
+        split=args.split,
+        count=len(images),
+        samplings=[vars(s) for s in samplings],
+        allow_missing=args.allow_missing,
+        **protocol,
+    )
+    embedded = embed_set(
+        encoder, images, samplings, args.limit, Share(parts, rank, size), allow_missing=args.allow_missing
+    )
     if args.task == 'zeroshot':
         partial = args.allow_missing or args.limit is not None
         measured, matrix = tasks.zeroshot(model, embedded, names, templates, partial)
-        protocol.update(template_set=template_set, templates=templates, num_classes=len(names),
-                        classnames=args.classnames or "the set's own")
+        protocol.update(
+            template_set=template_set,
+            templates=templates,
+            num_classes=len(names),
+            classnames=args.classnames or "the set's own",
+        )
         if rank == 0:
             tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
@@ -157,8 +282,10 @@ def main():
     result = tasks.describe(args.task, args.dataset, images, embedded, measured, protocol)
     tasks.finish(args.out, result, started, rank)
     tasks.say_missing(result)
-    print(f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '
-          + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items()))
+    print(
+        f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '
+        + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items())
+    )
 
 
 if __name__ == '__main__':

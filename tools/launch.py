@@ -1,4 +1,6 @@
-"""Run one of the tools on several devices, on one machine or many, by MindSpore's msrun; restart it when a process dies."""
+"""Run one of the tools on several devices, on one machine or many, by MindSpore's msrun; restart it when a process
+dies."""
+
 import argparse
 import os
 import re
@@ -18,30 +20,51 @@ from diffdis_ms.runtime.cli import run
 EXAMPLES = """examples:
   bash tools/launch.sh 8 tools/train.py --config ascend_configs/cc3m_diffdis_8p.yaml
       8 processes, one a device, on this machine; logs in logs/attempt_0/worker_N.log
-  bash tools/launch.sh 8 --nodes 4 --node-rank 0 --address 10.0.0.1 --max-restarts 3 tools/train.py --config ascend_configs/cc3m_diffdis_32p.yaml
-      4 machines with 8 devices each: the same command on all of them with --node-rank 0, 1, 2, 3; 10.0.0.1 is the first one's address.
+  bash tools/launch.sh 8 --nodes 4 --node-rank 0 --address 10.0.0.1 --max-restarts 3 tools/train.py \\
+      --config ascend_configs/cc3m_diffdis_32p.yaml
+      4 machines with 8 devices each: the same command on all of them with --node-rank 0, 1, 2, 3; 10.0.0.1 is the first
+      one's address.
       They need a common directory for output_dir, and the same data under the same path
   bash tools/launch.sh 2 tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root DIR --out FILE.json
 
-No rank table is needed; --rank-table FILE is accepted. When a process dies the job ends with the error of the first one that failed. With
---max-restarts N it is started again, up to N times: training continues from its last complete checkpoint. A user's mistake (a line
-`error: ...`) is not tried again. SIGTERM is handed on: training saves a checkpoint and ends with code 143.
+No rank table is needed; --rank-table FILE is accepted. When a process dies the job ends with the error of the first
+one that failed. With --max-restarts N it is started again, up to N times: training continues from its last complete
+checkpoint. A user's mistake (a line `error: ...`) is not tried again. SIGTERM is handed on: training saves a
+checkpoint and ends with code 143.
 """
 FAILED = re.compile(r'Worker process (\d+) exit with exception. Error code: (-?\d+)')
-GRACE = 5.0                                      # seconds the scheduler gets to end by itself once all workers are gone
+GRACE = 5.0  # seconds the scheduler gets to end by itself once all workers are gone
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(prog='launch.sh', description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='launch.sh', description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('processes', type=int, help='processes on this machine, one a device')
     parser.add_argument('--nodes', type=int, default=1, metavar='N', help='machines (default: %(default)s)')
-    parser.add_argument('--node-rank', type=int, default=0, metavar='R', help='number of this machine, 0 is the one of --address')
+    parser.add_argument(
+        '--node-rank', type=int, default=0, metavar='R', help='number of this machine, 0 is the one of --address'
+    )
     parser.add_argument('--address', default='127.0.0.1', help='of the first machine (default: %(default)s)')
     parser.add_argument('--port', type=int, default=8118, help='free on the first machine (default: %(default)s)')
     parser.add_argument('--rank-table', metavar='FILE', help='HCCL rank table; not needed')
-    parser.add_argument('--logs', default='logs', metavar='DIR', help='one log a process below DIR/attempt_K/ (default: %(default)s)')
-    parser.add_argument('--max-restarts', type=int, default=0, metavar='N', help='start again after a failure, up to N times (default: %(default)s)')
-    parser.add_argument('--timeout', type=int, default=600, metavar='SECONDS', help='for all machines to come together (default: %(default)s)')
+    parser.add_argument(
+        '--logs', default='logs', metavar='DIR', help='one log a process below DIR/attempt_K/ (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--max-restarts',
+        type=int,
+        default=0,
+        metavar='N',
+        help='start again after a failure, up to N times (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--timeout',
+        type=int,
+        default=600,
+        metavar='SECONDS',
+        help='for all machines to come together (default: %(default)s)',
+    )
     parser.add_argument('script', metavar='tools/TOOL.py')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='of the tool')
     args = parser.parse_args()
@@ -69,17 +92,29 @@ class Attempt:
         self.logs, self.ranks, self.failed, self.asked_to_stop = logs, {}, None, False
         logs.mkdir(parents=True, exist_ok=True)
         folder = Path(sys.executable).parent
-        command = [shutil.which('msrun', path=f'{folder}{os.pathsep}{os.environ["PATH"]}') or 'msrun', f'--worker_num={args.processes * args.nodes}',
-                   f'--local_worker_num={args.processes}', f'--master_addr={args.address}', f'--master_port={args.port}',
-                   f'--node_rank={args.node_rank}', f'--log_dir={logs}', f'--cluster_time_out={args.timeout}', '--join=True',
-                   f'--tail_worker_log={args.processes * args.node_rank}']
+        command = [
+            shutil.which('msrun', path=f'{folder}{os.pathsep}{os.environ["PATH"]}') or 'msrun',
+            f'--worker_num={args.processes * args.nodes}',
+            f'--local_worker_num={args.processes}',
+            f'--master_addr={args.address}',
+            f'--master_port={args.port}',
+            f'--node_rank={args.node_rank}',
+            f'--log_dir={logs}',
+            f'--cluster_time_out={args.timeout}',
+            '--join=True',
+            f'--tail_worker_log={args.processes * args.node_rank}',
+        ]
         command += [f'--rank_table_file={args.rank_table}'] if args.rank_table else []
         # msrun's workers are the `python` of the PATH
         env = {**os.environ, 'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}', 'PYTHONUNBUFFERED': '1'}
         try:
-            self.process = subprocess.Popen([*command, args.script, *args.arguments], env=env, stderr=subprocess.PIPE, text=True, errors='replace')
+            self.process = subprocess.Popen(
+                [*command, args.script, *args.arguments], env=env, stderr=subprocess.PIPE, text=True, errors='replace'
+            )
         except FileNotFoundError:
-            raise ConfigError('msrun is not there: is MindSpore installed in this environment (python tools/doctor.py)?') from None
+            raise ConfigError(
+                'msrun is not there: is MindSpore installed in this environment (python tools/doctor.py)?'
+            ) from None
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -93,7 +128,7 @@ class Attempt:
             elif gone_since is None:
                 gone_since = time.monotonic()
             elif time.monotonic() - gone_since > GRACE:
-                for other in others:             # the scheduler waits half a minute for dead workers
+                for other in others:  # the scheduler waits half a minute for dead workers
                     other.kill()
             time.sleep(0.2)
         self.reader.join(timeout=5)
@@ -112,11 +147,13 @@ class Attempt:
             for child in psutil.Process(self.process.pid).children():
                 if child.status() == psutil.STATUS_ZOMBIE:
                     continue
-                if child.pid not in self.ranks and os.getpgid(child.pid) == child.pid:    # msrun gives each worker a group of its own
+                if (
+                    child.pid not in self.ranks and os.getpgid(child.pid) == child.pid
+                ):  # msrun gives each worker a group of its own
                     self.ranks[child.pid] = int(child.environ().get('RANK_ID', -1))
                 (workers if child.pid in self.ranks else others).append(child)
         except (psutil.Error, ProcessLookupError):
-            pass                                 # one ended meanwhile
+            pass  # one ended meanwhile
         return workers, others
 
     def _read(self):

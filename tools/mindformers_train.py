@@ -1,4 +1,5 @@
 """Train DiffDis with MindSpore Transformers' own trainer, from a YAML file of its schema."""
+
 import argparse
 import os
 from pathlib import Path
@@ -10,11 +11,13 @@ from diffdis_ms.runtime.cli import run
 
 EPILOG = """examples:
   bash tools/launch.sh 8 tools/mindformers_train.py --config ascend_configs/mindformers_diffdis.yaml --use_parallel True
-  python tools/mindformers_train.py --config ascend_configs/mindformers_tiny.yaml --resume_training True --load_checkpoint DIR/checkpoint
+  python tools/mindformers_train.py --config ascend_configs/mindformers_tiny.yaml --resume_training True \\
+      --load_checkpoint DIR/checkpoint
   python tools/mindformers_train.py --config ascend_configs/mindformers_tiny.yaml optimizer.weight_decay=0.01
 
 It does what run_mindformer.py of MindFormers' repository does (the wheel does not have it), which may be used as well:
-  bash scripts/msrun_launcher.sh "run_mindformer.py --config FILE --register_path DIR/diffdis_ms/formers --use_parallel True" 8
+  bash scripts/msrun_launcher.sh "run_mindformer.py --config FILE --register_path DIR/diffdis_ms/formers \\
+      --use_parallel True" 8
 """
 
 
@@ -25,20 +28,29 @@ def true_or_false(text):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--config', required=True, help="YAML file in MindFormers' schema")
     parser.add_argument('--device', choices=['CPU', 'Ascend'], help='the same as context.device_target=...')
     parser.add_argument('--seed', type=int, help='the same as seed=...')
     parser.add_argument('--use_parallel', type=true_or_false, help='True under msrun (tools/launch.sh)')
     parser.add_argument('--output_dir', help='where checkpoints and the model directory go')
     parser.add_argument('--load_checkpoint', help='file, or the directory `checkpoint` of a run')
-    parser.add_argument('--resume_training', metavar='True|FILE', type=lambda text: true_or_false(text) if text.lower() in ('true', 'false') else text,
-                        help='continue with moments, step and data of load_checkpoint; True: of the newest, or the name of one')
+    parser.add_argument(
+        '--resume_training',
+        metavar='True|FILE',
+        type=lambda text: true_or_false(text) if text.lower() in ('true', 'false') else text,
+        help='continue with moments, step and data of load_checkpoint; True: of the newest, or the name of one',
+    )
     parser.add_argument('overrides', nargs='*', metavar='section.key=value', help="any key of MindFormers' schema")
     args = parser.parse_args()
     if not Path(args.config).is_file() or Path(args.config).suffix not in ('.yaml', '.yml'):
         raise ConfigError(f'--config: {args.config} is not a YAML file that is there')
-    changes = {name: getattr(args, name) for name in ('seed', 'use_parallel', 'output_dir', 'load_checkpoint', 'resume_training')}
+    changes = {
+        name: getattr(args, name)
+        for name in ('seed', 'use_parallel', 'output_dir', 'load_checkpoint', 'resume_training')
+    }
     changes['context.device_target'] = args.device
     changes = {key: value for key, value in changes.items() if value is not None}
     for item in args.overrides:
@@ -51,10 +63,13 @@ def main():
             raise ConfigError(f'override {item!r} cannot be read: {str(e).splitlines()[0]}') from None
 
     os.environ.setdefault('REGISTER_PATH', str(Path(__file__).resolve().parent.parent / 'diffdis_ms/formers'))
-    os.environ.setdefault('OM_MODULES_CACHE', str(Path.home() / '.cache/diffdis_ms/modules'))    # copies of register.py; else ./modules
+    os.environ.setdefault(
+        'OM_MODULES_CACHE', str(Path.home() / '.cache/diffdis_ms/modules')
+    )  # copies of register.py; else ./modules
     from mindformers import Trainer, build_context  # after the arguments are known to be good: takes seconds
     from mindformers.tools.register.config import MindFormerConfig
     from mindformers.utils.file_utils import set_output_path
+
     config = MindFormerConfig(args.config)
     config.merge_from_dict(changes)
     set_output_path(config.output_dir)

@@ -4,6 +4,7 @@ Each mutant (an operator, a constant, a condition, a dropped statement, swapped 
 of the project, and the target's tests run on it, file after file until one fails. A mutant that no test fails on
 survives, and is printed as a difference. The checkout itself is never written to. It takes 2 to 60 s a mutant.
 """
+
 import argparse
 import ast
 import copy
@@ -30,14 +31,19 @@ from diffdis_ms.text_files import read_json, read_text
 ROOT = Path(__file__).resolve().parent.parent
 PROCESS, SAMPLERS = 'tests/diffusion/test_process.py --noconftest', 'tests/diffusion/test_samplers.py --noconftest'
 GUIDANCE = 'tests/test_pipeline_guidance.py'
-TESTS = {                                        # target -> its test files with options for pytest, the fastest first
+TESTS = {  # target -> its test files with options for pytest, the fastest first
     'diffdis_ms/diffusion/schedule.py': [PROCESS, 'tests/parity/test_samplers.py'],
     'diffdis_ms/diffusion/process.py': [PROCESS, SAMPLERS],
     'diffdis_ms/diffusion/losses.py': ['tests/diffusion/test_losses.py'],
     'diffdis_ms/diffusion/samplers.py': [SAMPLERS, GUIDANCE, 'tests/parity/test_samplers.py'],
-    'diffdis_ms/evaluate/metrics/retrieval.py': ['tests/evaluate/test_mutants_metrics.py --noconftest',
-                                         'tests/evaluate/test_metrics.py --noconftest'],
-    'diffdis_ms/evaluate/metrics/zeroshot.py': ['tests/evaluate/test_metrics.py --noconftest', 'tests/evaluate/test_missing.py'],
+    'diffdis_ms/evaluate/metrics/retrieval.py': [
+        'tests/evaluate/test_mutants_metrics.py --noconftest',
+        'tests/evaluate/test_metrics.py --noconftest',
+    ],
+    'diffdis_ms/evaluate/metrics/zeroshot.py': [
+        'tests/evaluate/test_metrics.py --noconftest',
+        'tests/evaluate/test_missing.py',
+    ],
     'diffdis_ms/evaluate/metrics/fid.py': ['tests/evaluate/test_generation.py -k "fid or kid"'],
     'diffdis_ms/pipeline.py': [GUIDANCE, 'tests/test_pipeline.py'],
     'diffdis_ms/train/features.py': ['tests/train/test_features.py', 'tests/train/test_cache.py'],
@@ -45,14 +51,31 @@ TESTS = {                                        # target -> its test files with
     'diffdis_ms/train/optim.py': ['tests/train/test_step.py'],
     'diffdis_ms/train/step.py': ['tests/train/test_step.py', 'tests/train/test_precision.py'],
 }
-OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-             ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
-             ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-             ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
+OPERATORS = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv,
+    ast.Pow: ast.Mult,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
 LEFT_OUT = ('.*', '__pycache__', 'outputs', 'output', 'build', 'kernel_meta', 'rank_*', '*.egg-info')
-UNSEEN = {'tqdm', 'bar.update', 'bar.close', 'print', 'ConfigError'}             # calls for the eye only
-SYMMETRIC = {'min', 'max', 'isinstance'}          # to swap their arguments says nothing
-STOPPED = 120                                    # s beyond 3 times the warm-up: then a mutant counts as killed
+UNSEEN = {'tqdm', 'bar.update', 'bar.close', 'print', 'ConfigError'}  # calls for the eye only
+SYMMETRIC = {'min', 'max', 'isinstance'}  # to swap their arguments says nothing
+STOPPED = 120  # s beyond 3 times the warm-up: then a mutant counts as killed
 
 EXAMPLES = """examples:
   python tools/mutate.py --list
@@ -66,16 +89,22 @@ again. Not every survivor is a hole: some mutants compute the same. docs/mutatio
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('target', nargs='*', metavar='TARGET', help='source file, relative to the project')
-    parser.add_argument('--tests', nargs='+', metavar='FILE',
-                        help='test files, instead of those --list names for the target')
+    parser.add_argument(
+        '--tests', nargs='+', metavar='FILE', help='test files, instead of those --list names for the target'
+    )
     parser.add_argument('--limit', type=int, metavar='N', help='only N mutants of a target, drawn at random')
     parser.add_argument('--seed', type=int, default=0, help='of the draw (default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='keep the results here and go on from them')
-    parser.add_argument('--timeout', type=float, metavar='S',
-                        help=f'for a test file on a mutant (default: {STOPPED} and 3 times that of the source)')
+    parser.add_argument(
+        '--timeout',
+        type=float,
+        metavar='S',
+        help=f'for a test file on a mutant (default: {STOPPED} and 3 times that of the source)',
+    )
     parser.add_argument('--list', action='store_true', help='targets, their tests, and how many mutants they have')
     parser.add_argument('--root', type=Path, default=ROOT, metavar='DIR', help='the project (default: this one)')
     args = parser.parse_args()
@@ -94,13 +123,22 @@ def mutants(source):
         text = new if isinstance(new, str) else ast.unparse(new)
         if isinstance(node, ast.expr) and not isinstance(new, (str, ast.Constant, ast.Name)):
             text = f'({text})'
-        before, after = lines[node.lineno - 1][:node.col_offset], lines[node.end_lineno - 1][node.end_col_offset:]
-        mutated = b''.join([*lines[:node.lineno - 1], before, text.encode(), after, *lines[node.end_lineno:]]).decode()
+        before, after = lines[node.lineno - 1][: node.col_offset], lines[node.end_lineno - 1][node.end_col_offset :]
+        mutated = b''.join(
+            [*lines[: node.lineno - 1], before, text.encode(), after, *lines[node.end_lineno :]]
+        ).decode()
         if mutated not in seen:
             seen.add(mutated)
-            old, new = b''.join(lines[node.lineno - 1:node.end_lineno]), before + text.encode() + after
-            found.append({'line': node.lineno, 'kind': kind, 'old': old.decode().rstrip('\n'),
-                          'new': new.decode().rstrip('\n'), 'source': mutated})
+            old, new = b''.join(lines[node.lineno - 1 : node.end_lineno]), before + text.encode() + after
+            found.append(
+                {
+                    'line': node.lineno,
+                    'kind': kind,
+                    'old': old.decode().rstrip('\n'),
+                    'new': new.decode().rstrip('\n'),
+                    'source': mutated,
+                }
+            )
 
     for node in _visible(tree):
         for kind, new in _changes(node):
@@ -112,8 +150,11 @@ def _visible(node):
     """Nodes whose change a test can be asked to notice: no texts, annotations or calls for the eye."""
     for child in ast.iter_child_nodes(node):
         called = child.value if isinstance(child, ast.Expr) else child
-        if isinstance(child, (ast.JoinedStr, ast.Import, ast.ImportFrom)) \
-                or isinstance(called, ast.Call) and ast.unparse(called.func) in UNSEEN:
+        if (
+            isinstance(child, (ast.JoinedStr, ast.Import, ast.ImportFrom))
+            or isinstance(called, ast.Call)
+            and ast.unparse(called.func) in UNSEEN
+        ):
             continue
         yield child
         if not isinstance(child, ast.Raise):
@@ -122,6 +163,7 @@ def _visible(node):
 
 def _changes(node):
     """(kind, new node or text) for one node."""
+
     def changed(**fields):
         twin = copy.copy(node)
         for name, value in fields.items():
@@ -132,7 +174,7 @@ def _changes(node):
         yield 'operator', changed(op=OPERATORS[type(node.op)]())
     if isinstance(node, ast.Compare):
         for i, op in enumerate(node.ops):
-            yield 'comparison', changed(ops=[*node.ops[:i], OPERATORS[type(op)](), *node.ops[i + 1:]])
+            yield 'comparison', changed(ops=[*node.ops[:i], OPERATORS[type(op)](), *node.ops[i + 1 :]])
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
         yield 'operator', node.operand
     if isinstance(node, ast.Constant) and type(node.value) in (bool, int, float):
@@ -140,17 +182,28 @@ def _changes(node):
         yield 'constant', repr(other[type(node.value)](node.value))
     if isinstance(node, ast.IfExp):
         yield 'condition', changed(body=node.orelse, orelse=node.body)
-    if isinstance(node, ast.Call) and len(node.args) > 1 and ast.unparse(node.func) not in SYMMETRIC \
-            and not any(isinstance(a, ast.Starred) for a in node.args[:2]):
+    if (
+        isinstance(node, ast.Call)
+        and len(node.args) > 1
+        and ast.unparse(node.func) not in SYMMETRIC
+        and not any(isinstance(a, ast.Starred) for a in node.args[:2])
+    ):
         yield 'arguments swapped', changed(args=[node.args[1], node.args[0], *node.args[2:]])
     if isinstance(node, (ast.Return, ast.Assign)) and isinstance(node.value, ast.Call) and node.value.args:
         yield 'call left out', changed(value=node.value.args[0])
-    if isinstance(node, (ast.AugAssign, ast.Raise, ast.Break, ast.Continue)) \
-            or isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) \
-            or isinstance(node, ast.Assign) and _may_be_dropped(node):
+    if (
+        isinstance(node, (ast.AugAssign, ast.Raise, ast.Break, ast.Continue))
+        or isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        or isinstance(node, ast.Assign)
+        and _may_be_dropped(node)
+    ):
         yield 'statement dropped', 'pass'
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) \
-            and isinstance(node.value, (ast.Call, ast.BinOp)):
+    if (
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, (ast.Call, ast.BinOp))
+    ):
         yield 'value times 0', changed(value=ast.BinOp(ast.Constant(0), ast.Mult(), node.value))
 
 
@@ -170,20 +223,30 @@ class Copy:
 
     def passes(self, test, timeout=None):
         """(whether a test file passes, the end of what it printed, seconds); one that is stopped does not pass."""
-        env = {**os.environ, 'PYTHONPATH': str(self.directory), 'PYTHONDONTWRITEBYTECODE': '1',
-               'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1'}
+        env = {
+            **os.environ,
+            'PYTHONPATH': str(self.directory),
+            'PYTHONDONTWRITEBYTECODE': '1',
+            'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1',
+        }
         arguments = [sys.executable, '-m', 'pytest', '-xq', '-p', 'no:cacheprovider', '-m', 'not slow']
         start = time.monotonic()
         with tempfile.TemporaryFile('w+', errors='replace') as output:
-            process = subprocess.Popen(arguments + shlex.split(test), cwd=self.directory, env=env,
-                                       stdout=output, stderr=output, start_new_session=True)
+            process = subprocess.Popen(
+                arguments + shlex.split(test),
+                cwd=self.directory,
+                env=env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:
                 code = 'stopped by its timeout'
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)                       # its own processes too
+                    os.killpg(process.pid, signal.SIGKILL)  # its own processes too
                     process.wait()
             output.seek(0)
             return code == 0, output.read()[-2000:] or str(code), time.monotonic() - start
@@ -204,8 +267,11 @@ def run_target(project, target, tests, args, known):
     possible = mutants(source)
     count = min(args.limit or len(possible), len(possible))
     chosen = possible if count == len(possible) else random.Random(args.seed).sample(possible, count)
-    result = {'source': digest(project.directory / target), 'possible': len(possible),
-              'tests': {test: digest(project.directory / test.split()[0]) for test in tests}}
+    result = {
+        'source': digest(project.directory / target),
+        'possible': len(possible),
+        'tests': {test: digest(project.directory / test.split()[0]) for test in tests},
+    }
     earlier = known.get('mutants', {}) if known.get('source') == result['source'] else {}
     same_tests, names = known.get('tests') == result['tests'], {digest(m['source']) for m in possible}
     result['mutants'] = {n: m for n, m in earlier.items() if n in names and (m['killed_by'] or same_tests)}
@@ -256,7 +322,7 @@ def main():
     for target in args.target:
         if not args.tests and target not in TESTS:
             raise ConfigError(f'{target}: no tests are known for it; name them with --tests, or see --list')
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))                      # the copy is removed, its tests end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the copy is removed, its tests end
     results = read_json(args.json) if args.json and args.json.exists() else {}
     with tempfile.TemporaryDirectory(prefix='mutate-') as directory:
         project = Copy(args.root, directory)

@@ -1,5 +1,6 @@
 """Write a data set that tools/train.py reads (webdataset tars or MindRecord), or MSCOCO's captions and pictures for
 FID, with summary.json."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -22,8 +23,10 @@ SOURCES = {
     'webdataset': 'webdataset tars: check, resize, write anew',
     'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
     'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write anew',
-    'coco-fid': 'captions of MSCOCO val2014 chosen at random, one a picture, and their pictures cut square: for FID '
-    'and CLIP-score',
+    'coco-fid': (
+        'captions of MSCOCO val2014 chosen at random, one a picture, and their pictures cut square: for FID '
+        'and CLIP-score'
+    ),
 }
 SRC = {
     'csv': 'csv file or its directory',
@@ -34,12 +37,14 @@ SRC = {
 }
 EXAMPLES = """examples:
   python tools/prepare_data.py emoji --out data/emoji
-      draws the demo set (no download): data/emoji/train, and data/emoji/held_out with skin tones no concept was trained with
+      draws the demo set (no download): data/emoji/train, and data/emoji/held_out with skin tones that no
+      concept was trained with
   python tools/prepare_data.py csv --src photos/ --out data/photos --size 256
       photos/*.csv has the header dir,text; each row is an image path relative to the csv, and its caption
   python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
       reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest anew
-  python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m --format mindrecord
+  python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m \\
+      --format mindrecord
       an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from
       0 (000000012.jpg,
       12_2850374957 of DownloadConceptualCaptions)
@@ -53,25 +58,38 @@ then, for all but coco-fid:
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     sources = parser.add_subparsers(dest='source', metavar='SOURCE', required=True, help=', '.join(SOURCES))
     for name, text in SOURCES.items():
-        source = sources.add_parser(name, help=text, description=text, epilog=EXAMPLES,
-                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-        source.add_argument('--out', required=True, metavar='DIR', help='directory to write; it appears once it is complete')
+        source = sources.add_parser(
+            name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        source.add_argument(
+            '--out', required=True, metavar='DIR', help='directory to write; it appears once it is complete'
+        )
         if name == 'emoji':
             source.add_argument('--size', type=int, default=128, help='pixels (default: %(default)s)')
-            source.add_argument('--seed', type=int, default=0, help='decides which combinations are held out (default: %(default)s)')
+            source.add_argument(
+                '--seed', type=int, default=0, help='decides which combinations are held out (default: %(default)s)'
+            )
         else:
             source.add_argument('--src', required=True, metavar='PATH', help=SRC[name])
             if name == 'cc3m-tsv':
-                source.add_argument('--images', metavar='DIR', help='folder of the images, or of folders of them (default: that of the tsv)')
+                source.add_argument(
+                    '--images',
+                    metavar='DIR',
+                    help='folder of the images, or of folders of them (default: that of the tsv)',
+                )
                 source.add_argument(
                     '--first-number',
                     type=int,
                     choices=[0, 1],
-                    help='number of the first row\'s image, where names are numbers alone (default: 0, if all of '
-                    'them agree with it)',
+                    help=(
+                        'number of the first row\'s image, where names are numbers alone (default: 0, if all of '
+                        'them agree with it)'
+                    ),
                 )
             if name == 'coco-fid':
                 source.add_argument('--count', type=int, default=30_000, help='captions (default: %(default)s)')
@@ -82,8 +100,12 @@ def parse_args():
                 source.add_argument(
                     '--min-side', type=int, default=16, help='skip pictures with a shorter side (default: %(default)s)'
                 )
-            source.add_argument('--size', type=int, default=256,
-                                help='pixels: shorter side resized to it, centre cropped (default: %(default)s)')
+            source.add_argument(
+                '--size',
+                type=int,
+                default=256,
+                help='pixels: shorter side resized to it, centre cropped (default: %(default)s)',
+            )
             source.add_argument(
                 '--seed',
                 type=int,
@@ -104,7 +126,7 @@ def main():
         out, src = Path(args.out).resolve(), Path(args.src).resolve()
         if out == src or out in src.parents:
             raise ConfigError(f'--out {args.out} would replace the source {args.src}; name another directory')
-        check_out(out, args.overwrite)           # before the tars are indexed
+        check_out(out, args.overwrite)  # before the tars are indexed
         if args.source == 'coco-fid':
             summary = prepare_coco_fid(
                 args.src, args.out, args.count, args.size, args.seed, args.workers, args.overwrite
@@ -118,13 +140,25 @@ def main():
             if args.source == 'cc3m-tsv'
             else READERS[args.source](args.src)
         )
-        summary = rewrite(reader, args.out, args.size, args.source, args.seed, args.workers, args.overwrite,
-                          writer=WRITERS[args.format], min_side=args.min_side)
+        summary = rewrite(
+            reader,
+            args.out,
+            args.size,
+            args.source,
+            args.seed,
+            args.workers,
+            args.overwrite,
+            writer=WRITERS[args.format],
+            min_side=args.min_side,
+        )
         if hasattr(reader, 'captions_of'):
             print(f'warning: {args.src} has several captions a picture; each gets its first', file=sys.stderr)
         rows = getattr(reader, 'num_without_image', 0)
         detail = f' ({rows} of {reader.num_rows} rows have no image)' if rows else ''
-    print(f'{args.out}: kept {summary["num_kept"]}{detail}, skipped {summary["num_skipped"]} (listed in {Path(args.out, "skipped.txt")})')
+    print(
+        f'{args.out}: kept {summary["num_kept"]}{detail}, skipped {summary["num_skipped"]} (listed in'
+        f' {Path(args.out, "skipped.txt")})'
+    )
 
 
 if __name__ == '__main__':

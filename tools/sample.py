@@ -1,4 +1,5 @@
 """Draw pictures from texts."""
+
 import argparse
 import json
 import sys
@@ -14,26 +15,37 @@ from diffdis_ms.storage.files import whole_file
 from diffdis_ms.text_files import read_json, read_lines
 
 EXAMPLES = """examples:
-  python tools/sample.py --model outputs/demo/model --prompt 'woman cook dark skin tone' 'flag of France' --out pictures --grid
+  python tools/sample.py --model outputs/demo/model --prompt 'woman cook dark skin tone' 'flag of France' \\
+      --out pictures --grid
   python tools/sample.py --model DIR --prompts captions.txt --sampler dpm++ --steps 20 --out pictures
   python tools/sample.py --model DIR --prompts coco-fid/prompts.json --out pictures
       the pictures get the names that the file gives its texts, so that they stand beside the real ones
-  msrun --worker_num=8 --local_worker_num=8 --join=True tools/sample.py --model DIR --prompts coco30k.txt --batch-size 16 --device Ascend --out pictures
+  msrun --worker_num=8 --local_worker_num=8 --join=True tools/sample.py --model DIR --prompts coco30k.txt \\
+      --batch-size 16 --device Ascend --out pictures
       eight processes share the texts; started again after a crash, it draws what is missing
 """
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory')
     parser.add_argument('--prompt', nargs='+', default=[], metavar='TEXT', help='one or more texts')
-    parser.add_argument('--prompts', metavar='FILE',
-                        help='texts, one a line; or a .json with {"prompts": {picture name: text}}')
-    parser.add_argument('--out', required=True, metavar='DIR', help='gets 00000.png, ..., prompts.json and, with --grid, grid.png')
+    parser.add_argument(
+        '--prompts', metavar='FILE', help='texts, one a line; or a .json with {"prompts": {picture name: text}}'
+    )
+    parser.add_argument(
+        '--out', required=True, metavar='DIR', help='gets 00000.png, ..., prompts.json and, with --grid, grid.png'
+    )
     parser.add_argument('--steps', type=int, default=50, help='sampling steps (default: %(default)s)')
     parser.add_argument('--sampler', choices=['ddim', 'pndm', 'dpm++'], default='pndm', help='default: %(default)s')
-    parser.add_argument('--guidance-weight', type=float, default=3.0,
-                        help='w of classifier-free guidance; diffusers\' guidance_scale is 1 + w (default: %(default)s)')
+    parser.add_argument(
+        '--guidance-weight',
+        type=float,
+        default=3.0,
+        help='w of classifier-free guidance; diffusers\' guidance_scale is 1 + w (default: %(default)s)',
+    )
     parser.add_argument('--batch-size', type=int, default=4, help='pictures at once (default: %(default)s)')
     parser.add_argument('--grid', action='store_true', help='also all pictures on one sheet')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
@@ -50,6 +62,7 @@ def read_prompts(args):
     prompts = list(args.prompt)
     if args.prompts and Path(args.prompts).suffix.lower() == '.json':
         from diffdis_ms.evaluate.pictures import read_prompts as read_named
+
         if prompts:
             raise ConfigError(f'--prompt and --prompts {args.prompts}: a file that names its pictures goes alone')
         named = read_named(args.prompts)
@@ -63,8 +76,11 @@ def read_prompts(args):
         lines = [line.strip() for line in read_lines(args.prompts)]
         blank = [i for i, line in enumerate(lines, 1) if not line]
         if blank:
-            print(f'{args.prompts}: {len(blank)} of {len(lines)} lines are blank, the first is line {blank[0]}; they '
-                  'get no picture, and pictures are numbered without them', file=sys.stderr)
+            print(
+                f'{args.prompts}: {len(blank)} of {len(lines)} lines are blank, the first is line {blank[0]}; they '
+                'get no picture, and pictures are numbered without them',
+                file=sys.stderr,
+            )
         prompts += filter(None, lines)
     if any('\ud800' <= c <= '\udfff' for text in prompts for c in text):
         raise ConfigError('--prompt: a text is not UTF-8')
@@ -90,8 +106,10 @@ def settle(out, prompts, settings, rank):
         found = read_json(file)
         way_out = f'choose another --out, or remove {file} with its pictures'
         if 'files_sha256' not in found:
-            raise ConfigError(f'{file} does not say which weights its pictures were drawn with (it may be of an '
-                              f'earlier version): {way_out}')
+            raise ConfigError(
+                f'{file} does not say which weights its pictures were drawn with (it may be of an '
+                f'earlier version): {way_out}'
+            )
         other = [key for key in wanted if key != 'model' and found.get(key) != wanted[key]]
         if other:
             words = {'files_sha256': 'model files', 'prompts': 'texts'}
@@ -99,22 +117,33 @@ def settle(out, prompts, settings, rank):
         return
     strange = next((name for name in prompts if (out / name).exists()), None)
     if strange is not None:
-        raise ConfigError(f'{out / strange} is there already, and no prompts.json that says of which text and '
-                          f'weights: choose another --out, or remove it')
+        raise ConfigError(
+            f'{out / strange} is there already, and no prompts.json that says of which text and '
+            'weights: choose another --out, or remove it'
+        )
     if rank == 0:
         with whole_file(file) as f:
             f.write((json.dumps(wanted, indent=1, ensure_ascii=False) + '\n').encode())
 
 
 def draw(pipe, args, out, names, prompts, rank, size):
-    """Draw what is not there yet: every size-th batch, always of the same texts, so that each picture is the same for any number of processes."""
-    rows = [list(range(start, min(start + args.batch_size, len(names)))) for start in range(0, len(names), args.batch_size)]
+    """Draw what is not there yet: every size-th batch, always of the same texts, so that each picture is the same for
+    any number of processes."""
+    rows = [
+        list(range(start, min(start + args.batch_size, len(names)))) for start in range(0, len(names), args.batch_size)
+    ]
     missing = [batch for batch in rows[rank::size] if not all((out / names[i]).is_file() for i in batch)]
     for batch in tqdm(missing, desc='batches', disable=None if len(missing) > 1 else True):
-        filled = batch + batch[-1:] * (min(args.batch_size, len(names)) - len(batch))            # one graph draws every batch
-        images = pipe.generate([prompts[i] for i in filled], args.steps, args.guidance_weight, args.sampler,
-                               latents=starting_noise(filled, args.seed, pipe.latent_shape), progress=len(missing) == 1)
-        for i, image in zip(batch, images):
+        filled = batch + batch[-1:] * (min(args.batch_size, len(names)) - len(batch))  # one graph draws every batch
+        images = pipe.generate(
+            [prompts[i] for i in filled],
+            args.steps,
+            args.guidance_weight,
+            args.sampler,
+            latents=starting_noise(filled, args.seed, pipe.latent_shape),
+            progress=len(missing) == 1,
+        )
+        for i, image in zip(batch, images, strict=True):
             with whole_file(out / names[i]) as f:
                 image.save(f, 'PNG')
     return len(missing)
@@ -129,14 +158,26 @@ def main():
     from diffdis_ms import DiffDisPipeline, runtime
     from diffdis_ms.data.transforms import image_grid
     from diffdis_ms.storage.model_dir import file_hashes
+
     runtime.setup(args.device)
     rank, size = runtime.rank_and_size()
     pipe = DiffDisPipeline.from_pretrained(args.model, min(args.batch_size, len(prompts)))
     out = Path(args.out)
-    settle(out, named, {'model': args.model, 'files_sha256': file_hashes(args.model), 'steps': args.steps,
-                        'sampler': args.sampler, 'guidance_weight': args.guidance_weight, 'seed': args.seed}, rank)
+    settle(
+        out,
+        named,
+        {
+            'model': args.model,
+            'files_sha256': file_hashes(args.model),
+            'steps': args.steps,
+            'sampler': args.sampler,
+            'guidance_weight': args.guidance_weight,
+            'seed': args.seed,
+        },
+        rank,
+    )
     draw(pipe, args, out, names, prompts, rank, size)
-    if args.grid and all((out / name).is_file() for name in names):              # the last process to end finds all
+    if args.grid and all((out / name).is_file() for name in names):  # the last process to end finds all
         image_grid([Image.open(out / name) for name in names]).save(out / 'grid.png')
     print(f'{sum((out / name).is_file() for name in names)} of {len(names)} pictures in {out}')
 

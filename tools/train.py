@@ -1,4 +1,5 @@
 """Train DiffDis, a CLIP or an autoencoder from one YAML file."""
+
 import argparse
 import signal
 import sys
@@ -9,26 +10,42 @@ from diffdis_ms.runtime.cli import run
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='Example:\n  python tools/train.py --config ascend_configs/demo_diffdis.yaml output_dir=outputs/mine max_steps=500\n\n'
-               'Writes output_dir/{config.yaml, metrics.jsonl, checkpoints/step_N/, model/}. Started again with the same output_dir '
-               'it\ncontinues from the newest checkpoint (resume=none starts anew). On SIGTERM it saves a checkpoint and ends with code 143. On several '
-               'devices:\n  bash tools/launch.sh 8 tools/train.py --config FILE [key=value ...]')
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            'Example:\n  python tools/train.py --config ascend_configs/demo_diffdis.yaml output_dir=outputs/mine'
+            ' max_steps=500\n\nWrites output_dir/{config.yaml, metrics.jsonl, checkpoints/step_N/, model/}. Started'
+            ' again with the same output_dir it\ncontinues from the newest checkpoint (resume=none starts anew). On'
+            ' SIGTERM it saves a checkpoint and ends with code 143. On several devices:\n  bash tools/launch.sh 8'
+            ' tools/train.py --config FILE [key=value ...]'
+        ),
+    )
     parser.add_argument('--config', required=True, help='YAML file, see ascend_configs/')
     parser.add_argument('--device', choices=['CPU', 'Ascend'], help='the same as device=...')
     parser.add_argument('--seed', type=int, help='the same as seed=...')
-    parser.add_argument('--dry-run', action='store_true', help='build everything, show parameters, memory and the first batch, and stop; with '
-                        'runtime.compile_cache=true compile the step, too')
-    parser.add_argument('overrides', nargs='*', metavar='key=value', help='any config field, for example train.batch_size=64')
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help=(
+            'build everything, show parameters, memory and the first batch, and stop; with '
+            'runtime.compile_cache=true compile the step, too'
+        ),
+    )
+    parser.add_argument(
+        'overrides', nargs='*', metavar='key=value', help='any config field, for example train.batch_size=64'
+    )
     args = parser.parse_args()
     extra = [f'{key}={value}' for key, value in (('device', args.device), ('seed', args.seed)) if value is not None]
     config = load(args.config, args.overrides + extra)
 
     from diffdis_ms import runtime  # after the config is known to be good: MindSpore takes seconds to import
+
     runtime.setup(config.device, config.runtime, config.train.precision)
     from diffdis_ms.train.loop import Terminated, assemble, train
+
     if args.dry_run:
         from diffdis_ms.train.dry_run import describe
+
         describe(assemble(config))
         return 0
     try:
@@ -42,6 +59,7 @@ def main():
 def draw(setup, captions):
     """Pictures of captions with the weights as they are, for the log: 20 steps, w = 3."""
     from diffdis_ms.pipeline import DiffDisPipeline
+
     networks = [setup.network(stem) for stem in ('unet', 'vae', 'text_encoder')]
     pipe = DiffDisPipeline(setup.features.config.model, *networks, setup.tokenizer, batch_size=len(captions))
     return pipe.generate(captions, steps=20, guidance_weight=3.0)

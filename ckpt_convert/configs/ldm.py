@@ -1,4 +1,5 @@
 """The YAML beside a CompVis file of the same name (`model.ckpt`, `model.yaml`): what shapes do not tell, key by key."""
+
 import yaml
 
 from ckpt_convert.configs.keys import check_keys
@@ -9,24 +10,81 @@ from diffdis_ms.storage.tensors import short
 from diffdis_ms.text_files import read_text
 
 TARGETS = {'eps': 'noise', 'x0': 'data', 'v': 'velocity'}
-SCHEDULES = {'linear': 'linear', 'sqrt_linear': 'linear_beta', 'cosine': 'cosine'}             # CompVis' own names
-HONOURED = ('parameterization', 'beta_schedule', 'linear_start', 'linear_end', 'timesteps', 'scale_factor',
-            'unet_config', 'first_stage_config', 'cond_stage_config')
+SCHEDULES = {'linear': 'linear', 'sqrt_linear': 'linear_beta', 'cosine': 'cosine'}  # CompVis' own names
+HONOURED = (
+    'parameterization',
+    'beta_schedule',
+    'linear_start',
+    'linear_end',
+    'timesteps',
+    'scale_factor',
+    'unet_config',
+    'first_stage_config',
+    'cond_stage_config',
+)
 # sizes are the tensors'; the rest belongs to training, logging and the sampler
-NO_EFFECT = ('num_timesteps_cond', 'log_every_t', 'first_stage_key', 'cond_stage_key', 'image_size', 'channels',
-             'cond_stage_trainable', 'monitor', 'use_ema', 'scheduler_config', 'v_posterior', 'original_elbo_weight',
-             'l_simple_weight', 'loss_type', 'learn_logvar', 'logvar_init', 'ckpt_path', 'ignore_keys',
-             'load_only_unet', 'clip_denoised', 'use_positional_encodings', 'base_learning_rate', 'weight_decay')
-ONLY = {'conditioning_key': ('crossattn',), 'given_betas': (None,), 'cosine_s': (0.008,), 'scale_by_std': (False,),
-        'rescale_betas_zero_snr': (False,), 'zero_terminal_snr': (False,), 'cond_stage_forward': (None,),
-        'concat_mode': (True,)}
-UNET_NO_EFFECT = ('image_size', 'in_channels', 'out_channels', 'model_channels', 'attention_resolutions',
-                  'num_res_blocks', 'channel_mult', 'context_dim', 'transformer_depth', 'use_checkpoint', 'use_fp16',
-                  'dropout', 'legacy')
-UNET_ONLY = {'num_head_channels': (-1,), 'use_spatial_transformer': (True,), 'use_scale_shift_norm': (False,),
-             'resblock_updown': (False,), 'num_classes': (None,), 'dims': (2,), 'conv_resample': (True,),
-             'use_linear_in_transformer': (False,), 'use_new_attention_order': (False,)}
-TEXT_ONLY = {'layer': ('last',), 'layer_idx': (None,)}                           # another layer is 'clip skip'
+NO_EFFECT = (
+    'num_timesteps_cond',
+    'log_every_t',
+    'first_stage_key',
+    'cond_stage_key',
+    'image_size',
+    'channels',
+    'cond_stage_trainable',
+    'monitor',
+    'use_ema',
+    'scheduler_config',
+    'v_posterior',
+    'original_elbo_weight',
+    'l_simple_weight',
+    'loss_type',
+    'learn_logvar',
+    'logvar_init',
+    'ckpt_path',
+    'ignore_keys',
+    'load_only_unet',
+    'clip_denoised',
+    'use_positional_encodings',
+    'base_learning_rate',
+    'weight_decay',
+)
+ONLY = {
+    'conditioning_key': ('crossattn',),
+    'given_betas': (None,),
+    'cosine_s': (0.008,),
+    'scale_by_std': (False,),
+    'rescale_betas_zero_snr': (False,),
+    'zero_terminal_snr': (False,),
+    'cond_stage_forward': (None,),
+    'concat_mode': (True,),
+}
+UNET_NO_EFFECT = (
+    'image_size',
+    'in_channels',
+    'out_channels',
+    'model_channels',
+    'attention_resolutions',
+    'num_res_blocks',
+    'channel_mult',
+    'context_dim',
+    'transformer_depth',
+    'use_checkpoint',
+    'use_fp16',
+    'dropout',
+    'legacy',
+)
+UNET_ONLY = {
+    'num_head_channels': (-1,),
+    'use_spatial_transformer': (True,),
+    'use_scale_shift_norm': (False,),
+    'resblock_updown': (False,),
+    'num_classes': (None,),
+    'dims': (2,),
+    'conv_resample': (True,),
+    'use_linear_in_transformer': (False,),
+    'use_new_attention_order': (False,),
+}
+TEXT_ONLY = {'layer': ('last',), 'layer_idx': (None,)}  # another layer is 'clip skip'
 TEXT_NO_EFFECT = ('version', 'device', 'max_length', 'freeze')
 
 
@@ -59,10 +117,13 @@ def read_ldm_yaml(path):
     unet, text = (_params(params.get(key)) or {} for key in ('unet_config', 'cond_stage_config'))
     check_keys(unet, f'{path}: unet_config.params', ('num_heads',), UNET_NO_EFFECT, UNET_ONLY)
     check_keys(text, f'{path}: cond_stage_config.params', (), TEXT_NO_EFFECT, TEXT_ONLY)
-    target, schedule = one_of(params, 'parameterization', TARGETS, 'eps', path), one_of(params, 'beta_schedule', SCHEDULES, 'linear', path)
+    target, schedule = (
+        one_of(params, 'parameterization', TARGETS, 'eps', path),
+        one_of(params, 'beta_schedule', SCHEDULES, 'linear', path),
+    )
     start, end = _number(path, params, 'linear_start', 1e-4, 1), _number(path, params, 'linear_end', 2e-2, 1)
     steps, heads = _number(path, params, 'timesteps', 1000, 100_001), _number(path, unet, 'num_heads', 8, 1025)
-    scale = _number(path, params, 'scale_factor', 1.0, float('inf'))             # CompVis' default is 1
+    scale = _number(path, params, 'scale_factor', 1.0, float('inf'))  # CompVis' default is 1
     if int(steps) != steps or int(heads) != heads:
         raise CheckpointError(f'{path}: timesteps = {steps} or num_heads = {heads} is no whole number')
     diffusion = ImageDiffusionConfig(int(steps), schedule, start, end, target)
@@ -77,7 +138,7 @@ def _params(node):
 def _number(path, params, key, default, below):
     value = params.get(key, default)
     try:
-        number = float(value) if not isinstance(value, bool) else 0.0            # YAML reads 1e-4 as text
+        number = float(value) if not isinstance(value, bool) else 0.0  # YAML reads 1e-4 as text
     except (TypeError, ValueError, OverflowError):
         number = 0.0
     if not 0 < number < below:

@@ -1,4 +1,5 @@
 """open_clip_config.json: what open_clip says of a CLIP and of how its pictures are prepared."""
+
 from ckpt_convert.configs.keys import check_keys
 from ckpt_convert.configs.values import MAX_JSON, agree, colours, number, section, shown, side, whole
 from diffdis_ms.config import CLIP_MEAN, CLIP_STD
@@ -7,16 +8,51 @@ from diffdis_ms.text_files import read_json
 
 OPEN_CLIP = 'open_clip_config.json'
 # what changes no number, and what has to have one of these values
-BLOCK_ONLY = {'ls_init_value': (None,), 'block_type': (None, 'default'), **{key: (None, False) for key in (
-    'qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner', 'scale_attn', 'scale_fc')}}
-VISION_ONLY = {**BLOCK_ONLY, 'attentional_pool': (None, False), 'no_ln_pre': (False,), 'pool_type': ('tok',), 'timm_model_name': (None, ''),
-               'pos_embed_type': ('learnable', 'sin_cos_2d'),      # both are stored as a table
-               'global_average_pool': (False,), 'input_patchnorm': (False,)}
-VISION_IDLE = ('patch_dropout', 'attn_pooler_queries', 'attn_pooler_heads', 'n_queries', 'output_tokens', 'timm_model_pretrained', 'timm_pool', 'timm_proj',
-               'timm_proj_bias', 'timm_drop', 'timm_drop_path', 'final_ln_after_pool')       # a norm of each token: before or after choosing one
-TEXT_ONLY = {**BLOCK_ONLY, 'no_causal_mask': (None, False), 'embed_cls': (False,), 'proj_bias': (False,), 'proj_type': ('linear',),
-             'hf_model_name': (None, ''), 'hf_tokenizer_name': (None, ''), 'tokenizer_mode': (None, ''), 'tokenizer_kwargs': (None, {}),
-             'use_pad_mask': (False,), 'correct_cls_mask': (False,), 'pool_type': ('argmax', 'eos')}
+BLOCK_ONLY = {
+    'ls_init_value': (None,),
+    'block_type': (None, 'default'),
+    **dict.fromkeys(
+        ('qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner', 'scale_attn', 'scale_fc'), (None, False)
+    ),
+}
+VISION_ONLY = {
+    **BLOCK_ONLY,
+    'attentional_pool': (None, False),
+    'no_ln_pre': (False,),
+    'pool_type': ('tok',),
+    'timm_model_name': (None, ''),
+    'pos_embed_type': ('learnable', 'sin_cos_2d'),  # both are stored as a table
+    'global_average_pool': (False,),
+    'input_patchnorm': (False,),
+}
+VISION_IDLE = (
+    'patch_dropout',
+    'attn_pooler_queries',
+    'attn_pooler_heads',
+    'n_queries',
+    'output_tokens',
+    'timm_model_pretrained',
+    'timm_pool',
+    'timm_proj',
+    'timm_proj_bias',
+    'timm_drop',
+    'timm_drop_path',
+    'final_ln_after_pool',
+)  # a norm of each token: before or after choosing one
+TEXT_ONLY = {
+    **BLOCK_ONLY,
+    'no_causal_mask': (None, False),
+    'embed_cls': (False,),
+    'proj_bias': (False,),
+    'proj_type': ('linear',),
+    'hf_model_name': (None, ''),
+    'hf_tokenizer_name': (None, ''),
+    'tokenizer_mode': (None, ''),
+    'tokenizer_kwargs': (None, {}),
+    'use_pad_mask': (False,),
+    'correct_cls_mask': (False,),
+    'pool_type': ('argmax', 'eos'),
+}
 TEXT_IDLE = ('pad_id', 'output_tokens', 'hf_model_pretrained', 'hf_proj_type', 'hf_pooler_type', 'final_ln_after_pool')
 MODEL_IDLE = ('custom_text', 'init_logit_scale', 'nonscalar_logit_scale', 'cast_dtype', 'output_dict')
 
@@ -30,46 +66,99 @@ def _open_clip(path):
 def open_clip_towers(path):
     """{tower: what is said of it}, as `clip.read_configs` gives it; CheckpointError for what would be ignored."""
     model = section(_open_clip(path), 'model_cfg', path, required=True)
-    check_keys(model, f'{path}, model_cfg', ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'), MODEL_IDLE,
-               {'init_logit_bias': (None,), 'multimodal_cfg': (None,)})
+    check_keys(
+        model,
+        f'{path}, model_cfg',
+        ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'),
+        MODEL_IDLE,
+        {'init_logit_bias': (None,), 'multimodal_cfg': (None,)},
+    )
     vision, text = section(model, 'vision_cfg', path, True), section(model, 'text_cfg', path, True)
     quick = model.get('quick_gelu') or False
     if not isinstance(quick, bool):
         raise CheckpointError(f'{path}: quick_gelu = {shown(quick)} is neither true nor false')
-    return {'text_encoder': _open_clip_text(text, quick, model.get('embed_dim'), f'{path}, text_cfg'),
-            'image_encoder': _open_clip_vision(vision, quick, model.get('embed_dim'), f'{path}, vision_cfg')}
+    return {
+        'text_encoder': _open_clip_text(text, quick, model.get('embed_dim'), f'{path}, text_cfg'),
+        'image_encoder': _open_clip_vision(vision, quick, model.get('embed_dim'), f'{path}, vision_cfg'),
+    }
 
 
 def _open_clip_text(cfg, quick, embed_dim, where):
-    check_keys(cfg, where, ('context_length', 'vocab_size', 'width', 'heads', 'layers', 'mlp_ratio', 'norm_kwargs', 'act_kwargs', 'eos_id'),
-               TEXT_IDLE, TEXT_ONLY)
+    check_keys(
+        cfg,
+        where,
+        (
+            'context_length',
+            'vocab_size',
+            'width',
+            'heads',
+            'layers',
+            'mlp_ratio',
+            'norm_kwargs',
+            'act_kwargs',
+            'eos_id',
+        ),
+        TEXT_IDLE,
+        TEXT_ONLY,
+    )
     words, width = whole(cfg, 'vocab_size', 49408, where), whole(cfg, 'width', 512, where)
     if cfg.get('pool_type') == 'eos' and cfg.get('eos_id', 2) != words - 1:
-        raise CheckpointError(f'{where}: pool_type = eos with eos_id = {shown(cfg.get("eos_id", 2))}: only the highest id ({words - 1}) can be converted')
-    return {'hidden_act': _open_clip_act(cfg, quick, where), 'layer_norm_eps': _open_clip_eps(cfg, where),
-            'num_attention_heads': whole(cfg, 'heads', 8, where),
-            'sizes': {'vocab_size': words, 'max_position_embeddings': whole(cfg, 'context_length', 77, where), 'hidden_size': width,
-                      'num_hidden_layers': whole(cfg, 'layers', 12, where), 'intermediate_size': int(width * number(cfg, 'mlp_ratio', 4.0, where)),
-                      'projection_dim': embed_dim}}
+        raise CheckpointError(
+            f'{where}: pool_type = eos with eos_id = {shown(cfg.get("eos_id", 2))}: only the highest id ({words - 1})'
+            ' can be converted'
+        )
+    return {
+        'hidden_act': _open_clip_act(cfg, quick, where),
+        'layer_norm_eps': _open_clip_eps(cfg, where),
+        'num_attention_heads': whole(cfg, 'heads', 8, where),
+        'sizes': {
+            'vocab_size': words,
+            'max_position_embeddings': whole(cfg, 'context_length', 77, where),
+            'hidden_size': width,
+            'num_hidden_layers': whole(cfg, 'layers', 12, where),
+            'intermediate_size': int(width * number(cfg, 'mlp_ratio', 4.0, where)),
+            'projection_dim': embed_dim,
+        },
+    }
 
 
 def _open_clip_vision(cfg, quick, embed_dim, where):
-    check_keys(cfg, where, ('layers', 'width', 'head_width', 'mlp_ratio', 'patch_size', 'image_size', 'norm_kwargs', 'act_kwargs'), VISION_IDLE, VISION_ONLY)
+    check_keys(
+        cfg,
+        where,
+        ('layers', 'width', 'head_width', 'mlp_ratio', 'patch_size', 'image_size', 'norm_kwargs', 'act_kwargs'),
+        VISION_IDLE,
+        VISION_ONLY,
+    )
     width, head = whole(cfg, 'width', 768, where), whole(cfg, 'head_width', 64, where)
     sizes = {'image_size': side(cfg.get('image_size', 224), 'image_size', where), 'projection_dim': embed_dim}
     if isinstance(cfg.get('layers'), list):
-        return {'num_attention_heads': 32 * width // head, 'sizes': {**sizes, 'hidden_size': 32 * width, 'resnet_layers': cfg['layers']}}
+        return {
+            'num_attention_heads': 32 * width // head,
+            'sizes': {**sizes, 'hidden_size': 32 * width, 'resnet_layers': cfg['layers']},
+        }
     if width % head:
         raise CheckpointError(f'{where}: head_width = {head} does not divide width = {width}')
-    return {'hidden_act': _open_clip_act(cfg, quick, where), 'layer_norm_eps': _open_clip_eps(cfg, where), 'num_attention_heads': width // head,
-            'sizes': {**sizes, 'patch_size': side(cfg.get('patch_size', 16), 'patch_size', where), 'hidden_size': width,
-                      'num_hidden_layers': whole(cfg, 'layers', 12, where), 'intermediate_size': int(width * number(cfg, 'mlp_ratio', 4.0, where))}}
+    return {
+        'hidden_act': _open_clip_act(cfg, quick, where),
+        'layer_norm_eps': _open_clip_eps(cfg, where),
+        'num_attention_heads': width // head,
+        'sizes': {
+            **sizes,
+            'patch_size': side(cfg.get('patch_size', 16), 'patch_size', where),
+            'hidden_size': width,
+            'num_hidden_layers': whole(cfg, 'layers', 12, where),
+            'intermediate_size': int(width * number(cfg, 'mlp_ratio', 4.0, where)),
+        },
+    }
 
 
 def _open_clip_act(cfg, quick, where):
     options = cfg.get('act_kwargs') or {}
     if not isinstance(options, dict) or options and quick:
-        raise CheckpointError(f'{where}: act_kwargs = {shown(options)} does not go with {"quick_gelu" if quick else "an activation"}')
+        raise CheckpointError(
+            f'{where}: act_kwargs = {shown(options)} does not go with {"quick_gelu" if quick else "an activation"}'
+        )
     check_keys(options, f'{where}, act_kwargs', only={'approximate': ('none', 'tanh')})
     return 'quick_gelu' if quick else 'gelu_pytorch_tanh' if options.get('approximate') == 'tanh' else 'gelu'
 
@@ -89,11 +178,21 @@ def open_clip_pictures(folder):
         return None
     where, content = f'{path}, preprocess_cfg', _open_clip(path)
     cfg = {key: value for key, value in section(content, 'preprocess_cfg', path).items() if value is not None}
-    check_keys(cfg, where, ('mean', 'std', 'size'), ('fill_color',),             # of the borders that resize_mode = longest leaves
-               {'mode': ('RGB',), 'interpolation': ('bicubic', 'bilinear', 'random'), 'resize_mode': ('shortest', 'squash')})
+    check_keys(
+        cfg,
+        where,
+        ('mean', 'std', 'size'),
+        ('fill_color',),  # of the borders that resize_mode = longest leaves
+        {'mode': ('RGB',), 'interpolation': ('bicubic', 'bilinear', 'random'), 'resize_mode': ('shortest', 'squash')},
+    )
     if 'size' in cfg:
         towers = section(section(content, 'model_cfg', path), 'vision_cfg', path)
         agree(side(cfg['size'], 'size', where), side(towers.get('image_size', 224), 'image_size', path), where)
-    return {'image_mean': colours(cfg, 'mean', CLIP_MEAN, where), 'image_std': colours(cfg, 'std', CLIP_STD, where),
-            'interpolation': 'bilinear' if cfg.get('interpolation') == 'bilinear' else 'bicubic',            # random: of training only
-            'resize_mode': cfg.get('resize_mode', 'shortest')}
+    return {
+        'image_mean': colours(cfg, 'mean', CLIP_MEAN, where),
+        'image_std': colours(cfg, 'std', CLIP_STD, where),
+        'interpolation': (
+            'bilinear' if cfg.get('interpolation') == 'bilinear' else 'bicubic'
+        ),  # random: of training only
+        'resize_mode': cfg.get('resize_mode', 'shortest'),
+    }

@@ -1,4 +1,5 @@
 """The files of a Hugging Face tokenizer, read without transformers: is this CLIP's, and nothing else?"""
+
 from ckpt_convert.configs.keys import check_keys
 from diffdis_ms.data.tokenizer import END, START, added_tokens, check_rules
 from diffdis_ms.errors import CheckpointError, ConfigError
@@ -6,25 +7,72 @@ from diffdis_ms.text_files import read_json
 
 CLASSES = ('CLIPTokenizer', 'CLIPTokenizerFast', None)
 # padding and truncation are ours; decoding is not used
-CONFIG_IDLE = ('model_max_length', 'name_or_path', 'special_tokens_map_file', 'tokenizer_file', 'clean_up_tokenization_spaces', 'padding_side',
-               'truncation_side', 'max_length', 'stride', 'truncation_strategy', 'pad_to_multiple_of', 'pad_token_type_id', 'padding', 'truncation',
-               'processor_class', 'use_fast', 'legacy', 'backend', 'is_local', 'local_files_only', 'return_tensors', 'model_input_names', 'unk_token',
-               'add_bos_token', 'add_eos_token', 'vocab_size', 'transformers_version', 'mask_token', 'cls_token', 'sep_token')
-CONFIG_ONLY = {'tokenizer_class': CLASSES, 'add_prefix_space': (False, None), 'do_lower_case': (True, None), 'errors': ('replace', None),
-               'split_special_tokens': (False, None), 'auto_map': (None,)}
-SPECIAL = ('bos_token', 'eos_token', 'pad_token', 'additional_special_tokens', 'extra_special_tokens', 'added_tokens_decoder')
+CONFIG_IDLE = (
+    'model_max_length',
+    'name_or_path',
+    'special_tokens_map_file',
+    'tokenizer_file',
+    'clean_up_tokenization_spaces',
+    'padding_side',
+    'truncation_side',
+    'max_length',
+    'stride',
+    'truncation_strategy',
+    'pad_to_multiple_of',
+    'pad_token_type_id',
+    'padding',
+    'truncation',
+    'processor_class',
+    'use_fast',
+    'legacy',
+    'backend',
+    'is_local',
+    'local_files_only',
+    'return_tensors',
+    'model_input_names',
+    'unk_token',
+    'add_bos_token',
+    'add_eos_token',
+    'vocab_size',
+    'transformers_version',
+    'mask_token',
+    'cls_token',
+    'sep_token',
+)
+CONFIG_ONLY = {
+    'tokenizer_class': CLASSES,
+    'add_prefix_space': (False, None),
+    'do_lower_case': (True, None),
+    'errors': ('replace', None),
+    'split_special_tokens': (False, None),
+    'auto_map': (None,),
+}
+SPECIAL = (
+    'bos_token',
+    'eos_token',
+    'pad_token',
+    'additional_special_tokens',
+    'extra_special_tokens',
+    'added_tokens_decoder',
+)
 FILE_IDLE = ('version', 'truncation', 'padding', 'post_processor', 'decoder')
 MODEL_IDLE = ('vocab', 'merges', 'unk_token', 'fuse_unk')
-MODEL_ONLY = {'type': ('BPE',), 'dropout': (None, 0), 'continuing_subword_prefix': ('', None), 'end_of_word_suffix': ('</w>',),
-              'byte_fallback': (False, None), 'ignore_merges': (False, None)}
+MODEL_ONLY = {
+    'type': ('BPE',),
+    'dropout': (None, 0),
+    'continuing_subword_prefix': ('', None),
+    'end_of_word_suffix': ('</w>',),
+    'byte_fallback': (False, None),
+    'ignore_merges': (False, None),
+}
 
 
 def check_tokenizer(folder, pads_with_end=False):
     """Read all JSON files of a tokenizer's folder.
 
     Args:
-        folder: Path with tokenizer.json, or vocab.json and merges.txt. pads_with_end: whether another padding token is refused, too: it changes c
-            behind a text's end (not e).
+        folder: Path with tokenizer.json, or vocab.json and merges.txt. pads_with_end: whether another padding token is
+            refused, too: it changes c behind a text's end (not e).
 
     Returns:
         The number of tokens.
@@ -37,7 +85,11 @@ def check_tokenizer(folder, pads_with_end=False):
         if (folder / name).is_file():
             where, cfg = folder / name, read_json(folder / name, error=CheckpointError)
             check_keys(cfg, where, SPECIAL, CONFIG_IDLE, CONFIG_ONLY)
-            for key, token in (('bos_token', START), ('eos_token', END), *([('pad_token', END)] if pads_with_end else [])):
+            for key, token in (
+                ('bos_token', START),
+                ('eos_token', END),
+                *([('pad_token', END)] if pads_with_end else []),
+            ):
                 if key in cfg and _content(cfg[key]) != token:
                     raise CheckpointError(f'{where}: {key} = {_content(cfg[key])!r} (only {token!r} can be converted)')
             added |= {token for token in map(_content, _listed(cfg)) if token is not None}
@@ -48,7 +100,10 @@ def check_tokenizer(folder, pads_with_end=False):
         raise CheckpointError(added_tokens(folder, extra))
     for token, expected in ((START, len(vocab) - 2), (END, len(vocab) - 1)):
         if vocab.get(token) != expected:
-            raise CheckpointError(f'{folder}: {token} has id {vocab.get(token)}, in CLIP\'s vocabulary of {len(vocab)} tokens it is {expected}')
+            raise CheckpointError(
+                f'{folder}: {token} has id {vocab.get(token)}, in CLIP\'s vocabulary of {len(vocab)} tokens it is'
+                f' {expected}'
+            )
     return len(vocab)
 
 
@@ -70,13 +125,21 @@ def _vocabulary(folder):
     except ConfigError as e:
         raise CheckpointError(str(e)) from None
     if vocab is not None and vocab != model['vocab']:
-        raise CheckpointError(f'{folder}: vocab.json and tokenizer.json hold different vocabularies; take out the one that is wrong')
+        raise CheckpointError(
+            f'{folder}: vocab.json and tokenizer.json hold different vocabularies; take out the one that is wrong'
+        )
     return model['vocab'], {token for token in map(_content, content.get('added_tokens') or ()) if token is not None}
 
 
 def _listed(cfg):
     """Tokens that a config names beside start, end and padding, and the padding itself."""
-    decoder, more = cfg.get('added_tokens_decoder'), [cfg.get('additional_special_tokens'), cfg.get('extra_special_tokens')]
+    decoder, more = (
+        cfg.get('added_tokens_decoder'),
+        [
+            cfg.get('additional_special_tokens'),
+            cfg.get('extra_special_tokens'),
+        ],
+    )
     named = list(decoder.values()) if isinstance(decoder, dict) else []
     for tokens in more:
         named += list(tokens.values()) if isinstance(tokens, dict) else tokens if isinstance(tokens, list) else []

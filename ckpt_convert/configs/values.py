@@ -1,10 +1,12 @@
-"""Values of a config file from outside, checked: each function raises a CheckpointError that names file, key and value."""
+"""Values of a config file from outside, checked: each function raises a CheckpointError that names file, key and
+value."""
+
 import math
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import short
 
-MAX_JSON = 1 << 20                               # bytes of a config file
+MAX_JSON = 1 << 20  # bytes of a config file
 
 
 def shown(value):
@@ -49,7 +51,13 @@ def one_of(cfg, key, table, default, where):
 
 def side(size, key, where):
     """A length given as a number, as two equal ones, or as height and width."""
-    sides = list(size.values()) if isinstance(size, dict) and set(size) == {'height', 'width'} else size if isinstance(size, list) and size else [size]
+    sides = (
+        list(size.values())
+        if isinstance(size, dict) and set(size) == {'height', 'width'}
+        else size
+        if isinstance(size, list) and size
+        else [size]
+    )
     numbers = [whole({key: side}, key, None, where) for side in sides]
     if len(set(numbers)) != 1 or len(numbers) > 2:
         raise CheckpointError(f'{where}: {key} = {shown(size)} is not the side of a square')

@@ -1,4 +1,5 @@
 """As much of a 64-bit x86 ELF file as `registry.py` needs: sections, symbols, string literals and who calls what."""
+
 import re
 import struct
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 from diffdis_ms.errors import ConfigError
 
 X86_64 = 62
-LOAD_RSI = rb'\x48\x8d\x35'                      # lea literal(%rip), %rsi: the second argument of the call that follows
+LOAD_RSI = rb'\x48\x8d\x35'  # lea literal(%rip), %rsi: the second argument of the call that follows
 LOAD_ANY = rb'[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x35\x3d]'
 READ_SLOT = rb'\x48\x8b[\x05\x0d\x15\x1d\x35\x3d]'
 
@@ -27,12 +28,14 @@ class Elf:
         self.data = data = Path(path).read_bytes()
         if data[:5] != b'\x7fELF\x02' or struct.unpack_from('<H', data, 0x12)[0] != X86_64:
             raise ConfigError(f'{path} is not an x86-64 library; operator coverage is read from the x86-64 wheel')
-        at, = struct.unpack_from('<Q', data, 0x28)
-        number, names = struct.unpack_from('<HH', data, 0x3c)
+        (at,) = struct.unpack_from('<Q', data, 0x28)
+        number, names = struct.unpack_from('<HH', data, 0x3C)
         headers = [struct.unpack_from('<IIQQQQIIQQ', data, at + 64 * i) for i in range(number)]
-        self.sections = {self._text(headers[names][4] + h[0]): (h[3], h[4], h[5]) for h in headers}             # address, offset, size
+        self.sections = {
+            self._text(headers[names][4] + h[0]): (h[3], h[4], h[5]) for h in headers
+        }  # address, offset, size
         self.base, offset, size = self.sections['.text']
-        self.code = data[offset:offset + size]
+        self.code = data[offset : offset + size]
         _, strings, _ = self.sections['.dynstr']
         self.names, self.symbols = [], {}
         for name, _, _, section, value, _ in self._records('.dynsym', '<IBBHQQ'):
@@ -40,16 +43,22 @@ class Elf:
             if section:
                 self.symbols[self.names[-1]] = value
         first = self.sections.get('.plt', (0, 0, 0))[0]
-        self.stubs = {self.names[info >> 32]: first + 16 * (i + 1) for i, (_, info, _) in enumerate(self._records('.rela.plt', '<QQq'))}
-        self.slots = {slot: self.names[info >> 32] for slot, info, _ in self._records('.rela.dyn', '<QQq')
-                      if info & 0xffffffff in (1, 6) and info >> 32}
+        self.stubs = {
+            self.names[info >> 32]: first + 16 * (i + 1)
+            for i, (_, info, _) in enumerate(self._records('.rela.plt', '<QQq'))
+        }
+        self.slots = {
+            slot: self.names[info >> 32]
+            for slot, info, _ in self._records('.rela.dyn', '<QQq')
+            if info & 0xFFFFFFFF in (1, 6) and info >> 32
+        }
 
     def _records(self, section, layout):
         _, offset, size = self.sections.get(section, (0, 0, 0))
-        return struct.iter_unpack(layout, self.data[offset:offset + size])
+        return struct.iter_unpack(layout, self.data[offset : offset + size])
 
     def _text(self, offset):
-        return self.data[offset:self.data.index(b'\0', offset)].decode('latin1')
+        return self.data[offset : self.data.index(b'\0', offset)].decode('latin1')
 
     def target(self, i, length):
         """The address that an instruction at code[i], whose last 4 bytes are relative, points to."""

@@ -1,4 +1,5 @@
 """What counts where folders, pictures and tars are listed, and in which order."""
+
 import re
 from pathlib import Path
 
@@ -6,13 +7,47 @@ from diffdis_ms.data.transforms import IMAGE_SUFFIXES
 
 # What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .git).
 SYSTEM_NAMES = (
-    '__macosx', 'icon\r', '@eadir', '@tmp', '#recycle', '#snapshot', '@recycle', '@recently-snapshot',
-    '$recycle.bin', 'recycler', 'system volume information', 'lost+found', 'lost.dir', 'found.000',
-    'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', '__pycache__',
+    '__macosx',
+    'icon\r',
+    '@eadir',
+    '@tmp',
+    '#recycle',
+    '#snapshot',
+    '@recycle',
+    '@recently-snapshot',
+    '$recycle.bin',
+    'recycler',
+    'system volume information',
+    'lost+found',
+    'lost.dir',
+    'found.000',
+    'thumbs.db',
+    'ehthumbs.db',
+    'ehthumbs_vista.db',
+    'desktop.ini',
+    '__pycache__',
 )
-FOREIGN_SUFFIXES = (                             # of pictures in formats that are not read
-    '.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.svg', '.eps', '.psd', '.raw', '.dng', '.cr2', '.nef', '.arw',
-    '.exr', '.hdr', '.tga', '.ico', '.npy', '.dcm',
+FOREIGN_SUFFIXES = (  # of pictures in formats that are not read
+    '.heic',
+    '.heif',
+    '.avif',
+    '.jxl',
+    '.jp2',
+    '.j2k',
+    '.svg',
+    '.eps',
+    '.psd',
+    '.raw',
+    '.dng',
+    '.cr2',
+    '.nef',
+    '.arw',
+    '.exr',
+    '.hdr',
+    '.tga',
+    '.ico',
+    '.npy',
+    '.dcm',
 )
 
 
@@ -29,13 +64,14 @@ def in_hidden(path):
 def number_order(names):
     """Names sorted, numbers as numbers: '2' comes before '10', also where zeros lead some of them.
 
-    Where all names have the same text before their first number ('2-dog', '10-cat'; 'a2', 'a10'), they are sorted by it;
-    names that are numbers alone come before all others, by their value. The rest is sorted as text, as every other tool
+    Where all names have the same text before their first number ('2-dog', '10-cat'; 'a2', 'a10'), they are sorted by
+    it; names that are numbers alone come before all others, by their value. The rest is sorted as text, as every other
+    tool
     does it: of 'An-12', 'C-130' and 'C-47' none is moved.
     """
     parts = {name: re.fullmatch('([^0-9]*)([0-9]+)(.*)', name, re.DOTALL) for name in names}
     if all(parts.values()) and len({part[1] for part in parts.values()}) == 1:
-        alike = len({re.sub('[0-9]+', '0', name) for name in parts}) == 1        # then later numbers count, too
+        alike = len({re.sub('[0-9]+', '0', name) for name in parts}) == 1  # then later numbers count, too
         last = None if alike else 1
         return sorted(parts, key=lambda name: ([int(n) for n in re.findall('[0-9]+', name)][:last], name))
     numbers = [name for name in parts if re.fullmatch('[0-9]+', name)]
@@ -67,8 +103,10 @@ def left_out(folder):
         if is_hidden(path.name):
             continue
         if path.is_dir():
-            inside = sum(p.suffix.lower() in IMAGE_SUFFIXES and not in_hidden(p.relative_to(path).as_posix())
-                         for p in path.rglob('*'))
+            inside = sum(
+                p.suffix.lower() in IMAGE_SUFFIXES and not in_hidden(p.relative_to(path).as_posix())
+                for p in path.rglob('*')
+            )
             if inside:
                 reason = f'{inside} picture(s) lie deeper than {folder.name}/<picture>: move them up'
                 found[f'{folder.name}/{path.name}/'] = reason

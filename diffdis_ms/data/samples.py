@@ -1,9 +1,9 @@
 """What every reader gives and refuses: a sample, a bad sample, and the checks that all of them share."""
+
 import glob
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
 
 from PIL import Image
 
@@ -12,26 +12,29 @@ from diffdis_ms.data.transforms import decode_image
 from diffdis_ms.errors import BadImage, BadSample, ConfigError
 from diffdis_ms.text_files import read_json, read_lines
 
-MAX_MEMBER_BYTES = 64 * 2 ** 20
-SUMMARY = 'summary.json'                         # beside what tools/prepare_data.py has written
+MAX_MEMBER_BYTES = 64 * 2**20
+SUMMARY = 'summary.json'  # beside what tools/prepare_data.py has written
 
 
 @dataclass
 class Sample:
     """One image with its caption, and what else is known of it."""
+
     key: str
-    image: Image.Image                           # RGB
+    image: Image.Image  # RGB
     caption: str
-    label: Optional[int] = None
+    label: int | None = None
     meta: dict = field(default_factory=dict)
 
 
 def checked_caption(key, caption, required=True):
     """The caption without space around it, '' where it is None; raises BadSample where it cannot be used."""
-    caption = caption.replace('\0', ' ').strip() if isinstance(caption, str) else ''        # a NUL ends a text in MindSpore's pipeline
+    caption = (
+        caption.replace('\0', ' ').strip() if isinstance(caption, str) else ''
+    )  # a NUL ends a text in MindSpore's pipeline
     if required and not caption:
         raise BadSample(key, 'no caption')
-    if any('\ud800' <= c <= '\udfff' for c in caption):          # JSON can write them
+    if any('\ud800' <= c <= '\udfff' for c in caption):  # JSON can write them
         raise BadSample(key, 'the caption has halves of characters')
     return caption
 
@@ -44,7 +47,8 @@ def check_side(sample, min_side):
 
 
 def add_skipped(skipped, key, reason, place):
-    """Add to {key: reason}; a key that is there already (shards may number their samples from 0 each) gets its place added."""
+    """Add to {key: reason}; a key that is there already (shards may number their samples from 0 each) gets its place
+    added."""
     skipped[key if key not in skipped else f'{key} (sample {place})'] = reason
 
 
@@ -65,7 +69,8 @@ def read_class_names(directory):
 
 
 def prepared_samples(directory):
-    """Number of samples that summary.json, written by tools/prepare_data.py, says a directory holds; None without one."""
+    """Number of samples that summary.json, written by tools/prepare_data.py, says a directory holds; None without
+    one."""
     try:
         return read_json(Path(directory) / SUMMARY, limit=1 << 30)['num_kept']
     except (ConfigError, KeyError):
@@ -94,7 +99,10 @@ def find_files(path, pattern, what):
         names = [name for name in glob.glob(str(path)) if not is_hidden(Path(name).name)]
         files, where = [Path(name) for name in number_order(names)], f'{path} does not exist and matches no file'
     if not files:
-        raise ConfigError(f'{where}; give a directory with {pattern}, one {what} or a glob pattern (tools/prepare_data.py writes such)')
+        raise ConfigError(
+            f'{where}; give a directory with {pattern}, one {what} or a glob pattern (tools/prepare_data.py writes'
+            ' such)'
+        )
     return files
 
 

@@ -1,4 +1,5 @@
 """From image bytes to arrays and back: decoding of untrusted files, resize and crop, value ranges."""
+
 import io
 import warnings
 from pathlib import Path
@@ -53,7 +54,8 @@ def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
             (but deep pixels are scaled as always).
 
     Returns:
-        PIL image, mode RGB; unless as_stored: EXIF orientation applied, transparent pixels composited on white, first frame of an animation.
+        PIL image, mode RGB; unless as_stored: EXIF orientation applied, transparent pixels composited on white, first
+        frame of an animation.
 
     Raises:
         BadImage: empty, unreadable, truncated, too large or with a side below 8 pixels; deep pixels whose range
@@ -72,7 +74,7 @@ def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
         raise BadImage('not an image of a known format') from None
     except Image.DecompressionBombError:
         raise BadImage(f'more than {max_pixels} pixels') from None
-    except Exception as e:                       # whatever a decoder makes of arbitrary bytes
+    except Exception as e:  # whatever a decoder makes of arbitrary bytes
         raise BadImage(f'header cannot be decoded: {_one_line(e)}') from None
     width, height = image.size
     if width * height > max_pixels:
@@ -110,7 +112,7 @@ def resize_center_crop(image, size, interpolation='bicubic', mode='shortest'):
         return image if image.size == (size, size) else image.resize((size, size), resampling)
     width, height = image.size
     limit = _MAX_ASPECT * min(width, height)
-    if max(width, height) > limit:               # only the centre is kept, and the resized strip could be huge
+    if max(width, height) > limit:  # only the centre is kept, and the resized strip could be huge
         image = _center_crop(image, min(width, limit), min(height, limit))
         width, height = image.size
     if (width, height) == (size, size):
@@ -137,7 +139,8 @@ def to_image(array):
 
 
 def clip_normalize(array, mean=CLIP_MEAN, std=CLIP_STD):
-    """float32 (..., 3, H, W) in [-1, 1] -> float32 with the mean and standard deviation (of colours in 0..1) taken out."""
+    """float32 (..., 3, H, W) in [-1, 1] -> float32 with the mean and standard deviation (of colours in 0..1) taken
+    out."""
     mean = np.array(mean, np.float32)[:, None, None]
     std = np.array(std, np.float32)[:, None, None]
     return ((array + 1) / 2 - mean) / std
@@ -146,9 +149,9 @@ def clip_normalize(array, mean=CLIP_MEAN, std=CLIP_STD):
 def _upright(image):
     try:
         if not 2 <= image.getexif().get(ExifTags.Base.Orientation, 1) <= 8:
-            return image                         # exif_transpose would copy it
+            return image  # exif_transpose would copy it
         return ImageOps.exif_transpose(image)
-    except Exception:                            # broken EXIF beside sound pixels: common in photos from the web
+    except Exception:  # broken EXIF beside sound pixels: common in photos from the web
         return image
 
 
@@ -178,7 +181,7 @@ def _eight_bits(image, raw, source):
     pixels = np.asarray(image)
     low, high = float(pixels.min()), float(pixels.max())
     declared = _declared_range(image, source, high)
-    if declared is None or not 0 <= low <= high <= declared:                     # NaN is none of them
+    if declared is None or not 0 <= low <= high <= declared:  # NaN is none of them
         kind = 'floats' if image.mode == 'F' else f'{8 * pixels.dtype.itemsize}-bit grey values'
         raise BadImage(f'{kind} from {low:g} to {high:g}: which value is white is not declared')
     return Image.fromarray(
@@ -191,7 +194,7 @@ def _eight_bits(image, raw, source):
 def _declared_range(image, source, high):
     """The value that is white, or None where it is not known. `high`: the greatest there is."""
     tags = getattr(image, 'tag_v2', {})
-    maximum = tags.get(341, tags.get(281))                                       # SMaxSampleValue, MaxSampleValue
+    maximum = tags.get(341, tags.get(281))  # SMaxSampleValue, MaxSampleValue
     maximum = maximum[0] if isinstance(maximum, tuple) else maximum
     # what many write whatever the values are
     if maximum is not None and (image.mode == 'F' or maximum != 65535):
@@ -201,12 +204,12 @@ def _declared_range(image, source, high):
     if image.format == 'TIFF':
         bits = tags.get(258, (16,))[0]
     elif image.format == 'PNG':
-        head = source[:max(0, source.find(b'IDAT'))]
+        head = source[: max(0, source.find(b'IDAT'))]
         bits = head[head.find(b'sBIT') + 4] if b'sBIT' in head else 16
         # by the standard values are scaled to all 16
         bits = bits if high < 1 << bits else 16
     elif image.format == 'PPM':
-        return 65535.0                                                           # Pillow has scaled it
+        return 65535.0  # Pillow has scaled it
     else:
         return None
     return (1 << bits) - 1.0 if bits < 16 or bits == 16 and high > 16383 else None
@@ -214,7 +217,7 @@ def _declared_range(image, source, high):
 
 def _extrema(image):
     extrema = image.getextrema()
-    return (extrema if isinstance(extrema[0], tuple) else (extrema,))[:1 if image.mode == 'LA' else 3]
+    return (extrema if isinstance(extrema[0], tuple) else (extrema,))[: 1 if image.mode == 'LA' else 3]
 
 
 def _to_rgb(image):
@@ -222,7 +225,7 @@ def _to_rgb(image):
         image = image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
         return Image.alpha_composite(white, image).convert('RGB')
-    return image if image.mode == 'RGB' else image.convert('RGB')                # convert would copy it
+    return image if image.mode == 'RGB' else image.convert('RGB')  # convert would copy it
 
 
 def _center_crop(image, width, height):

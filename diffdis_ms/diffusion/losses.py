@@ -1,11 +1,12 @@
 """One function per equation; all in float32."""
+
 import mindspore.common.dtype as mstype
 from mindspore import ops
 
 
 def mean_over_samples(x):
-    """Mean of all elements of (B, ...), by samples and then over them: MindSpore's CPU adds a long vector in the order in which its threads
-    finish, another one every time; a sample is one thread's."""
+    """Mean of all elements of (B, ...), by samples and then over them: MindSpore's CPU adds a long vector in the order
+    in which its threads finish, another one every time; a sample is one thread's."""
     return ops.mean(ops.mean(x.reshape(x.shape[0], -1), -1))
 
 
@@ -27,15 +28,16 @@ def alignment_loss(e0_hat, e, logit_scale):
     """Eq. 8: image-to-text and text-to-image cross-entropy, averaged.
 
     Args:
-        e0_hat: (B, D) predicted clean queries, of any length. e: (B, D) text queries. Row i of one belongs to row i of the other.
+        e0_hat: (B, D) predicted clean queries, of any length. e: (B, D) text queries. Row i of one belongs to row i of
+            the other.
         logit_scale: scalar; 1 is Eq. 8 to the letter.
 
     Returns:
         scalar float32.
     """
-    logits = logit_scale * similarity(e0_hat, e)                                 # (B, B)
-    to_text = ops.diagonal(ops.log_softmax(logits, -1))                          # over the texts of each image, (B,)
-    to_image = ops.diagonal(ops.log_softmax(ops.swapaxes(logits, 0, 1), -1))     # over the images of each text, (B,)
+    logits = logit_scale * similarity(e0_hat, e)  # (B, B)
+    to_text = ops.diagonal(ops.log_softmax(logits, -1))  # over the texts of each image, (B,)
+    to_image = ops.diagonal(ops.log_softmax(ops.swapaxes(logits, 0, 1), -1))  # over the images of each text, (B,)
     return -0.5 * (ops.mean(to_text) + ops.mean(to_image))
 
 
@@ -48,7 +50,8 @@ def autoencoder_loss(reconstruction, x, mean, logvar, kl_weight, chroma_weight):
     """Absolute and squared error, the absolute error of the colours once more, and the KL divergence to a unit normal.
 
     Args:
-        reconstruction, x: (B, 3, H, W). mean, logvar: of the posterior. kl_weight: of the KL divergence per element of z.
+        reconstruction, x: (B, 3, H, W). mean, logvar: of the posterior. kl_weight: of the KL divergence per element of
+            z.
         chroma_weight: of the error left when each pixel's mean over the channels is taken out. Brightness is learned
             first and colours last; the weight brings them forward where training is short (0: off).
 

@@ -6,6 +6,7 @@
 low; `alphas_cumprod` is the whole training schedule (NumPy). States are NumPy arrays or MindSpore tensors: the
 coefficients are Python floats, computed in float64. The text query has a sampler of its own, `sample_text_query`.
 """
+
 import math
 
 from diffdis_ms.diffusion.process import noise_from_data, q_sample
@@ -38,8 +39,9 @@ def ddim(predict_noise, z, timesteps, alphas_cumprod):
 
 
 def pndm(predict_noise, z, timesteps, alphas_cumprod):
-    """Pseudo linear multistep (Liu et al. 2022) as Stable Diffusion runs it: no Runge-Kutta start, but the first step is
-    taken twice, the second time with the mean of the noises at both its ends. One evaluation more than `timesteps`."""
+    """Pseudo linear multistep (Liu et al. 2022) as Stable Diffusion runs it: no Runge-Kutta start, but the first step
+    is taken twice, the second time with the mean of the noises at both its ends. One evaluation more than
+    `timesteps`."""
     history = []
     for i, t in enumerate(timesteps):
         abar, previous = float(alphas_cumprod[t]), _previous(timesteps, i, alphas_cumprod)
@@ -85,8 +87,8 @@ SAMPLERS = {'ddim': ddim, 'pndm': pndm, 'dpm++': dpm_solver_plus_plus}
 
 
 def sample_text_query(predict_data, e, timesteps, alphas_cumprod, gamma):
-    """DDIM for the text query (Algorithm 3), consistent with gamma: wherever the algorithm has sqrt(abar) * e0_hat there
-    stands gamma * sqrt(abar) * e0_hat.
+    """DDIM for the text query (Algorithm 3), consistent with gamma: wherever the algorithm has sqrt(abar) * e0_hat
+    there stands gamma * sqrt(abar) * e0_hat.
 
     Args:
         predict_data: (e_t, t) -> guided e0_hat, L2-normalised (the data it stands for has length 1).

@@ -1,4 +1,5 @@
 """Noise schedules (NumPy only): betas and the cumulative products of 1 - beta (Eq. 6)."""
+
 import math
 
 import numpy as np
@@ -19,7 +20,7 @@ def betas(config):
     """
     steps = config.num_train_timesteps
     if config.schedule == 'linear':
-        return np.linspace(config.beta_start ** 0.5, config.beta_end ** 0.5, steps, dtype=np.float64) ** 2
+        return np.linspace(config.beta_start**0.5, config.beta_end**0.5, steps, dtype=np.float64) ** 2
     if config.schedule == 'linear_beta':
         return np.linspace(config.beta_start, config.beta_end, steps, dtype=np.float64)
     if config.schedule == 'cosine':
@@ -39,10 +40,10 @@ def sampling_timesteps(steps, num_train_timesteps, last=None):
     Args:
         steps: 1..num_train_timesteps.
         last: `None` gives diffusers' "leading" spacing with an offset of 1, as Stable Diffusion samples images
-            (50 steps: 981, 961, ..., 1); where `steps` does not divide num_train_timesteps the distances differ by one, so
-            that the first timestep is within one distance of the end (400 steps: 998, 996, 993, ...), and as many
-            steps as there are timesteps are all of them (999, 998, ..., 0). An int gives even spacing from `last` down to 0, both included, used for the
-            text query, whose first step has to start from pure noise.
+            (50 steps: 981, 961, ..., 1); where `steps` does not divide num_train_timesteps the distances differ by one,
+            so that the first timestep is within one distance of the end (400 steps: 998, 996, 993, ...), and as many
+            steps as there are timesteps are all of them (999, 998, ..., 0). An int gives even spacing from `last` down
+            to 0, both included, used for the text query, whose first step has to start from pure noise.
 
     Raises:
         ConfigError: steps out of range.

@@ -1,4 +1,5 @@
 """A CLIP model directory, evaluated by the same commands as DiffDis: the baseline beside it."""
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ TOWERS = ('image_encoder', 'text_encoder')
 @dataclass
 class ClipDirectory:
     """A CLIP whose networks are not built yet."""
+
     path: Path
     config: ModelConfig
     tokenizer: Tokenizer
@@ -34,10 +36,15 @@ def open_clip_directory(path):
     config = read_config(path)
     for stem in TOWERS:
         if not (path / f'{stem}.safetensors').is_file():
-            raise ConfigError(f'{path} is not a CLIP: it lacks {stem}.safetensors; make it with `python -m ckpt_convert import --kind clip`')
+            raise ConfigError(
+                f'{path} is not a CLIP: it lacks {stem}.safetensors; make it with `python -m ckpt_convert import --kind'
+                ' clip`'
+            )
     tokenizer = Tokenizer.load(path / 'tokenizer')
     if tokenizer.vocab_size != config.text_encoder.vocab_size:
-        raise ConfigError(f'{path}: the tokenizer has {tokenizer.vocab_size} ids, the text encoder {config.text_encoder.vocab_size}')
+        raise ConfigError(
+            f'{path}: the tokenizer has {tokenizer.vocab_size} ids, the text encoder {config.text_encoder.vocab_size}'
+        )
     return ClipDirectory(path, config, tokenizer)
 
 

@@ -1,4 +1,5 @@
 """CLIP-score: how well pictures fit their captions, after a CLIP of any architecture (the paper's: ResNet-50)."""
+
 import numpy as np
 
 from diffdis_ms.data.transforms import to_pixels
@@ -22,11 +23,26 @@ def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=
         ConfigError: weights that do not fit, or a picture that cannot be decoded.
     """
     model = ClipModel(clip, batch_size)
-    parts = shared_pass(len(captions), batch_size, lambda i: captions[i], lambda places, rows: {'rows': model.embed_texts(rows)}, share, 'captions',
-                        progress and 'CLIP: captions')
+    parts = shared_pass(
+        len(captions),
+        batch_size,
+        lambda i: captions[i],
+        lambda places, rows: {'rows': model.embed_texts(rows)},
+        share,
+        'captions',
+        progress and 'CLIP: captions',
+    )
     texts = np.concatenate([part['rows'] for part in parts])
     encoder = clip.config.image_encoder
-    images = over_images(model.image, lambda path: preprocess(read_rgb(path), encoder), paths, batch_size, progress and 'CLIP: pictures', share, 'clip')
+    images = over_images(
+        model.image,
+        lambda path: preprocess(read_rgb(path), encoder),
+        paths,
+        batch_size,
+        progress and 'CLIP: pictures',
+        share,
+        'clip',
+    )
     return images, texts
 
 

@@ -1,7 +1,8 @@
-"""From an image set to embeddings in one pass: each image is read and encoded once, however many samplings are asked for."""
+"""From an image set to embeddings in one pass: each image is read and encoded once, however many samplings are asked
+for."""
+
 import json
 from dataclasses import dataclass
-from typing import Dict, List
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from diffdis_ms.finite import check_finite
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the text query is generated from an image: steps and weight w of the guidance, seed of the noise it starts from."""
+    """How the text query is generated from an image: steps and weight w of the guidance, seed of the noise it starts
+    from."""
+
     steps: int = 8
     guidance_weight: float = 3.0
     seed: int = 0
@@ -27,15 +30,17 @@ class Embedded:
     """An embedded set; all lists and rows in the set's order, without the samples that could not be used.
 
     Attributes:
-        e0: {Sampling: (N, D) float32}. labels: N ints or None. captions, keys: N strings. indices: (N,) places in the set.
+        e0: {Sampling: (N, D) float32}. labels: N ints or None. captions, keys: N strings. indices: (N,) places in the
+            set.
         skipped: {key: reason}.
     """
-    e0: Dict[Sampling, np.ndarray]
+
+    e0: dict[Sampling, np.ndarray]
     labels: list
-    captions: List[str]
-    keys: List[str]
+    captions: list[str]
+    keys: list[str]
     indices: np.ndarray
-    skipped: Dict[str, str]
+    skipped: dict[str, str]
 
 
 class GeneratedQueries:
@@ -43,12 +48,15 @@ class GeneratedQueries:
 
     def __init__(self, pipe):
         self.pipe, self.image_size, self.batch_size = pipe, pipe.config.image_size, pipe.batch_size
-        self.resize = resize_center_crop         # (image, size) -> image
+        self.resize = resize_center_crop  # (image, size) -> image
 
     def __call__(self, pixels, indices, samplings):
         """pixels (B, 3, H, W) uint8 and the images' places in the set -> [(B, D) float32, one a Sampling]."""
         z, size = self.pipe.encode_images(pixels), self.pipe.config.text_encoder.projection_dim
-        return [self.pipe.embed_latents(z, s.steps, s.guidance_weight, noise=starting_noise(indices, s.seed, (1, size))) for s in samplings]
+        return [
+            self.pipe.embed_latents(z, s.steps, s.guidance_weight, noise=starting_noise(indices, s.seed, (1, size)))
+            for s in samplings
+        ]
 
 
 class ClipEmbeddings:
@@ -69,7 +77,8 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
     """Embed an image set.
 
     Args:
-        encoder: GeneratedQueries or ClipEmbeddings. reader: `len()` and `.read(i) -> Sample`; `read` is called from several threads.
+        encoder: GeneratedQueries or ClipEmbeddings. reader: `len()` and `.read(i) -> Sample`; `read` is called from
+            several threads.
         samplings: list of Sampling. limit: only the first so many samples. share: Share, of the work between processes.
         allow_missing: go on without samples that cannot be used; `Embedded.skipped` names them.
 
@@ -84,29 +93,36 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
         raise ConfigError(f'limit: {limit} is below 1')
     lost = dict(getattr(reader, 'skipped', {}))
     if not (limit or allow_missing):
-        lost.update({key: 'no such image file' for key in getattr(reader, 'missing', ())})
+        lost.update(dict.fromkeys(getattr(reader, 'missing', ()), 'no such image file'))
     if not allow_missing:
         refuse_skipped(lost)
-    parts = shared_pass(min(len(reader), limit or len(reader)), encoder.batch_size,
-                        lambda i: read_pixels(reader, i, encoder.image_size, encoder.resize),
-                        lambda places, rows: _embed(encoder, places, rows, samplings, allow_missing), share,
-                        progress=progress and 'embedding images')
+    parts = shared_pass(
+        min(len(reader), limit or len(reader)),
+        encoder.batch_size,
+        lambda i: read_pixels(reader, i, encoder.image_size, encoder.resize),
+        lambda places, rows: _embed(encoder, places, rows, samplings, allow_missing),
+        share,
+        progress=progress and 'embedding images',
+    )
     return _join(parts, samplings, lost)
 
 
 def refuse_skipped(skipped):
-    """ConfigError where {key: reason} of samples that cannot be used holds any: a metric over part is another metric."""
+    """ConfigError where {key: reason} of samples that cannot be used holds any: a metric over part is another
+    metric."""
     if skipped:
         key, reason = next(iter(skipped.items()))
         more = f' and {len(skipped) - 1} more, for example {list(skipped)[-1]}' if len(skipped) > 1 else ''
-        raise ConfigError(f'{key}: {reason}{more}; a metric over part of a set is another metric: mend the set, or '
-                          'leave such pictures out with --allow-missing, which names them in the result')
+        raise ConfigError(
+            f'{key}: {reason}{more}; a metric over part of a set is another metric: mend the set, or '
+            'leave such pictures out with --allow-missing, which names them in the result'
+        )
 
 
 def _embed(encoder, places, rows, samplings, allow_missing=False):
     """One batch: arrays for an .npz file. Raises before there is a file: a picture that is mended is read again."""
     pixels, indices, labels, about = [], [], [], {'captions': [], 'keys': [], 'skipped': {}}
-    for i, row in zip(places, rows):
+    for i, row in zip(places, rows, strict=True):
         if isinstance(row, BadSample):
             about['skipped'][row.key] = row.reason
             continue
@@ -117,13 +133,20 @@ def _embed(encoder, places, rows, samplings, allow_missing=False):
         about['keys'].append(row[3])
     if not allow_missing:
         refuse_skipped(about['skipped'])
-    arrays = {'indices': np.array(indices, np.int64), 'labels': np.array(labels, np.int64),
-              'about': np.frombuffer(json.dumps(about).encode(), np.uint8)}
+    arrays = {
+        'indices': np.array(indices, np.int64),
+        'labels': np.array(labels, np.int64),
+        'about': np.frombuffer(json.dumps(about).encode(), np.uint8),
+    }
     if pixels:
-        filled = np.minimum(np.arange(encoder.batch_size), len(pixels) - 1)      # one graph serves every batch
+        filled = np.minimum(np.arange(encoder.batch_size), len(pixels) - 1)  # one graph serves every batch
         results = encoder(np.stack(pixels)[filled], np.array(indices)[filled], samplings)
-        arrays.update({f'e0_{k}': check_finite(np.asarray(e0)[:len(pixels)], 'images', about['keys'])
-                       for k, e0 in enumerate(results)})
+        arrays.update(
+            {
+                f'e0_{k}': check_finite(np.asarray(e0)[: len(pixels)], 'images', about['keys'])
+                for k, e0 in enumerate(results)
+            }
+        )
     return arrays
 
 
@@ -132,8 +155,14 @@ def _join(parts, samplings, skipped):
     skipped = {**skipped, **{key: reason for a in about for key, reason in a['skipped'].items()}}
     full = [part for part in parts if len(part['indices'])]
     if not full:
-        raise ConfigError(f'none of the samples can be used; the first: {next(iter(skipped.items()), "the set is empty")}')
-    return Embedded({s: np.concatenate([part[f'e0_{k}'] for part in full]) for k, s in enumerate(samplings)},
-                    [None if label < 0 else int(label) for part in full for label in part['labels']],
-                    [c for a in about for c in a['captions']], [k for a in about for k in a['keys']],
-                    np.concatenate([part['indices'] for part in full]), skipped)
+        raise ConfigError(
+            f'none of the samples can be used; the first: {next(iter(skipped.items()), "the set is empty")}'
+        )
+    return Embedded(
+        {s: np.concatenate([part[f'e0_{k}'] for part in full]) for k, s in enumerate(samplings)},
+        [None if label < 0 else int(label) for part in full for label in part['labels']],
+        [c for a in about for c in a['captions']],
+        [k for a in about for k in a['keys']],
+        np.concatenate([part['indices'] for part in full]),
+        skipped,
+    )

@@ -1,4 +1,6 @@
-"""Examples for a report, small enough to lie in the result file: thumbnails as base64 JPEG, captions cut to a length."""
+"""Examples for a report, small enough to lie in the result file: thumbnails as base64 JPEG, captions cut to a
+length."""
+
 import base64
 import io
 
@@ -9,8 +11,8 @@ from diffdis_ms.errors import BadImage, ConfigError
 from diffdis_ms.evaluate.metrics.retrieval import cosines
 from diffdis_ms.evaluate.pictures import PROMPTS, read_prompts, read_rgb
 
-NUM_EXAMPLES, TOP = 8, 5                         # queries each way, and how many candidates are shown of each
-SIDE, MAX_SIDE, MAX_CAPTION = 96, 512, 300       # pixels of a thumbnail, of one in a file from elsewhere, and letters
+NUM_EXAMPLES, TOP = 8, 5  # queries each way, and how many candidates are shown of each
+SIDE, MAX_SIDE, MAX_CAPTION = 96, 512, 300  # pixels of a thumbnail, of one in a file from elsewhere, and letters
 
 
 def thumbnail(image):
@@ -23,7 +25,7 @@ def thumbnail(image):
 def read_thumbnail(text):
     """The PIL image of a thumbnail in a result file, which may come from anywhere; ConfigError where it is none."""
     try:
-        return decode_image(base64.b64decode(text, validate=True), max_pixels=MAX_SIDE ** 2)
+        return decode_image(base64.b64decode(text, validate=True), max_pixels=MAX_SIDE**2)
     except (BadImage, ValueError, TypeError) as e:
         raise ConfigError(f'a thumbnail in a result file cannot be read: {e}') from None
 
@@ -38,7 +40,8 @@ def retrieval_examples(e0, e, image_of_text, texts, keys, read, count=NUM_EXAMPL
     """Some images with the texts found for them, and some texts with the images found.
 
     Args:
-        e0: (N, D) of the images. e: (M, D) of the texts; L2-normalised. image_of_text: (M,) int, the image of each text.
+        e0: (N, D) of the images. e: (M, D) of the texts; L2-normalised. image_of_text: (M,) int, the image of each
+            text.
         texts: M strings. keys: N strings. read: row of e0 -> PIL image.
 
     Returns:
@@ -57,17 +60,32 @@ def retrieval_examples(e0, e, image_of_text, texts, keys, read, count=NUM_EXAMPL
     def best(queries, candidates):
         return np.argsort(-cosines(queries, candidates), 1, kind='stable')[:, :TOP].tolist()
 
-    return {'image_to_text': [{'key': _cut(keys[row]), 'image': picture(row),
-                               'captions': [_cut(texts[i]) for i in np.flatnonzero(image_of_text == row)[:TOP]],
-                               'found': [{'caption': _cut(texts[i]), 'right': bool(image_of_text[i] == row)} for i in found]}
-                              for row, found in zip(rows, best(e0[rows], e))],
-            'text_to_image': [{'caption': _cut(texts[i]), 'found': [{'key': _cut(keys[row]), 'image': picture(row), 'right': bool(image_of_text[i] == row)}
-                                                                    for row in found]}
-                              for i, found in zip(first, best(e[first], e0))]}
+    return {
+        'image_to_text': [
+            {
+                'key': _cut(keys[row]),
+                'image': picture(row),
+                'captions': [_cut(texts[i]) for i in np.flatnonzero(image_of_text == row)[:TOP]],
+                'found': [{'caption': _cut(texts[i]), 'right': bool(image_of_text[i] == row)} for i in found],
+            }
+            for row, found in zip(rows, best(e0[rows], e), strict=True)
+        ],
+        'text_to_image': [
+            {
+                'caption': _cut(texts[i]),
+                'found': [
+                    {'key': _cut(keys[row]), 'image': picture(row), 'right': bool(image_of_text[i] == row)}
+                    for row in found
+                ],
+            }
+            for i, found in zip(first, best(e[first], e0), strict=True)
+        ],
+    }
 
 
 def generation_examples(fakes, real=None, count=NUM_EXAMPLES, captions=None):
-    """Some generated pictures with their captions, beside the real ones where both folders' prompts.json give a name the same caption.
+    """Some generated pictures with their captions, beside the real ones where both folders' prompts.json give a name
+    the same caption.
 
     Args:
         fakes: paths in one folder. real: folder or None. captions: of `fakes`, where they are known from elsewhere.
@@ -80,8 +98,14 @@ def generation_examples(fakes, real=None, count=NUM_EXAMPLES, captions=None):
     made = []
     for path, caption in ((fakes[row], captions[row] if captions else own.get(fakes[row].name)) for row in rows):
         same = caption is not None and theirs.get(path.name) == caption
-        made.append({'name': _cut(path.name), 'caption': None if caption is None else _cut(caption), 'fake': thumbnail(read_rgb(path)),
-                     'real': thumbnail(read_rgb(real / path.name)) if same else None})
+        made.append(
+            {
+                'name': _cut(path.name),
+                'caption': None if caption is None else _cut(caption),
+                'fake': thumbnail(read_rgb(path)),
+                'real': thumbnail(read_rgb(real / path.name)) if same else None,
+            }
+        )
     return made
 
 

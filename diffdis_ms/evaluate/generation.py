@@ -1,4 +1,5 @@
 """FID, KID and CLIP-score of generated pictures: what `tools/evaluate.py generation` calls."""
+
 import sys
 from pathlib import Path
 
@@ -16,26 +17,45 @@ from diffdis_ms.text_files import read_json
 METRICS = ('fid', 'kid', 'clip_score')
 
 
-def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip=None, captions=None, batch_size=32, cache_dir=None,
-                        kid_subsets=100, kid_subset_size=1000, seed=2020, clip_at_zero=False, clip_weight=100.0, progress=False, out=None, rank=0,
-                        size=1, num_examples=2 * NUM_EXAMPLES):
+def evaluate_generation(
+    real,
+    fake,
+    metrics=('fid', 'kid'),
+    inception=None,
+    clip=None,
+    captions=None,
+    batch_size=32,
+    cache_dir=None,
+    kid_subsets=100,
+    kid_subset_size=1000,
+    seed=2020,
+    clip_at_zero=False,
+    clip_weight=100.0,
+    progress=False,
+    out=None,
+    rank=0,
+    size=1,
+    num_examples=2 * NUM_EXAMPLES,
+):
     """Measure a folder of generated pictures. Whatever is missing is found before a network is built.
 
     Args:
         real, fake: folders of pictures (see `pictures.list_images`); `real` may be None for the CLIP-score alone.
         metrics: of METRICS.
         inception: weights for FID and KID, see `inception.open_inception`.
-        clip: a CLIP model directory. captions: file for the CLIP-score, see `pictures.read_captions`; None: `fake`/prompts.json.
+        clip: a CLIP model directory. captions: file for the CLIP-score, see `pictures.read_captions`; None:
+            `fake`/prompts.json.
         batch_size: pictures at once.
         cache_dir: where the features of the real set are kept; see `inception.cache_file`.
         kid_subsets, kid_subset_size, seed: of `kid`. clip_at_zero, clip_weight: of `clip_score`.
         progress: show bars.
-        out: result file, beside which finished batches are kept and shared between processes; None: in memory. rank, size: of this process.
+        out: result file, beside which finished batches are kept and shared between processes; None: in memory. rank,
+            size: of this process.
         num_examples: so many pictures, spread evenly over the set, go into the result for a report.
 
     Returns:
-        dict metrics {fid, kid_mean, kid_std, clip_score: those asked for}, protocol and examples; None in all processes but the first,
-        which leave the numbers to it.
+        dict metrics {fid, kid_mean, kid_std, clip_score: those asked for}, protocol and examples; None in all processes
+        but the first, which leave the numbers to it.
 
     Raises:
         ConfigError: something is missing or does not fit.
@@ -43,12 +63,20 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
     metrics = tuple(dict.fromkeys(metrics))
     unknown = next((m for m in metrics if m not in METRICS), None)
     if unknown is not None or not metrics:
-        raise ConfigError(f'metrics: {unknown!r} is none of {", ".join(METRICS)}' if metrics else f'metrics: name some of {", ".join(METRICS)}')
+        raise ConfigError(
+            f'metrics: {unknown!r} is none of {", ".join(METRICS)}'
+            if metrics
+            else f'metrics: name some of {", ".join(METRICS)}'
+        )
     if batch_size < 1:
         raise ConfigError(f'batch size {batch_size} is below 1')
     with_inception = 'fid' in metrics or 'kid' in metrics
-    for needed, name, value in ((True, 'fake', fake), (with_inception, 'real', real), (with_inception, 'inception', inception),
-                                ('clip_score' in metrics, 'clip', clip)):
+    for needed, name, value in (
+        (True, 'fake', fake),
+        (with_inception, 'real', real),
+        (with_inception, 'inception', inception),
+        ('clip_score' in metrics, 'clip', clip),
+    ):
         if needed and not value:
             raise ConfigError(f'{", ".join(metrics)}: --{name} is missing')
     fakes = list_images(fake)
@@ -56,7 +84,9 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
     if with_inception:
         reals, weights = list_images(real), inceptions.open_inception(inception)
         if min(len(reals), len(fakes)) < 2:
-            raise ConfigError(f'FID and KID need at least 2 pictures a set: {real} has {len(reals)}, {fake} has {len(fakes)}')
+            raise ConfigError(
+                f'FID and KID need at least 2 pictures a set: {real} has {len(reals)}, {fake} has {len(fakes)}'
+            )
         if 'kid' in metrics:
             check_subsets(len(reals), len(fakes), kid_subsets, kid_subset_size)
     if 'clip_score' in metrics:
@@ -67,12 +97,22 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
     if with_inception:
         protocol['pictures'] = {'real': sizes_of(reals), 'fake': sizes_of(fakes)}
         digest = sha256(weights[0])
-        protocol.update(num_real=len(reals), real_sha256=content_sha256(reals, progress), inception_sha256=digest,
-                        inception_published=inceptions.is_published(weights[0], digest), preprocessing=inceptions.PREPROCESSING)
+        protocol.update(
+            num_real=len(reals),
+            real_sha256=content_sha256(reals, progress),
+            inception_sha256=digest,
+            inception_published=inceptions.is_published(weights[0], digest),
+            preprocessing=inceptions.PREPROCESSING,
+        )
     if 'clip_score' in metrics:
         image = clip.config.image_encoder
-        protocol.update(clip_at_zero=clip_at_zero, clip_weight=clip_weight, clip_sha256=clip.sha256(), clip_image_size=image.image_size,
-                        clip=f'{clip.path} ({image.architecture})')
+        protocol.update(
+            clip_at_zero=clip_at_zero,
+            clip_weight=clip_weight,
+            clip_sha256=clip.sha256(),
+            clip_image_size=image.image_size,
+            clip=f'{clip.path} ({image.architecture})',
+        )
     share = Share()
     if out is not None:
         share = Share(parts_directory(out, texts=texts, **protocol), rank, size)
@@ -86,15 +126,26 @@ def evaluate_generation(real, fake, metrics=('fid', 'kid'), inception=None, clip
     _say_sizes(protocol.get('pictures', {}))
     if 'fid' in metrics:
         results['fid'] = fid(*features)
-        protocol['definitions']['fid'] = 'torch-fidelity 0.4: 2048 features of the 2015-12-05 Inception, np.cov, eigenvalues of the product'
+        protocol['definitions']['fid'] = (
+            'torch-fidelity 0.4: 2048 features of the 2015-12-05 Inception, np.cov, eigenvalues of the product'
+        )
     if 'kid' in metrics:
-        results['kid_mean'], results['kid_std'] = kid(*features, kid_subsets, kid_subset_size, seed=seed, progress=progress)
-        protocol['definitions']['kid'] = f'torch-fidelity: unbiased MMD^2, kernel (x.y / 2048 + 1)^3, {kid_subsets} subsets of {kid_subset_size}, seed {seed}'
+        results['kid_mean'], results['kid_std'] = kid(
+            *features, kid_subsets, kid_subset_size, seed=seed, progress=progress
+        )
+        protocol['definitions']['kid'] = (
+            f'torch-fidelity: unbiased MMD^2, kernel (x.y / 2048 + 1)^3, {kid_subsets} subsets of {kid_subset_size},'
+            f' seed {seed}'
+        )
         protocol.update(kid_subsets=kid_subsets, kid_subset_size=kid_subset_size, seed=seed)
     if 'clip_score' in metrics:
         results['clip_score'] = clips.clip_score(*embeddings, clip_at_zero, clip_weight)
         protocol['definitions']['clip_score'] = clips.definition(clip_at_zero, clip_weight)
-    return {'metrics': results, 'protocol': protocol, 'examples': generation_examples(fakes, Path(real) if with_inception else None, num_examples, texts)}
+    return {
+        'metrics': results,
+        'protocol': protocol,
+        'examples': generation_examples(fakes, Path(real) if with_inception else None, num_examples, texts),
+    }
 
 
 def _drawn_with(file):
@@ -109,10 +160,12 @@ def _say_sizes(pictures):
     for name, about in pictures.items():
         odd = about['not_square']
         if odd['count']:
-            print(f'{odd["count"]} {name} pictures are not square '
-                  f'({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): FID and KID take '
-                  'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops',
-                  file=sys.stderr)
+            print(
+                f'{odd["count"]} {name} pictures are not square '
+                f'({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): FID and KID take '
+                'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops',
+                file=sys.stderr,
+            )
 
 
 def _captions(file, fake, paths):
@@ -126,9 +179,13 @@ def _features(reals, fakes, protocol, weights, batch_size, cache_dir, progress, 
     file = inceptions.cache_file(cache_dir, protocol['real_sha256'], protocol['inception_sha256'])
     network, real = inceptions.build_inception(*weights), inceptions.read_cached(file, len(reals))
     if real is None:
-        real = inceptions.inception_features(network, reals, batch_size, progress and 'Inception: real pictures', share, 'real')
+        real = inceptions.inception_features(
+            network, reals, batch_size, progress and 'Inception: real pictures', share, 'real'
+        )
         if not share.rank:
             inceptions.write_cached(file, real)
     if protocol['fake_sha256'] == protocol['real_sha256']:
         return real, real
-    return real, inceptions.inception_features(network, fakes, batch_size, progress and 'Inception: generated pictures', share, 'fake')
+    return real, inceptions.inception_features(
+        network, fakes, batch_size, progress and 'Inception: generated pictures', share, 'fake'
+    )

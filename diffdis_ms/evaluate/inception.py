@@ -1,4 +1,6 @@
-"""FID's features of pictures: torch-fidelity's preprocessing, the Inception network, and a cache of what was computed."""
+"""FID's features of pictures: torch-fidelity's preprocessing, the Inception network, and a cache of what was
+computed."""
+
 import hashlib
 import os
 import warnings
@@ -23,8 +25,8 @@ from diffdis_ms.text_files import read_json
 
 SIZE, WIDTH = 299, 2048
 PREPROCESSING = 'RGB as stored, TF1 bilinear resize to 299 x 299 without antialiasing, (x - 128) / 128'
-PUBLISHED = '6726825d'                            # how the sha256 of pt_inception-2015-12-05-6726825d.pth begins
-VERSION = 1                                      # of the preprocessing and the features; an older cache is not used
+PUBLISHED = '6726825d'  # how the sha256 of pt_inception-2015-12-05-6726825d.pth begins
+VERSION = 1  # of the preprocessing and the features; an older cache is not used
 
 
 class Features(nn.Cell):
@@ -54,13 +56,16 @@ def open_inception(path):
     if path.is_dir():
         path = path / 'inception.safetensors'
     if not path.is_file():
-        raise ConfigError(f'Inception weights: {path} does not exist; --inception is pt_inception-2015-12-05-6726825d.pth '
-                          'or what `python -m ckpt_convert import` made of it')
+        raise ConfigError(
+            f'Inception weights: {path} does not exist; --inception is pt_inception-2015-12-05-6726825d.pth '
+            'or what `python -m ckpt_convert import` made of it'
+        )
     return path, open_checkpoint(path).tensors
 
 
 def is_published(path, digest):
-    """Whether weights are FID's published ones, or were imported from them: figures of any others compare only among themselves.
+    """Whether weights are FID's published ones, or were imported from them: figures of any others compare only among
+    themselves.
 
     Args:
         path: of the weights. digest: its sha256.
@@ -71,19 +76,23 @@ def is_published(path, digest):
         if manifest['files'].get(path.name) == digest:
             digests += [source['sha256'] for source in manifest['converted_from']['sources']]
     except (ConfigError, KeyError, TypeError, AttributeError):
-        pass                                     # not made by ckpt_convert
+        pass  # not made by ckpt_convert
     return any(str(d).startswith(PUBLISHED) for d in digests)
 
 
 def write_random_inception(path, seed=0):
-    """Weights of no training in the published file's names, as float16 safetensors, to try out the way of FID and KID without a download.
+    """Weights of no training in the published file's names, as float16 safetensors, to try out the way of FID and KID
+    without a download.
 
-    Each layer keeps the size of its input (variance 2 / fan_in before a ReLU), so that the features differ between pictures.
+    Each layer keeps the size of its input (variance 2 / fan_in before a ReLU), so that the features differ between
+    pictures.
     """
     arrays = {}
     for p in InceptionV3().get_parameters():
         value = fresh(p.name, p.shape, seed)
-        arrays[field_name(p.name)] = (value * np.float32(6 ** 0.5) if value.ndim == 4 else value).astype(np.float16)   # +-1/sqrt(fan_in): variance 1/3
+        arrays[field_name(p.name)] = (value * np.float32(6**0.5) if value.ndim == 4 else value).astype(
+            np.float16
+        )  # +-1/sqrt(fan_in): variance 1/3
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
@@ -98,7 +107,7 @@ def build_inception(path, tensors):
     """
     cell, wrong, used = InceptionV3(), [], set()
     for p in cell.get_parameters():
-        name = field_name(p.name) if field_name(p.name) in tensors else p.name     # `ckpt_convert import` keeps our names
+        name = field_name(p.name) if field_name(p.name) in tensors else p.name  # `ckpt_convert import` keeps our names
         tensor = tensors.get(name)
         used.add(name)
         if tensor is None:
@@ -107,7 +116,9 @@ def build_inception(path, tensors):
             wrong.append(f'{name} is {tensor.kind} {tensor.shape}, expected floating point {tuple(p.shape)}')
         elif not wrong:
             p.set_data(Tensor(tensor.numpy().astype(np.float32)))
-    wrong += [f'{name} has no place' for name in tensors if name not in used and not name.endswith('.num_batches_tracked')]
+    wrong += [
+        f'{name} has no place' for name in tensors if name not in used and not name.endswith('.num_batches_tracked')
+    ]
     if wrong:
         more = f' (and {len(wrong) - 3} more)' if len(wrong) > 3 else ''
         raise ConfigError(f'{path} is not the Inception of FID: {"; ".join(wrong[:3])}{more}')
@@ -115,9 +126,12 @@ def build_inception(path, tensors):
 
 
 def resize(pixels, size=SIZE):
-    """TensorFlow 1's bilinear resize, no antialiasing and no half-pixel centres: (H, W, C), any type -> float32 (size, size, C)."""
+    """TensorFlow 1's bilinear resize, no antialiasing and no half-pixel centres: (H, W, C), any type -> float32 (size,
+    size, C)."""
     x = pixels.astype(np.float32)
-    x = _resize_rows(x.transpose(1, 0, 2), size).transpose(1, 0, 2)              # along a row first: the order decides the last digit
+    x = _resize_rows(x.transpose(1, 0, 2), size).transpose(
+        1, 0, 2
+    )  # along a row first: the order decides the last digit
     return _resize_rows(x, size)
 
 
@@ -132,7 +146,8 @@ def inception_features(network, paths, batch_size=32, progress='', share=Share()
 
 
 def cache_file(cache_dir, images_sha256, weights_sha256):
-    """Where the features of a set lie: one file for each content of the pictures, weights and version of the preprocessing.
+    """Where the features of a set lie: one file for each content of the pictures, weights and version of the
+    preprocessing.
 
     cache_dir None: $XDG_CACHE_HOME/diffdis_ms/features, by default ~/.cache/diffdis_ms/features.
     """

@@ -1,4 +1,6 @@
-"""Folders of pictures for the generation metrics: which files count, their content's hash, their captions, and networks run over them."""
+"""Folders of pictures for the generation metrics: which files count, their content's hash, their captions, and networks
+run over them."""
+
 import hashlib
 import re
 import warnings
@@ -18,29 +20,40 @@ from diffdis_ms.storage.files import sha256
 from diffdis_ms.text_files import read_json, read_lines
 
 PROMPTS = 'prompts.json'
-MAX_NAMED = 20                                   # of odd pictures, in a result file
+MAX_NAMED = 20  # of odd pictures, in a result file
 
 
 def list_images(folder):
     """Paths of the pictures of a folder, sorted by name; folders in it are not looked into, as torch-fidelity does not.
 
-    Where tools/sample.py's prompts.json lies in the folder, they are the pictures it lists: not grid.png, not those of an earlier run.
+    Where tools/sample.py's prompts.json lies in the folder, they are the pictures it lists: not grid.png, not those of
+    an earlier run.
 
     Raises:
         ConfigError: no such folder, no picture in it, or a listed one is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ConfigError(f'{folder} is not a folder of pictures' if folder.exists() else f'picture folder {folder} does not exist')
-    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.') and p.is_file())
+        raise ConfigError(
+            f'{folder} is not a folder of pictures' if folder.exists() else f'picture folder {folder} does not exist'
+        )
+    names = sorted(
+        p.name
+        for p in folder.iterdir()
+        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.') and p.is_file()
+    )
     if (folder / PROMPTS).is_file():
         listed = sorted(read_prompts(folder / PROMPTS))
         missing = sorted(set(listed) - set(names))
         if missing:
-            raise ConfigError(f'{folder / PROMPTS} lists {missing[0]}, which is not a picture in {folder} ({len(missing)} such)')
+            raise ConfigError(
+                f'{folder / PROMPTS} lists {missing[0]}, which is not a picture in {folder} ({len(missing)} such)'
+            )
         left_out = len(names) - len(listed)
         if left_out:
-            warnings.warn(f'{folder}: left out are {left_out} of the pictures: {PROMPTS} does not list them', stacklevel=2)
+            warnings.warn(
+                f'{folder}: left out are {left_out} of the pictures: {PROMPTS} does not list them', stacklevel=2
+            )
         names = listed
     if not names:
         raise ConfigError(f'{folder} holds no pictures ({", ".join(IMAGE_SUFFIXES)})')
@@ -69,16 +82,20 @@ def read_captions(file, paths):
             raise ConfigError(f'{file} has no caption for {without[0]} ({len(without)} such)')
         if len(prompts) > len(paths):
             extra = min(set(prompts) - {p.name for p in paths})
-            raise ConfigError(f'{file} has a caption for {extra}, which is not among the pictures ({len(prompts) - len(paths)} such)')
+            raise ConfigError(
+                f'{file} has a caption for {extra}, which is not among the pictures ({len(prompts) - len(paths)} such)'
+            )
         return [prompts[p.name] for p in paths]
     lines = read_lines(file)
     if len(lines) != len(paths):
-        raise ConfigError(f'{file} has {len(lines)} captions for {len(paths)} pictures; one a line is expected, in '
-                          f'the order of the file names')
+        raise ConfigError(
+            f'{file} has {len(lines)} captions for {len(paths)} pictures; one a line is expected, in '
+            'the order of the file names'
+        )
     empty = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
     if empty:
         raise ConfigError(f'{file}: line {empty} is empty')
-    caption_of = dict(zip(in_order(paths), lines))
+    caption_of = dict(zip(in_order(paths), lines, strict=True))
     return [caption_of[path] for path in paths]
 
 
@@ -95,17 +112,21 @@ def in_order(paths):
         numbers = Counter(int(path.stem) for path in paths)
         twice = next((path for path in paths if numbers[int(path.stem)] > 1), None)
         if twice is not None:
-            raise ConfigError(f'{twice.name}: another picture of {twice.parent} has the same number, so that lines do '
-                              'not say which is which; give the captions as JSON: {"prompts": {file name: text}}')
+            raise ConfigError(
+                f'{twice.name}: another picture of {twice.parent} has the same number, so that lines do '
+                'not say which is which; give the captions as JSON: {"prompts": {file name: text}}'
+            )
         return sorted(paths, key=lambda path: int(path.stem))
-    before = {}                                  # kind of name, its numbers left out -> the one of this kind before
+    before = {}  # kind of name, its numbers left out -> the one of this kind before
     for path in paths:
         kind, numbers = re.sub('[0-9]+', '#', path.stem), [int(n) for n in re.findall('[0-9]+', path.stem)]
         last, smaller = before.get(kind, ('', []))
         if smaller > numbers:
-            raise ConfigError(f'{path.parent}: does {path.name} or {last} come first? As text it is {last}, by number '
-                              f'{path.name}; '
-                              'give the captions as JSON: {"prompts": {file name: text}}')
+            raise ConfigError(
+                f'{path.parent}: does {path.name} or {last} come first? As text it is {last}, by number '
+                f'{path.name}; '
+                'give the captions as JSON: {"prompts": {file name: text}}'
+            )
         before[kind] = path.name, numbers
     return paths
 
@@ -118,13 +139,16 @@ def sizes_of(paths):
         try:
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
-        except Exception:                        # whatever a decoder makes of arbitrary bytes: reading it says so
+        except Exception:  # whatever a decoder makes of arbitrary bytes: reading it says so
             continue
         sizes[f'{width}x{height}'] += 1
         if width != height:
             odd.append(path.name)
-    return {'sizes': dict(sizes.most_common(10)), 'num_sizes': len(sizes),
-            'not_square': {'count': len(odd), 'names': odd[:MAX_NAMED]}}
+    return {
+        'sizes': dict(sizes.most_common(10)),
+        'num_sizes': len(sizes),
+        'not_square': {'count': len(odd), 'names': odd[:MAX_NAMED]},
+    }
 
 
 def content_sha256(paths, progress=False):
@@ -136,7 +160,8 @@ def content_sha256(paths, progress=False):
 
 
 def read_rgb(path):
-    """PIL image, mode RGB, read as torch-fidelity and CLIP do; ConfigError that names the file where it cannot be decoded."""
+    """PIL image, mode RGB, read as torch-fidelity and CLIP do; ConfigError that names the file where it cannot be
+    decoded."""
     try:
         return decode_image(path, as_stored=True)
     except BadImage as e:
@@ -147,7 +172,8 @@ def over_images(network, read, paths, batch_size, progress='', share=Share(), na
     """Run a network over pictures in batches of one size; the next batch is read meanwhile.
 
     Args:
-        network: (B, ...) Tensor -> (B, D) Tensor. read: path -> array, of one shape. progress: description of a bar, '' for none.
+        network: (B, ...) Tensor -> (B, D) Tensor. read: path -> array, of one shape. progress: description of a bar, ''
+            for none.
         share: Share, of the work between processes. name: of this pass among those of one Share.
 
     Returns:
@@ -156,9 +182,10 @@ def over_images(network, read, paths, batch_size, progress='', share=Share(), na
     Raises:
         ConfigError: what the network gives is not finite; the picture is named.
     """
+
     def compute(places, arrays):
-        filled = arrays + arrays[-1:] * (batch_size - len(arrays))               # one graph serves every batch
-        rows = network(Tensor(np.stack(filled))).asnumpy()[:len(arrays)].astype(np.float32)
+        filled = arrays + arrays[-1:] * (batch_size - len(arrays))  # one graph serves every batch
+        rows = network(Tensor(np.stack(filled))).asnumpy()[: len(arrays)].astype(np.float32)
         return {'rows': check_finite(rows, 'pictures', [paths[i] for i in places])}
 
     parts = shared_pass(len(paths), batch_size, lambda i: read(paths[i]), compute, share, name, progress)
@@ -179,8 +206,9 @@ def checked_prompts(content, file):
     for name in prompts:
         outside = not name or name[0] == '.' or {'/', '\\', '\0'} & set(name)
         if outside or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            raise ConfigError(f'{file}: {name!r} is not the name of a picture in its folder '
-                              f'({", ".join(IMAGE_SUFFIXES)})')
-        if any('\ud800' <= c <= '\udfff' for c in name + prompts[name]):         # JSON can write them
+            raise ConfigError(
+                f'{file}: {name!r} is not the name of a picture in its folder ({", ".join(IMAGE_SUFFIXES)})'
+            )
+        if any('\ud800' <= c <= '\udfff' for c in name + prompts[name]):  # JSON can write them
             raise ConfigError(f'{file}: the name or text of {name!r} has halves of characters')
     return prompts

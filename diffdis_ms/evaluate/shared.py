@@ -1,8 +1,9 @@
 """One pass over many pictures: read ahead, shared by any number of processes, continued after a crash.
 
-The pass is cut into batches of fixed content. Each finished batch is a file, so that a killed run goes on where it was and the
-result is the same to the last bit for one process and for many.
+The pass is cut into batches of fixed content. Each finished batch is a file, so that a killed run goes on where it was
+and the result is the same to the last bit for one process and for many.
 """
+
 import hashlib
 import io
 import json
@@ -12,14 +13,13 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 from tqdm import tqdm
 
 from diffdis_ms.storage.files import shared_order, whole_file
 
-READERS = min(8, os.cpu_count() or 1)            # threads that decode pictures
+READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Share:
         parts: directory for finished batches, shared by all processes; None: keep them in memory (one process only).
         rank, size: of this process. Each takes every size-th batch, then helps with what the others have not finished.
     """
-    parts: Optional[Path] = None
+
+    parts: Path | None = None
     rank: int = 0
     size: int = 1
 
@@ -49,7 +50,8 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
         count: number of items; batch k holds the items from k * batch_size on.
         read: item -> anything; called from several threads, for the next batch while one is computed.
         compute: (range of items, what was read of each) -> {name: array}.
-        share: Share. name: of this pass, where several have one directory of parts. progress: description of a bar, '' for none.
+        share: Share. name: of this pass, where several have one directory of parts. progress: description of a bar, ''
+            for none.
 
     Returns:
         list of what `compute` returned, one a batch, in order.
@@ -59,7 +61,10 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
     if share.parts is not None:
         share.parts.mkdir(parents=True, exist_ok=True)
     done = {}
-    with tqdm(total=count, desc=progress or None, unit='images', disable=None if progress else True, leave=False) as bar:
+    with tqdm(
+        total=count, desc=progress or None, unit='images', disable=None if progress else True, leave=False
+    ) as bar:
+
         def finish(k, part):
             done[k] = part
             bar.update(len(batches[k]))
@@ -73,7 +78,7 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
                     finish(k, part)
 
         for k, rows in read_ahead(unfinished(), lambda k: batches[k], read):
-            part = _load(files[k])               # another process may have finished it by now
+            part = _load(files[k])  # another process may have finished it by now
             if part is None:
                 part = compute(batches[k], rows)
                 _save(files[k], part)
@@ -82,7 +87,8 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
 
 
 def read_ahead(batches, items, read):
-    """Yields (batch, [read(item) for item in items(batch)]) in order; threads read the next batch while the caller works on one."""
+    """Yields (batch, [read(item) for item in items(batch)]) in order; threads read the next batch while the caller
+    works on one."""
     with ThreadPoolExecutor(READERS) as pool:
         try:
             waiting = None
@@ -103,7 +109,7 @@ def _save(file, arrays):
     try:
         with whole_file(file) as f:
             np.savez(f, **arrays)
-    except FileNotFoundError:                    # the directory is gone: another process had all of it, and the result is written
+    except FileNotFoundError:  # the directory is gone: another process had all of it, and the result is written
         pass
 
 

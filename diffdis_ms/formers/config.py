@@ -1,4 +1,5 @@
 """DiffDisConfig: an experiment's `Config` as MindFormers carries it."""
+
 import tempfile
 from pathlib import Path
 
@@ -18,13 +19,15 @@ class DiffDisConfig(PretrainedConfig):
     Args:
         config_file: one of our YAML files, or None for the defaults.
         overrides: list of `key.sub=value`, as on our command lines.
-        experiment: the whole config as YAML text, in place of both: what `save_pretrained` writes, so that it does not depend on a file.
+        experiment: the whole config as YAML text, in place of both: what `save_pretrained` writes, so that it does not
+            depend on a file.
         stated: with `experiment`: the keys of it that somebody gave a value (`config.load`); all others are defaults.
         kwargs: what else MindFormers hands over; its own bookkeeping is kept.
 
     Raises:
         ConfigError: as for `config.load`.
     """
+
     model_type = 'diffdis'
 
     def __init__(self, config_file=None, overrides=(), experiment=None, stated=(), **kwargs):
@@ -46,11 +49,14 @@ class DiffDisConfig(PretrainedConfig):
 
     def to_dict(self):
         """What goes into config.json: not what MindFormers' trainer hung on."""
-        kept = {name: self.__dict__.get(name) for name in ('architectures', 'experiment', 'mindformers_version', 'stated')}
+        kept = {
+            name: self.__dict__.get(name) for name in ('architectures', 'experiment', 'mindformers_version', 'stated')
+        }
         return {'model_type': self.model_type, **kept}
 
     def save_pretrained(self, save_directory=None, save_name='mindspore_model', **kwargs):
-        """Writes config.json. MindFormers' YAML form is not written: it cannot be read back (see `DiffDisForTraining.save_pretrained`)."""
+        """Writes config.json. MindFormers' YAML form is not written: it cannot be read back (see
+        `DiffDisForTraining.save_pretrained`)."""
         if kwargs.pop('save_json', True) is False:
             raise ConfigError('save_pretrained: only save_json=True (the default here) can be read back')
         super().save_pretrained(save_directory, save_name, save_json=True, **kwargs)

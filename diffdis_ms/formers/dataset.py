@@ -1,4 +1,5 @@
 """The dataset that MindFormers' trainer reads: one row a step, which holds all that the objective takes."""
+
 from mindformers.dataset import BaseDataset
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 from mindformers.tools.utils import get_real_group_size, get_real_rank
@@ -23,14 +24,17 @@ def this_world():
 
 
 def open_cache(config):
-    """The `LatentCache` of a config after `resolve_model`; opened and checked once a process: the dataset and the model both need it.
+    """The `LatentCache` of a config after `resolve_model`; opened and checked once a process: the dataset and the model
+    both need it.
 
     Raises:
         ConfigError: there is none, or it is stale.
     """
     if config.data.cache is None:
-        raise ConfigError('data.cache: MindFormers trains on latents, as networks cannot run in its data pipeline; make them with '
-                          'tools/cache_latents.py, or train with tools/train.py')
+        raise ConfigError(
+            'data.cache: MindFormers trains on latents, as networks cannot run in its data pipeline; make them with '
+            'tools/cache_latents.py, or train with tools/train.py'
+        )
     key = config.data.cache, config.init.vae, config.init.text_encoder, config.model.image_size
     if key not in _opened:
         cache = LatentCache(config.data.cache)
@@ -40,7 +44,8 @@ def open_cache(config):
 
 
 class Steps:
-    """Inputs of `DiffDisObjective` by the number of the step: row k is this process's share of batch k of our stream, with the draws of step k.
+    """Inputs of `DiffDisObjective` by the number of the step: row k is this process's share of batch k of our stream,
+    with the draws of step k.
 
     Read in order it reads ahead; at another number it goes there, so that a resumed run does not read what it skips.
 
@@ -68,19 +73,25 @@ class Steps:
 
 @MindFormerRegister.register(MindFormerModuleType.DATASET)
 class DiffDisDataset(BaseDataset):
-    """A GeneratorDataset of `train.max_steps` rows with the columns `COLUMNS`; a row is a whole batch of this process."""
+    """A GeneratorDataset of `train.max_steps` rows with the columns `COLUMNS`; a row is a whole batch of this
+    process."""
 
     def __new__(cls, dataset_config=None):
-        """Args: dataset_config: holds `model_config`, the arguments of a `DiffDisConfig` (`DiffDisTrainer` puts it there).
+        """Args: dataset_config: holds `model_config`, the arguments of a `DiffDisConfig` (`DiffDisTrainer` puts it
+        there).
 
         Raises:
             ConfigError: there is no cache, it is stale, or it holds too few samples.
         """
         given = dataset_config['model_config']
-        config = DiffDisConfig(*(given.get(key) for key in ('config_file', 'overrides', 'experiment', 'stated'))).resolved()
+        config = DiffDisConfig(
+            *(given.get(key) for key in ('config_file', 'overrides', 'experiment', 'stated'))
+        ).resolved()
         world = this_world()
         resolve_model(config)
         cache = open_cache(config)
-        loader = CachedLoader(cache, config.train.batch_size * world.size, config.seed, config.data.num_workers, world.rank, world.size)
+        loader = CachedLoader(
+            cache, config.train.batch_size * world.size, config.seed, config.data.num_workers, world.rank, world.size
+        )
         steps = Steps(loader, CachedFeatures(cache, config, world), config.train.max_steps)
         return GeneratorDataset(steps, COLUMNS, shuffle=False, num_parallel_workers=1, python_multiprocessing=False)

@@ -1,4 +1,5 @@
 """DiffDisForTraining: DiffDis and its loss as a MindFormers model."""
+
 from mindformers.models import PreTrainedModel
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
 from mindspore import Parameter, ParameterTuple
@@ -12,16 +13,20 @@ from diffdis_ms.train.step import EMA
 
 @MindFormerRegister.register(MindFormerModuleType.MODELS)
 class DiffDisForTraining(PreTrainedModel):
-    """`DiffDisObjective` with the call MindFormers expects: a batch in, one loss out. Parameters keep the names of our checkpoints.
+    """`DiffDisObjective` with the call MindFormers expects: a batch in, one loss out. Parameters keep the names of our
+    checkpoints.
 
-    Beside them it holds the EMA weights (`ema.<name>`), so that MindFormers' checkpoints do; `step.AfterStep` moves them.
+    Beside them it holds the EMA weights (`ema.<name>`), so that MindFormers' checkpoints do; `step.AfterStep` moves
+    them.
 
     Args:
-        config: DiffDisConfig. Weights come from its `init`, from `checkpoint_name_or_path` where that is set, or are fresh.
+        config: DiffDisConfig. Weights come from its `init`, from `checkpoint_name_or_path` where that is set, or are
+            fresh.
 
     Raises:
         ConfigError: the objective is another one, there is no cache, or weights do not fit.
     """
+
     config_class = DiffDisConfig
     base_model_prefix = 'diffdis'
 
@@ -33,9 +38,13 @@ class DiffDisForTraining(PreTrainedModel):
         resolve_model(experiment)
         self.made = build(experiment, None, None, this_world(), open_cache(experiment))
         self.objective = self.made.objective
-        scale = self.objective.logit_scale                                       # MindFormers' AdamW cannot update a parameter without dimensions
-        scale.weight = Parameter(scale.weight.asnumpy().reshape(1), name=scale.weight.name, requires_grad=scale.weight.requires_grad)
-        self.averages = ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in self.trainable_params()])
+        scale = self.objective.logit_scale  # MindFormers' AdamW cannot update a parameter without dimensions
+        scale.weight = Parameter(
+            scale.weight.asnumpy().reshape(1), name=scale.weight.name, requires_grad=scale.weight.requires_grad
+        )
+        self.averages = ParameterTuple(
+            [Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in self.trainable_params()]
+        )
         if config.checkpoint_name_or_path:
             self.load_checkpoint(config)
 
@@ -46,13 +55,16 @@ class DiffDisForTraining(PreTrainedModel):
     def save_pretrained(self, save_directory, save_name='mindspore_model', **kwargs):
         """Writes config.json and mindspore_model.ckpt, which `from_pretrained` reads back.
 
-        MindFormers' default form (a YAML file) is not written: MindFormers reads it back with random weights and says nothing.
+        MindFormers' default form (a YAML file) is not written: MindFormers reads it back with random weights and says
+        nothing.
 
         Raises:
             ConfigError: save_json=False.
         """
         if kwargs.pop('save_json', True) is False:
-            raise ConfigError('save_pretrained: MindFormers reads its YAML form back with random weights; leave save_json=False out')
+            raise ConfigError(
+                'save_pretrained: MindFormers reads its YAML form back with random weights; leave save_json=False out'
+            )
         super().save_pretrained(save_directory, save_name, save_json=True, **kwargs)
 
     @classmethod
@@ -64,5 +76,8 @@ class DiffDisForTraining(PreTrainedModel):
         """
         directory = kwargs.pop('pretrained_model_name_or_path', None) or pretrained_model_name_or_dir
         if not cls.is_experimental_mode(str(directory)):
-            raise ConfigError(f'{directory} was not written by DiffDisForTraining.save_pretrained: it needs config.json, and no YAML file')
+            raise ConfigError(
+                f'{directory} was not written by DiffDisForTraining.save_pretrained: it needs config.json, and no YAML'
+                ' file'
+            )
         return super().from_pretrained(str(directory), *args, **kwargs)

@@ -1,8 +1,9 @@
 """What MindFormers' `auto_register: register.<Class>` finds here.
 
-MindFormers copies this one file into a directory of its own and imports the copy; so it only names classes, which exist once.
-Importing it registers them, with `AutoConfig` and `AutoModel`, too.
+MindFormers copies this one file into a directory of its own and imports the copy; so it only names classes, which exist
+once. Importing it registers them, with `AutoConfig` and `AutoModel`, too.
 """
+
 from mindformers import AutoConfig, AutoModel
 
 from diffdis_ms.formers.config import DiffDisConfig
@@ -13,5 +14,5 @@ from diffdis_ms.formers.trainer import DiffDisTrainer
 
 __all__ = ['DiffDisConfig', 'DiffDisDataset', 'DiffDisForTraining', 'DiffDisTrainer', 'PortableTrainOneStepCell']
 
-AutoConfig.register(DiffDisConfig.model_type, DiffDisConfig, exist_ok=True)     # the original and the copy both do
+AutoConfig.register(DiffDisConfig.model_type, DiffDisConfig, exist_ok=True)  # the original and the copy both do
 AutoModel.register(DiffDisConfig, DiffDisForTraining, exist_ok=True)

@@ -1,4 +1,5 @@
 """MindFormers' one-step cell, on the CPU as well, and what DiffDis does after a step."""
+
 import json
 
 import mindspore as ms
@@ -25,9 +26,11 @@ def _tensor_not_finite(grad):
 
 @MindFormerRegister.register(MindFormerModuleType.WRAPPER)
 class PortableTrainOneStepCell(MFTrainOneStepCell):
-    """MFTrainOneStepCell: gradients, their mean over the processes, clipping, AdamW; a step that overflows is skipped and halves the scale.
+    """MFTrainOneStepCell: gradients, their mean over the processes, clipping, AdamW; a step that overflows is skipped
+    and halves the scale.
 
-    MindFormers asks the NPU whether something overflowed, by operators that the CPU does not have; there the gradients are looked at.
+    MindFormers asks the NPU whether something overflowed, by operators that the CPU does not have; there the gradients
+    are looked at.
     """
 
     def __init__(self, *args, **kwargs):
@@ -71,10 +74,12 @@ class AfterStep(nn.Cell):
 
 
 class DiffDisCallback(Callback):
-    """Runs `AfterStep` after each step that was not skipped, logs it and, at the end, writes our model directory with the EMA weights.
+    """Runs `AfterStep` after each step that was not skipped, logs it and, at the end, writes our model directory with
+    the EMA weights.
 
     Args:
-        config: Config after `resolve_model`. directory: for metrics.jsonl and model/; None where another process writes them.
+        config: Config after `resolve_model`. directory: for metrics.jsonl and model/; None where another process writes
+            them.
     """
 
     def __init__(self, config, directory=None):
@@ -84,10 +89,10 @@ class DiffDisCallback(Callback):
     def on_train_begin(self, run_context):
         step = run_context.original_args().train_network
         model = step.network
-        if _updates(step) == 0:                  # weights may have been loaded since the model was built
+        if _updates(step) == 0:  # weights may have been loaded since the model was built
             weights = {p.name: p for p in model.trainable_params()}
             for average in model.averages:
-                average.set_data(Tensor(weights[average.name[len(EMA):]].asnumpy().astype(np.float32)))
+                average.set_data(Tensor(weights[average.name[len(EMA) :]].asnumpy().astype(np.float32)))
         self.after = AfterStep(model, self.config)
 
     def on_train_step_end(self, run_context):
@@ -98,7 +103,13 @@ class DiffDisCallback(Callback):
         if not bool(np.any(overflow.asnumpy())):
             self.after(Tensor(_updates(step) - 1.0, mstype.float32))
         if self.directory is not None:
-            row = {'step': _updates(step), 'loss': _number(loss), 'lr': _number(rate), 'grad_norm': _number(norm), 'loss_scale': _number(loss_scale)}
+            row = {
+                'step': _updates(step),
+                'loss': _number(loss),
+                'lr': _number(rate),
+                'grad_norm': _number(norm),
+                'loss_scale': _number(loss_scale),
+            }
             with open(self.directory / 'metrics.jsonl', 'a', encoding='utf-8') as log:
                 log.write(json.dumps(row) + '\n')
 
@@ -107,18 +118,28 @@ class DiffDisCallback(Callback):
             return
         step = run_context.original_args().train_network
         made, config, networks = step.network.made, self.config.model, {}
-        averages = {p.name[len(EMA):]: p.asnumpy() for p in step.network.averages}
+        averages = {p.name[len(EMA) :]: p.asnumpy() for p in step.network.averages}
         for stem in made.networks:
-            networks[stem] = {name: averages.get(name, array) for name, array in parameters_to_numpy(made.network(stem)).items()}
+            networks[stem] = {
+                name: averages.get(name, array) for name, array in parameters_to_numpy(made.network(stem)).items()
+            }
         config.logit_scale = float(np.exp(made.objective.logit_scale.weight.asnumpy().item()))
-        save_model(self.directory / 'model', config, networks, load_tokenizer(self.config), {'step': _updates(step), 'objective': 'diffdis'})
+        save_model(
+            self.directory / 'model',
+            config,
+            networks,
+            load_tokenizer(self.config),
+            {'step': _updates(step), 'objective': 'diffdis'},
+        )
 
 
 def _check(step, loss, norm, precision):
     """Raises ConfigError, before anything is saved, where a step outside fp16 has made the weights useless."""
     for what, value in (('the loss', loss), ("the gradients' norm", norm)):
         if precision != 'fp16' and value is not None and not np.isfinite(value.asnumpy()).all():
-            raise ConfigError(f'step {step}: {what} is {_number(value)}; lower the learning rate or resume from an earlier checkpoint')
+            raise ConfigError(
+                f'step {step}: {what} is {_number(value)}; lower the learning rate or resume from an earlier checkpoint'
+            )
 
 
 def _updates(step):

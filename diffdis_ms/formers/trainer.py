@@ -1,4 +1,5 @@
 """DiffDisTrainer: MindFormers' training process for DiffDis."""
+
 import os
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from diffdis_ms.train.optim import group_parameters
 class DiffDisTrainer(BaseTrainer):
     """What `trainer: {type: DiffDisTrainer}` of a YAML builds; `mindformers.Trainer(config).train()` calls its `train`.
 
-    All is MindFormers' own (context, schedules, AdamW, one-step cell, loss scale, callbacks, checkpoints, resuming) but the grouping of
-    parameters, which is DiffDis's: two learning rates, and no weight decay for the logit scale alone.
+    All is MindFormers' own (context, schedules, AdamW, one-step cell, loss scale, callbacks, checkpoints, resuming) but
+    the grouping of parameters, which is DiffDis's: two learning rates, and no weight decay for the logit scale alone.
     """
 
     def __init__(self, model_name=None):
@@ -32,8 +33,8 @@ class DiffDisTrainer(BaseTrainer):
         self.ours = None
 
     def train(self, config=None, network=None, dataset=None, optimizer=None, callbacks=None, **kwargs):
-        """Train to `train.max_steps`; writes MindFormers' checkpoints, metrics.jsonl and, at the end, model/ with the EMA weights
-        below output_dir.
+        """Train to `train.max_steps`; writes MindFormers' checkpoints, metrics.jsonl and, at the end, model/ with the
+        EMA weights below output_dir.
 
         Args:
             config: MindFormerConfig. The others: what `Trainer` was given in place of what it builds from the config.
@@ -42,34 +43,48 @@ class DiffDisTrainer(BaseTrainer):
             ConfigError: see `sections.adopt`; msrun without use_parallel; the cache cannot be used.
         """
         if 'MS_ROLE' in os.environ and not config.use_parallel:
-            raise ConfigError('use_parallel: under msrun it must be True (run_mindformer.py --use_parallel True): each process would train alone')
+            raise ConfigError(
+                'use_parallel: under msrun it must be True (run_mindformer.py --use_parallel True): each process would'
+                ' train alone'
+            )
         if get_context('device_target') == 'CPU':
-            config.use_parallel = False          # build_context has read it; from here on it decides on barriers, which the CPU does not have
+            config.use_parallel = (
+                False  # build_context has read it; from here on it decides on barriers, which the CPU does not have
+            )
         self.ours = adopt(config)
         resolve_model(self.ours)
         world, output = this_world(), Path(self.ours.output_dir)
         flash = get_context('device_target') == 'Ascend' and runtime.ascend_chip() in runtime.FLASH_CHIPS
-        use_flash(self.ours.runtime.flash_attention and flash)                   # build_context has set all else
+        use_flash(self.ours.runtime.flash_attention and flash)  # build_context has set all else
         if world.rank == 0:
             output.mkdir(parents=True, exist_ok=True)
             (output / 'config.yaml').write_text(to_yaml(self.ours), encoding='utf-8')
         more = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks is not None else []
         after = DiffDisCallback(self.ours, output if world.rank == 0 else None)
-        self.training_process(config=config, network=network, dataset=dataset, optimizer=optimizer, callbacks=[*more, after], **kwargs)
+        self.training_process(
+            config=config, network=network, dataset=dataset, optimizer=optimizer, callbacks=[*more, after], **kwargs
+        )
 
     def evaluate(self, *args, **kwargs):
         """Raises ConfigError: the model directory is what is evaluated."""
-        raise ConfigError('run_mode: DiffDis is evaluated with tools/evaluate.py --model OUTPUT_DIR/model, not by MindFormers')
+        raise ConfigError(
+            'run_mode: DiffDis is evaluated with tools/evaluate.py --model OUTPUT_DIR/model, not by MindFormers'
+        )
 
     predict = evaluate
 
     @staticmethod
     def sort_callbacks(default_callbacks):
-        """As MindFormers sorts them, but `DiffDisCallback` comes first: CheckpointMonitor must find the EMA of the step it saves."""
-        return sorted(BaseTrainer.sort_callbacks(default_callbacks), key=lambda callback: not isinstance(callback, DiffDisCallback))
+        """As MindFormers sorts them, but `DiffDisCallback` comes first: CheckpointMonitor must find the EMA of the step
+        it saves."""
+        return sorted(
+            BaseTrainer.sort_callbacks(default_callbacks),
+            key=lambda callback: not isinstance(callback, DiffDisCallback),
+        )
 
     def create_network_without_param_init(self, default_args=None):
-        """The network with weights: MindFormers would skip them where a checkpoint is loaded, ours are set when it is built."""
+        """The network with weights: MindFormers would skip them where a checkpoint is loaded, ours are set when it is
+        built."""
         return self.create_network(default_args)
 
     def create_optimizer_scheduler_without_param_init(self, network, model_params):
@@ -82,8 +97,16 @@ class DiffDisTrainer(BaseTrainer):
         self.lr_scheduler, new = self.create_lr_scheduler(self.config.lr_schedule), self.create_lr_scheduler(new)
         groups = group_parameters(network.trainable_params(), self.ours)
         decay = self.ours.optimizer.weight_decay
-        settings = {'scale': {'lr': new, 'weight_decay': 0.0}, 'new': {'lr': new, 'weight_decay': decay},
-                    'base': {'lr': self.lr_scheduler, 'weight_decay': decay}}    # the last one's rate is what MFLossMonitor shows
-        self.optimizer = build_optim(self.config.optimizer, default_args={
-            'params': [{'params': groups[name], **settings[name]} for name in groups], 'learning_rate': self.lr_scheduler})
+        settings = {
+            'scale': {'lr': new, 'weight_decay': 0.0},
+            'new': {'lr': new, 'weight_decay': decay},
+            'base': {'lr': self.lr_scheduler, 'weight_decay': decay},
+        }  # the last one's rate is what MFLossMonitor shows
+        self.optimizer = build_optim(
+            self.config.optimizer,
+            default_args={
+                'params': [{'params': groups[name], **settings[name]} for name in groups],
+                'learning_rate': self.lr_scheduler,
+            },
+        )
         return self.optimizer

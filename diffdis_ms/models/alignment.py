@@ -1,4 +1,5 @@
 """Alignment transformer and linear predictor (Sec. 3.3): from the middle block's map and query to e0_hat."""
+
 from mindspore import nn, ops
 
 from diffdis_ms.models.clip import TransformerLayer
@@ -16,16 +17,20 @@ class AlignmentTransformer(nn.Cell):
         align, query_dim = config.alignment, config.text_encoder.projection_dim
         self.proj_in = linear(config.unet.block_out_channels[-1], align.width)
         self.query_in = linear(query_dim, align.width) if query_dim != align.width else nn.Identity()
-        self.layers = nn.CellList([
-            TransformerLayer(align.width, align.width // align.head_dim, 4 * align.width, 'gelu') for _ in range(align.num_layers)])
+        self.layers = nn.CellList(
+            [
+                TransformerLayer(align.width, align.width // align.head_dim, 4 * align.width, 'gelu')
+                for _ in range(align.num_layers)
+            ]
+        )
         self.final_layer_norm = nn.LayerNorm((align.width,), epsilon=1e-5)
         self.predictor = linear(align.width, query_dim)
 
     def construct(self, x, query):
         """x (B, C, H, W) and query (B, 1, D) -> prediction (B, 1, D): e0_hat, or the noise where that is the target."""
         b, c, h, w = x.shape
-        image_tokens = self.proj_in(x.reshape(b, c, h * w).transpose(0, 2, 1))   # (B, HW, W)
-        tokens = ops.concat((self.query_in(query), image_tokens), 1)             # (B, 1 + HW, W)
+        image_tokens = self.proj_in(x.reshape(b, c, h * w).transpose(0, 2, 1))  # (B, HW, W)
+        tokens = ops.concat((self.query_in(query), image_tokens), 1)  # (B, 1 + HW, W)
         for layer in self.layers:
             tokens = layer(tokens, None)
         return self.predictor(self.final_layer_norm(tokens[:, :1]))

@@ -1,26 +1,30 @@
 """Scaled dot-product attention, the only one in this package: the plain formula, and Ascend's kernel for it.
 
-`use_flash(True)` (runtime.setup calls it on chips that have the kernel) sends 16-bit attention of graphs compiled from then on to
-`FlashAttentionScore`. What that kernel asks for is met here, for any kernel of its form, so that tests on the CPU run the same code
-around a stand-in of their own:
+`use_flash(True)` (runtime.setup calls it on chips that have the kernel) sends 16-bit attention of graphs compiled from
+then on to `FlashAttentionScore`. What that kernel asks for is met here, for any kernel of its form, so that tests on
+the CPU run the same code around a stand-in of their own:
 
-    head size        a multiple of 16, at most 512: Stable Diffusion's 40 is padded with zeros to 48; they add nothing to q k^T, and
-                     their columns of the result are cut off. The scale stays that of the true size.
-    token counts     padded to multiples of 16: 1 + 1024 tokens where the text query joins the image's, 77 of a caption. Padded keys
-                     are masked, padded queries cut off.
+    head size        a multiple of 16, at most 512: Stable Diffusion's 40 is padded with zeros to 48; they add
+                     nothing to q k^T, and their columns of the result are cut off. The scale stays that of the true
+                     size.
+    token counts     padded to multiples of 16: 1 + 1024 tokens where the text query joins the image's, 77 of a caption.
+                     Padded keys are masked, padded queries cut off.
     mask             1 where a key may not be seen, (N, M) uint8.
     dtype            float16 or bfloat16; float32 keeps the plain formula.
 """
+
 import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 from mindspore.ops.operations.nn_ops import FlashAttentionScore
 
-ALIGNMENT = 16                                   # of head sizes and token counts
+ALIGNMENT = 16  # of head sizes and token counts
 MAX_HEAD_SIZE = 512
 
-_scores = ops.BatchMatMul(transpose_b=True)      # q k^T without writing k^T down: on a CPU each transpose keeps a table of its elements
+_scores = ops.BatchMatMul(
+    transpose_b=True
+)  # q k^T without writing k^T down: on a CPU each transpose keeps a table of its elements
 _weighted = ops.BatchMatMul()
 _FLASH_DTYPES = (mstype.float16, mstype.bfloat16)
 _state = {'flash': False}
@@ -54,7 +58,8 @@ def attention(q, k, v, mask=None):
 
 
 class _Softmax(nn.Cell):
-    """Over the last axis. MindSpore's gradient of it subtracts a column from a matrix, and on a CPU each operator that broadcasts keeps a table
+    """Over the last axis. MindSpore's gradient of it subtracts a column from a matrix, and on a CPU each operator that
+    broadcasts keeps a table
     of 16 bytes an element for ever: 134 MB for one layer of 8 heads over 1024 tokens. `broadcast_to` keeps none."""
 
     def construct(self, x):
@@ -71,15 +76,16 @@ _softmax = _Softmax()
 
 def plain_attention(q, k, v, mask=None):
     """softmax(q k^T / sqrt(D) + mask) v, written out."""
-    scores = _scores(q * (q.shape[-1] ** -0.5), k)                               # (B, heads, N, M)
+    scores = _scores(q * (q.shape[-1] ** -0.5), k)  # (B, heads, N, M)
     if mask is not None:
         scores = scores + mask
     weights = _softmax(scores.astype(mstype.float32)).astype(v.dtype)
-    return _weighted(weights, v)                                                 # (B, heads, N, D)
+    return _weighted(weights, v)  # (B, heads, N, D)
 
 
 def ascend_kernel(q, k, v, hidden, scale):
-    """FlashAttentionScore on aligned tensors: hidden (N, M) uint8 or None. Atlas A2 and later; its gradient is a kernel as well."""
+    """FlashAttentionScore on aligned tensors: hidden (N, M) uint8 or None. Atlas A2 and later; its gradient is a kernel
+    as well."""
     kernel = FlashAttentionScore(q.shape[1], 1.0, scale, 2147483647, 2147483647, 0, 'BNSD', 0)
     return kernel(q, k, v, None, None, None, hidden)[3]
 
@@ -95,7 +101,7 @@ def padded_attention(kernel, q, k, v, mask=None):
         (B, heads, N, D).
     """
     n, m, d = q.shape[2], k.shape[2], q.shape[3]
-    out = kernel(_pad(q), _pad(k), _pad(v), _hidden(mask, n, m), d ** -0.5)
+    out = kernel(_pad(q), _pad(k), _pad(v), _hidden(mask, n, m), d**-0.5)
     return out[:, :, :n, :d]
 
 

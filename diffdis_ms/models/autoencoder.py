@@ -1,4 +1,6 @@
-"""KL autoencoder: encoder V, decoder D, with diffusers' module names (the current ones: mid_block.attentions.0.to_q)."""
+"""KL autoencoder: encoder V, decoder D, with diffusers' module names (the current ones:
+mid_block.attentions.0.to_q)."""
+
 from mindspore import nn, ops
 
 from diffdis_ms.models.layers import Attention, Downsample2D, ResnetBlock2D, Upsample2D, conv2d, silu
@@ -15,7 +17,7 @@ class MidAttention(Attention):
 
     def construct(self, x):
         b, c, h, w = x.shape
-        tokens = self.group_norm(x).reshape(b, c, h * w).transpose(0, 2, 1)      # (B, HW, C)
+        tokens = self.group_norm(x).reshape(b, c, h * w).transpose(0, 2, 1)  # (B, HW, C)
         out = super().construct(tokens)
         return x + out.transpose(0, 2, 1).reshape(b, c, h, w)
 
@@ -35,9 +37,15 @@ class CoderBlock(nn.Cell):
 
     def __init__(self, in_channels, out_channels, num_layers, groups, resample, last):
         super().__init__()
-        self.resnets = nn.CellList([ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups, EPS)
-                                    for i in range(num_layers)])
-        self.downsamplers = nn.CellList([Downsample2D(out_channels, asymmetric=True)] if resample == 'down' and not last else [])
+        self.resnets = nn.CellList(
+            [
+                ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, groups, EPS)
+                for i in range(num_layers)
+            ]
+        )
+        self.downsamplers = nn.CellList(
+            [Downsample2D(out_channels, asymmetric=True)] if resample == 'down' and not last else []
+        )
         self.upsamplers = nn.CellList([Upsample2D(out_channels)] if resample == 'up' and not last else [])
 
     def construct(self, x):
@@ -57,9 +65,12 @@ class Encoder(nn.Cell):
         super().__init__()
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.CellList([
-            CoderBlock(widths[max(i - 1, 0)], width, config.layers_per_block, groups, 'down', i == len(widths) - 1)
-            for i, width in enumerate(widths)])
+        self.down_blocks = nn.CellList(
+            [
+                CoderBlock(widths[max(i - 1, 0)], width, config.layers_per_block, groups, 'down', i == len(widths) - 1)
+                for i, width in enumerate(widths)
+            ]
+        )
         self.mid_block = MidBlock(widths[-1], groups)
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
@@ -79,9 +90,14 @@ class Decoder(nn.Cell):
         widths, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = MidBlock(widths[0], groups)
-        self.up_blocks = nn.CellList([
-            CoderBlock(widths[max(i - 1, 0)], width, config.layers_per_block + 1, groups, 'up', i == len(widths) - 1)
-            for i, width in enumerate(widths)])
+        self.up_blocks = nn.CellList(
+            [
+                CoderBlock(
+                    widths[max(i - 1, 0)], width, config.layers_per_block + 1, groups, 'up', i == len(widths) - 1
+                )
+                for i, width in enumerate(widths)
+            ]
+        )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = conv2d(widths[-1], config.in_channels, 3, padding=1)
 

@@ -1,4 +1,5 @@
 """CLIP's text tower T and vision transformer, with transformers' module names; its image encoder of either kind."""
+
 import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -18,13 +19,17 @@ class SelfAttention(nn.Cell):
         self.out_proj = linear(dim, dim)
 
     def construct(self, x, mask):
-        q, k, v = (split_heads(self.q_proj(x), self.heads), split_heads(self.k_proj(x), self.heads),
-                   split_heads(self.v_proj(x), self.heads))                      # (B, heads, N, D)
-        return self.out_proj(merge_heads(attention(q, k, v, mask)))              # (B, N, C)
+        q, k, v = (
+            split_heads(self.q_proj(x), self.heads),
+            split_heads(self.k_proj(x), self.heads),
+            split_heads(self.v_proj(x), self.heads),
+        )  # (B, heads, N, D)
+        return self.out_proj(merge_heads(attention(q, k, v, mask)))  # (B, N, C)
 
 
 class MLP(nn.Cell):
-    """fc2(act(fc1(x))); `quick_gelu` is x * sigmoid(1.702 x), `gelu_pytorch_tanh` is gelu with the Gaussian's integral by tanh."""
+    """fc2(act(fc1(x))); `quick_gelu` is x * sigmoid(1.702 x), `gelu_pytorch_tanh` is gelu with the Gaussian's integral
+    by tanh."""
 
     def __init__(self, dim, inner_dim, act):
         super().__init__()
@@ -49,7 +54,7 @@ class TransformerLayer(nn.Cell):
         self.layer_norm2 = nn.LayerNorm((dim,), epsilon=eps)
 
     def construct(self, x, mask):
-        x = x + self.self_attn(self.layer_norm1(x), mask)                        # (B, N, C)
+        x = x + self.self_attn(self.layer_norm1(x), mask)  # (B, N, C)
         return x + self.mlp(self.layer_norm2(x))
 
 
@@ -58,9 +63,18 @@ class Encoder(nn.Cell):
 
     def __init__(self, config):
         super().__init__()
-        self.layers = nn.CellList([
-            TransformerLayer(config.hidden_size, config.num_attention_heads, config.intermediate_size, config.hidden_act, config.layer_norm_eps)
-            for _ in range(config.num_hidden_layers)])
+        self.layers = nn.CellList(
+            [
+                TransformerLayer(
+                    config.hidden_size,
+                    config.num_attention_heads,
+                    config.intermediate_size,
+                    config.hidden_act,
+                    config.layer_norm_eps,
+                )
+                for _ in range(config.num_hidden_layers)
+            ]
+        )
 
     def construct(self, x, mask):
         for layer in self.layers:
@@ -72,10 +86,12 @@ class TextEmbeddings(nn.Cell):
     def __init__(self, config):
         super().__init__()
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size, embedding_table='zeros')
-        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size, embedding_table='zeros')
+        self.position_embedding = nn.Embedding(
+            config.max_position_embeddings, config.hidden_size, embedding_table='zeros'
+        )
 
     def construct(self, ids):
-        return self.token_embedding(ids) + self.position_embedding.embedding_table[:ids.shape[1]]     # (B, L, C)
+        return self.token_embedding(ids) + self.position_embedding.embedding_table[: ids.shape[1]]  # (B, L, C)
 
 
 class TextTransformer(nn.Cell):
@@ -93,7 +109,7 @@ class TextTransformer(nn.Cell):
         n = ids.shape[1]
         x = self.embeddings(ids)
         x = self.encoder(x, self.causal_mask[:n, :n].astype(x.dtype))
-        return self.final_layer_norm(x)                                          # (B, L, C)
+        return self.final_layer_norm(x)  # (B, L, C)
 
 
 class CLIPTextEncoder(nn.Cell):
@@ -113,11 +129,13 @@ class CLIPTextEncoder(nn.Cell):
         self.text_projection = linear(config.hidden_size, config.projection_dim, bias=False)
 
     def construct(self, ids):
-        context = self.text_model(ids)                                           # (B, L, C)
-        end = ops.argmax(ids, 1)                                                 # (B,): the first end-of-text token
+        context = self.text_model(ids)  # (B, L, C)
+        end = ops.argmax(ids, 1)  # (B,): the first end-of-text token
         # in float32 first: OneHot has no bfloat16
-        at_end = ops.one_hot(end, ids.shape[1], Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)).astype(context.dtype)
-        pooled = ops.sum(context * ops.expand_dims(at_end, -1), 1)               # (B, C)
+        at_end = ops.one_hot(end, ids.shape[1], Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)).astype(
+            context.dtype
+        )
+        pooled = ops.sum(context * ops.expand_dims(at_end, -1), 1)  # (B, C)
         return context, ops.expand_dims(l2_normalize(self.text_projection(pooled)), 1)
 
 
@@ -127,12 +145,14 @@ class VisionEmbeddings(nn.Cell):
         size = config.hidden_size
         self.class_embedding = Parameter(np.zeros((size,), np.float32), name='class_embedding')
         self.patch_embedding = conv2d(3, size, config.patch_size, stride=config.patch_size, bias=False)
-        self.position_embedding = nn.Embedding((config.image_size // config.patch_size) ** 2 + 1, size, embedding_table='zeros')
+        self.position_embedding = nn.Embedding(
+            (config.image_size // config.patch_size) ** 2 + 1, size, embedding_table='zeros'
+        )
 
     def construct(self, pixels):
-        patches = self.patch_embedding(pixels)                                   # (B, C, h, w)
+        patches = self.patch_embedding(pixels)  # (B, C, h, w)
         b, c, h, w = patches.shape
-        patches = patches.reshape(b, c, h * w).transpose(0, 2, 1)                # (B, hw, C)
+        patches = patches.reshape(b, c, h * w).transpose(0, 2, 1)  # (B, hw, C)
         first = self.class_embedding.reshape(1, 1, c).broadcast_to((b, 1, c))
         return ops.concat((first, patches), 1) + self.position_embedding.embedding_table
 
@@ -148,12 +168,13 @@ class VisionTransformer(nn.Cell):
         self.post_layernorm = nn.LayerNorm((config.hidden_size,), epsilon=config.layer_norm_eps)
 
     def construct(self, pixels):
-        x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)), None)       # (B, 1 + hw, C)
-        return self.post_layernorm(x[:, 0])                                      # (B, C)
+        x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)), None)  # (B, 1 + hw, C)
+        return self.post_layernorm(x[:, 0])  # (B, C)
 
 
 class CLIPImageEncoder(nn.Cell):
-    """CLIP's image embedding: pixels (B, 3, S, S), normalised with its config's mean and deviation -> (B, projection_dim), L2-normalised."""
+    """CLIP's image embedding: pixels (B, 3, S, S), normalised with its config's mean and deviation -> (B,
+    projection_dim), L2-normalised."""
 
     def __init__(self, config):
         super().__init__()

@@ -1,8 +1,9 @@
 """DiffDis: one UNet, two diffusion models (Sec. 3.3).
 
-    predict_noise(z_t, t_z, c)   Phi_u      the whole UNet, without a text query
-    predict_query(z, e_t, t_e)   Phi_theta  encoder half and middle block with the query, then the alignment transformer
+predict_noise(z_t, t_z, c)   Phi_u      the whole UNet, without a text query
+predict_query(z, e_t, t_e)   Phi_theta  encoder half and middle block with the query, then the alignment transformer
 """
+
 import numpy as np
 from mindspore import Tensor, ops
 
@@ -56,7 +57,8 @@ class DiffDisUNet(UNet2DConditionModel):
         return self(as_tensor(z), as_tensor(t_e), None, as_tensor(e_t))
 
     def construct(self, z, t, context=None, e_t=None):
-        """One network for both: with a text query e_t it predicts the query (t = t_e), without one the noise (t = t_z)."""
+        """One network for both: with a text query e_t it predicts the query (t = t_e), without one the noise (t =
+        t_z)."""
         if e_t is None:
             return super().construct(z, t, context)
         return self._query(z, e_t, t)
@@ -65,7 +67,7 @@ class DiffDisUNet(UNet2DConditionModel):
         """c is masked (a zero context); t_z is the timestep that marks z as a condition."""
         temb = self.embed_timestep(ops.full((z.shape[0],), self.condition_timestep, dtype=t_e.dtype))
         query = self.text_query(e_t, t_e)
-        hidden = ops.zeros_like(query)                                           # h_{e,0} = 0
+        hidden = ops.zeros_like(query)  # h_{e,0} = 0
         x = self.conv_in(z)
         for block in self.down_blocks:
             for i, resnet in enumerate(block.resnets):

@@ -3,6 +3,7 @@
 This is the only file that knows both streams. Every new weight lives below a module named `dual_stream` or
 `text_query`, so that the rest of the UNet keeps Stable Diffusion's names and values.
 """
+
 from mindspore import nn, ops
 
 from diffdis_ms.models.attention import attention
@@ -36,14 +37,19 @@ class QueryBlock(nn.Cell):
 
 
 class DualStream(nn.Cell):
-    """The new weights of one attention block: the layers between the query's width and the block's, and K QueryBlocks."""
+    """The new weights of one attention block: the layers between the query's width and the block's, and K
+    QueryBlocks."""
 
     def __init__(self, dim, query_dim, config):
         super().__init__()
         switches, unet = config.dual_stream, config.unet
         self.proj_in = linear(query_dim, dim)
-        self.blocks = nn.CellList([QueryBlock(dim, unet.num_attention_heads, switches.share_attention, switches.modality_ffn)
-                                   for _ in range(unet.transformer_layers_per_block)])
+        self.blocks = nn.CellList(
+            [
+                QueryBlock(dim, unet.num_attention_heads, switches.share_attention, switches.modality_ffn)
+                for _ in range(unet.transformer_layers_per_block)
+            ]
+        )
         self.proj_out = linear(dim, query_dim)
 
 
@@ -70,9 +76,9 @@ class DualStreamTransformer2D(Transformer2DModel):
         Returns:
             (x, h_{e,l}), shaped as they came.
         """
-        q = self.dual_stream.proj_in(hidden_query + query)                       # (B, 1, C)
-        tokens = self.to_tokens(x)                                               # (B, HW, C)
-        for block, own in zip(self.transformer_blocks, self.dual_stream.blocks):
+        q = self.dual_stream.proj_in(hidden_query + query)  # (B, 1, C)
+        tokens = self.to_tokens(x)  # (B, HW, C)
+        for block, own in zip(self.transformer_blocks, self.dual_stream.blocks):  # noqa: B905 (a graph knows no keyword)
             q, tokens = self._fused_attention(block, own, q, tokens)
             tokens = block.after_self_attention(tokens, None)
             q = q + (own.ff(own.norm3(q)) if self.modality_ffn else block.ff(block.norm3(q)))
@@ -81,7 +87,7 @@ class DualStreamTransformer2D(Transformer2DModel):
     def _fused_attention(self, block, own, q, tokens):
         """Self-attention over [query ; image tokens]; norm1 is shared."""
         if self.share_attention:
-            joined = ops.concat((q, tokens), 1)                                  # (B, 1 + HW, C)
+            joined = ops.concat((q, tokens), 1)  # (B, 1 + HW, C)
             joined = joined + block.attn1(block.norm1(joined))
             return joined[:, :1], joined[:, 1:]
         normed_q, normed_tokens = block.norm1(q), block.norm1(tokens)

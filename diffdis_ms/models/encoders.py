@@ -1,4 +1,5 @@
 """The frozen networks around the UNet, V, D and T, run over any number of images or texts in batches of one size."""
+
 import zlib
 from math import gcd
 
@@ -19,13 +20,25 @@ class Encoders:
     """
 
     def __init__(self, vae, text_encoder, tokenizer, config, batch_size=32):
-        self.vae, self.text_encoder, self.tokenizer, self.config, self.batch_size = vae, text_encoder, tokenizer, config, batch_size
+        self.vae, self.text_encoder, self.tokenizer, self.config, self.batch_size = (
+            vae,
+            text_encoder,
+            tokenizer,
+            config,
+            batch_size,
+        )
         self._encode, self._decode = LatentEncoder(vae), LatentDecoder(vae)
-        self._zero = None                        # (what V was, V(0))
+        self._zero = None  # (what V was, V(0))
 
     def encode_images(self, pixels, progress=False):
-        """z = V(x): pixels (N, 3, H, W), uint8 or float32 in [-1, 1] -> (N, 4, H/8, W/8) float32, scaled posterior means."""
-        return in_batches(lambda x: (self._encode(Tensor(to_unit_range(x))),), (pixels,), self.batch_size, progress and 'encoding images')[0]
+        """z = V(x): pixels (N, 3, H, W), uint8 or float32 in [-1, 1] -> (N, 4, H/8, W/8) float32, scaled posterior
+        means."""
+        return in_batches(
+            lambda x: (self._encode(Tensor(to_unit_range(x))),),
+            (pixels,),
+            self.batch_size,
+            progress and 'encoding images',
+        )[0]
 
     def zero_latent(self):
         """V(0), the latent of the zero image: (1, 4, H/8, W/8) float32.
@@ -46,7 +59,9 @@ class Encoders:
 
     def encode_texts(self, texts, progress=False):
         """(c, e) = T(y): list of N strings -> (N, L, hidden) and (N, 1, projection_dim) float32."""
-        return self.encode_ids(self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings), progress)
+        return self.encode_ids(
+            self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings), progress
+        )
 
     def embed_texts(self, texts):
         """e alone, as `encode_texts`: c, 77 times as large, is dropped batch by batch."""
@@ -55,14 +70,17 @@ class Encoders:
 
     def encode_ids(self, ids, progress=False):
         """(c, e) of token ids (N, L) int32, as `encode_texts`."""
-        return in_batches(lambda x: self.text_encoder(Tensor(x)), (ids,), self.batch_size, progress and 'encoding texts')
+        return in_batches(
+            lambda x: self.text_encoder(Tensor(x)), (ids,), self.batch_size, progress and 'encoding texts'
+        )
 
 
 def ensemble_labels(embed_texts, labels, templates, batch_size=1):
     """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised.
 
     Args:
-        embed_texts: list of N strings -> (N, D), L2-normalised. labels: list of str. templates: list of str with one {}.
+        embed_texts: list of N strings -> (N, D), L2-normalised. labels: list of str. templates: list of str with one
+            {}.
         batch_size: of `embed_texts`. So many labels at a time are embedded as fill whole batches: the texts of all of
             them (80,000 for ImageNet) are never held together, and every batch is the same as if they were.
 
@@ -74,7 +92,7 @@ def ensemble_labels(embed_texts, labels, templates, batch_size=1):
     """
     step, rows = batch_size // gcd(batch_size, len(templates)), []
     for start in range(0, len(labels), step):
-        texts = [t.format(label) for label in labels[start:start + step] for t in templates]
+        texts = [t.format(label) for label in labels[start : start + step] for t in templates]
         e = check_finite(embed_texts(texts), 'texts', texts)
         rows.append(e.reshape(-1, len(templates), e.shape[-1]).mean(1))
     e = np.concatenate(rows)
@@ -100,11 +118,24 @@ def in_batches(function, arrays, batch_size, progress=''):
         tuple of NumPy arrays, one an output.
     """
     outputs = []
-    for rows, kept in tqdm(padded_batches(len(arrays[0]), batch_size), desc=progress or None, disable=None if progress else True, leave=False):
-        outputs.append([np.asarray(o.asnumpy() if isinstance(o, Tensor) else o)[:kept] for o in function(*(a[rows] for a in arrays))])
-    return tuple(np.concatenate(parts) for parts in zip(*outputs))
+    for rows, kept in tqdm(
+        padded_batches(len(arrays[0]), batch_size),
+        desc=progress or None,
+        disable=None if progress else True,
+        leave=False,
+    ):
+        outputs.append(
+            [
+                np.asarray(o.asnumpy() if isinstance(o, Tensor) else o)[:kept]
+                for o in function(*(a[rows] for a in arrays))
+            ]
+        )
+    return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
 
 
 def padded_batches(n, batch_size):
     """list of (row indices, number of them that count): the last batch is filled up with its own last row."""
-    return [(np.minimum(np.arange(start, start + batch_size), n - 1), min(batch_size, n - start)) for start in range(0, n, batch_size)]
+    return [
+        (np.minimum(np.arange(start, start + batch_size), n - 1), min(batch_size, n - start))
+        for start in range(0, n, batch_size)
+    ]

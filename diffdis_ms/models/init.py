@@ -1,4 +1,5 @@
 """Fresh weights: every parameter is filled from its own name and the seed, whatever the order of construction."""
+
 import math
 import re
 import zlib
@@ -7,16 +8,19 @@ import numpy as np
 
 from diffdis_ms.models.names import copied_from
 
-PROJ_OUT_STD = 1e-3          # "the layer back to 768 starts small" (dual stream)
-START_LOGVAR = -6.0          # of the autoencoder's posterior
-ZERO = re.compile(r'((down|up)_blocks\.\d+|mid_block)\.(resnets\.\d+\.conv2|attentions\.\d+\.proj_out)\.weight|conv_out\.weight')
+PROJ_OUT_STD = 1e-3  # "the layer back to 768 starts small" (dual stream)
+START_LOGVAR = -6.0  # of the autoencoder's posterior
+ZERO = re.compile(
+    r'((down|up)_blocks\.\d+|mid_block)\.(resnets\.\d+\.conv2|attentions\.\d+\.proj_out)\.weight|conv_out\.weight'
+)
 
 
 def initialize(cell, seed):
     """Fill the parameters of `cell` in place.
 
     Linear layers and convolutions: uniform in +-1/sqrt(fan_in), biases zero, but zero where latent diffusion has its
-    zero modules (last layer of the UNet and of each of its residual branches); embeddings: normal, 0.02 (positions 0.01);
+    zero modules (last layer of the UNet and of each of its residual branches); embeddings: normal, 0.02 (positions
+    0.01);
     norms: one and zero, their running statistics too. The query's feed-forwards start as copies of the image's.
 
     Args:
@@ -24,6 +28,7 @@ def initialize(cell, seed):
         seed: int.
     """
     from mindspore import Tensor  # here: `fresh` alone needs NumPy, and the converter starts faster without
+
     for p in cell.get_parameters():
         p.set_data(Tensor(fresh(p.name, p.shape, seed), p.dtype))
     copy_image_weights(cell)
@@ -36,6 +41,7 @@ def copy_image_weights(cell, keep=()):
         cell: a network of this package. keep: names of parameters that stay as they are: those that a file had.
     """
     from mindspore import Tensor
+
     params = {p.name: p for p in cell.get_parameters()}
     for name, p in params.items():
         source = copied_from(name)
@@ -46,7 +52,7 @@ def copy_image_weights(cell, keep=()):
 def fresh(name, shape, seed):
     """The starting value of one parameter, float32."""
     leaf = name.rsplit('.', 1)[-1]
-    if name == 'quant_conv.bias':                # a narrow posterior: noise of size one would drown the first latents
+    if name == 'quant_conv.bias':  # a narrow posterior: noise of size one would drown the first latents
         return np.repeat([0, START_LOGVAR], shape[0] // 2).astype(np.float32)
     if leaf in ('gamma', 'moving_variance'):
         return np.ones(shape, np.float32)

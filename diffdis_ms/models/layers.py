@@ -1,4 +1,5 @@
 """Layers shared by all networks. Weights start at zero here; `init.initialize` fills them, named and seeded."""
+
 import math
 
 import mindspore.common.dtype as mstype
@@ -16,8 +17,17 @@ def linear(in_features, out_features, bias=True):
 
 def conv2d(in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True):
     """2-D convolution with explicit symmetric padding, (N, C, H, W)."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad_mode='pad', padding=padding, has_bias=bias,
-                     weight_init='zeros', bias_init='zeros')
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        pad_mode='pad',
+        padding=padding,
+        has_bias=bias,
+        weight_init='zeros',
+        bias_init='zeros',
+    )
 
 
 def silu(x):
@@ -27,7 +37,7 @@ def silu(x):
 
 def gelu(x):
     """x Phi(x), exact. `ops.gelu` divides by `Div`, which on a CPU keeps a table of 16 bytes an element for ever."""
-    return x * (ops.erf(x * 2 ** -0.5) + 1.0) * 0.5
+    return x * (ops.erf(x * 2**-0.5) + 1.0) * 0.5
 
 
 def gelu_tanh(x):
@@ -61,12 +71,15 @@ class Attention(nn.Cell):
 
     def project(self, x, context):
         """Queries of x (B, N, C), keys and values of context (B, M, C'), split into heads."""
-        return (split_heads(self.to_q(x), self.heads), split_heads(self.to_k(context), self.heads),
-                split_heads(self.to_v(context), self.heads))
+        return (
+            split_heads(self.to_q(x), self.heads),
+            split_heads(self.to_k(context), self.heads),
+            split_heads(self.to_v(context), self.heads),
+        )
 
     def construct(self, x, context=None):
         q, k, v = self.project(x, x if context is None else context)
-        return self.to_out[0](merge_heads(attention(q, k, v)))                   # (B, N, C)
+        return self.to_out[0](merge_heads(attention(q, k, v)))  # (B, N, C)
 
 
 class GEGLU(nn.Cell):
@@ -89,12 +102,13 @@ class FeedForward(nn.Cell):
         self.net = nn.CellList([GEGLU(dim, dim * mult), nn.Identity(), linear(dim * mult, dim)])
 
     def construct(self, x):
-        return self.net[2](self.net[0](x))                                       # (B, N, C)
+        return self.net[2](self.net[0](x))  # (B, N, C)
 
 
 @constexpr
 def _frequencies(half):
-    """10000^(-i / half) as a constant (1, half): MindSpore's exp on the CPU is only good to 4e-6, and t multiplies that by 1000."""
+    """10000^(-i / half) as a constant (1, half): MindSpore's exp on the CPU is only good to 4e-6, and t multiplies that
+    by 1000."""
     exponent = np.float32(-math.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
     return Tensor(np.exp(exponent).reshape(1, half))
 
@@ -108,7 +122,7 @@ def timestep_embedding(t, dim):
     Returns:
         (B, dim) float32.
     """
-    args = t.astype(mstype.float32).reshape(-1, 1) * _frequencies(dim // 2)      # (B, dim / 2)
+    args = t.astype(mstype.float32).reshape(-1, 1) * _frequencies(dim // 2)  # (B, dim / 2)
     return ops.concat((ops.cos(args), ops.sin(args)), -1)
 
 
@@ -137,9 +151,9 @@ class ResnetBlock2D(nn.Cell):
         self.conv_shortcut = conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def construct(self, x, temb=None):
-        h = self.conv1(silu(self.norm1(x)))                                      # (N, C_out, H, W)
+        h = self.conv1(silu(self.norm1(x)))  # (N, C_out, H, W)
         if self.time_emb_proj is not None:
-            proj = self.time_emb_proj(silu(temb))                                # (N, C_out)
+            proj = self.time_emb_proj(silu(temb))  # (N, C_out)
             h = h + proj.reshape(proj.shape[0], proj.shape[1], 1, 1)
         h = self.conv2(silu(self.norm2(h)))
         if self.conv_shortcut is not None:
@@ -157,7 +171,7 @@ class Upsample2D(nn.Cell):
     def construct(self, x):
         n, c, h, w = x.shape
         x = x.reshape(n, c, h, 1, w, 1).broadcast_to((n, c, h, 2, w, 2)).reshape(n, c, 2 * h, 2 * w)
-        return self.conv(x)                                                      # (N, C, 2H, 2W)
+        return self.conv(x)  # (N, C, 2H, 2W)
 
 
 class Downsample2D(nn.Cell):
@@ -168,4 +182,4 @@ class Downsample2D(nn.Cell):
         self.conv = conv2d(channels, channels, 3, stride=2, padding=(0, 1, 0, 1) if asymmetric else 1)
 
     def construct(self, x):
-        return self.conv(x)                                                      # (N, C, H/2, W/2)
+        return self.conv(x)  # (N, C, H/2, W/2)

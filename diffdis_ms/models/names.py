@@ -2,7 +2,13 @@
 
 NEW_PARTS = ('text_query', 'dual_stream', 'alignment')
 # the leaves of norms and embeddings: MindSpore's name -> torch's
-LEAVES = {'gamma': 'weight', 'beta': 'bias', 'embedding_table': 'weight', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+LEAVES = {
+    'gamma': 'weight',
+    'beta': 'bias',
+    'embedding_table': 'weight',
+    'moving_mean': 'running_mean',
+    'moving_variance': 'running_var',
+}
 
 
 def is_new_parameter(name):
@@ -16,7 +22,8 @@ def is_text_parameter(name):
 
 
 def copied_from(name):
-    """The image's parameter, where it exists, of which a parameter of the query starts as a copy; None for all others."""
+    """The image's parameter, where it exists, of which a parameter of the query starts as a copy; None for all
+    others."""
     source = name.replace('.dual_stream.blocks.', '.transformer_blocks.')
     return source if source != name else None
 

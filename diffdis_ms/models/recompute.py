@@ -1,4 +1,5 @@
 """Recompute: what a block keeps for its gradient is thrown away and computed again in the backward pass."""
+
 from diffdis_ms.models.clip import TransformerLayer
 from diffdis_ms.models.layers import Attention, FeedForward, ResnetBlock2D
 
@@ -8,8 +9,9 @@ PARTS = (Attention, FeedForward, ResnetBlock2D, TransformerLayer)
 def apply_recompute(network):
     """Let the attention, feed-forward and residual blocks of a network (DiffDisUNet, CLIP, autoencoder) recompute.
 
-    The parts and not the whole transformer blocks: the dual-stream block enters those by other ways than their call. Only the input of
-    each part is kept, not attention's (B, heads, N, N) weights nor the feed-forward's 8 C wide hidden layer. The numbers do not change.
+    The parts and not the whole transformer blocks: the dual-stream block enters those by other ways than their call.
+    Only the input of each part is kept, not attention's (B, heads, N, N) weights nor the feed-forward's 8 C wide hidden
+    layer. The numbers do not change.
 
     Args:
         network: a cell, before its first call.

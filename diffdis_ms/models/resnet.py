@@ -1,4 +1,5 @@
 """CLIP's ModifiedResNet (RN50 and its relatives), with OpenAI's module names."""
+
 import numpy as np
 from mindspore import Parameter, nn, ops
 
@@ -7,8 +8,8 @@ from diffdis_ms.models.layers import conv2d, linear, merge_heads, split_heads
 
 
 class Bottleneck(nn.Cell):
-    """1x1, 3x3 and 1x1 convolutions around a residual. All have stride 1: a 2x2 mean before the last one, and on the way past,
-    halves the picture without aliasing."""
+    """1x1, 3x3 and 1x1 convolutions around a residual. All have stride 1: a 2x2 mean before the last one, and on the
+    way past, halves the picture without aliasing."""
 
     def __init__(self, in_dim, dim, stride):
         super().__init__()
@@ -22,9 +23,9 @@ class Bottleneck(nn.Cell):
             self.downsample = nn.CellList([conv2d(in_dim, out_dim, 1, bias=False), nn.BatchNorm2d(out_dim)])
 
     def construct(self, x):
-        h = ops.relu(self.bn1(self.conv1(x)))                                    # (B, C, H, W)
-        h = self.pool(ops.relu(self.bn2(self.conv2(h))))                         # (B, C, H / stride, W / stride)
-        h = self.bn3(self.conv3(h))                                              # (B, 4C, H / stride, W / stride)
+        h = ops.relu(self.bn1(self.conv1(x)))  # (B, C, H, W)
+        h = self.pool(ops.relu(self.bn2(self.conv2(h))))  # (B, C, H / stride, W / stride)
+        h = self.bn3(self.conv3(h))  # (B, 4C, H / stride, W / stride)
         if self.downsample is not None:
             x = self.downsample[1](self.downsample[0](self.pool(x)))
         return ops.relu(x + h)
@@ -43,10 +44,13 @@ class AttentionPool(nn.Cell):
 
     def construct(self, x):
         b, c, h, w = x.shape
-        x = x.reshape(b, c, h * w).transpose(0, 2, 1)                            # (B, hw, C)
-        x = ops.concat((x.mean(1, keep_dims=True), x), 1) + self.positional_embedding       # (B, 1 + hw, C)
-        q, k, v = (split_heads(self.q_proj(x[:, :1]), self.heads), split_heads(self.k_proj(x), self.heads),
-                   split_heads(self.v_proj(x), self.heads))                      # (B, heads, 1 or 1 + hw, D)
+        x = x.reshape(b, c, h * w).transpose(0, 2, 1)  # (B, hw, C)
+        x = ops.concat((x.mean(1, keep_dims=True), x), 1) + self.positional_embedding  # (B, 1 + hw, C)
+        q, k, v = (
+            split_heads(self.q_proj(x[:, :1]), self.heads),
+            split_heads(self.k_proj(x), self.heads),
+            split_heads(self.v_proj(x), self.heads),
+        )  # (B, heads, 1 or 1 + hw, D)
         return self.c_proj(merge_heads(attention(q, k, v))[:, 0])
 
 
@@ -68,10 +72,10 @@ class ModifiedResNet(nn.Cell):
         self.attnpool = AttentionPool(config)
 
     def construct(self, pixels):
-        x = ops.relu(self.bn1(self.conv1(pixels)))                               # (B, C / 2, S / 2, S / 2)
+        x = ops.relu(self.bn1(self.conv1(pixels)))  # (B, C / 2, S / 2, S / 2)
         x = ops.relu(self.bn2(self.conv2(x)))
-        x = self.pool(ops.relu(self.bn3(self.conv3(x))))                         # (B, C, S / 4, S / 4)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))                # (B, 32C, S / 32, S / 32)
+        x = self.pool(ops.relu(self.bn3(self.conv3(x))))  # (B, C, S / 4, S / 4)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 32C, S / 32, S / 32)
         return self.attnpool(x)
 
 

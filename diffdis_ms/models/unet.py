@@ -3,9 +3,20 @@
 `attention_cls` lets `dual_stream.py` put its block in the place of `Transformer2DModel` in the encoder half and the
 middle block; this file knows the image stream alone.
 """
+
 from mindspore import nn, ops
 
-from diffdis_ms.models.layers import Attention, Downsample2D, FeedForward, ResnetBlock2D, TimestepEmbedding, Upsample2D, conv2d, silu, timestep_embedding
+from diffdis_ms.models.layers import (
+    Attention,
+    Downsample2D,
+    FeedForward,
+    ResnetBlock2D,
+    TimestepEmbedding,
+    Upsample2D,
+    conv2d,
+    silu,
+    timestep_embedding,
+)
 
 
 class BasicTransformerBlock(nn.Cell):
@@ -25,7 +36,7 @@ class BasicTransformerBlock(nn.Cell):
         self.ff = FeedForward(dim)
 
     def construct(self, x, context):
-        x = x + self.attn1(self.norm1(x))                                        # (B, HW, C)
+        x = x + self.attn1(self.norm1(x))  # (B, HW, C)
         return self.after_self_attention(x, context)
 
     def after_self_attention(self, x, context):
@@ -41,9 +52,12 @@ class Transformer2DModel(nn.Cell):
         unet = config.unet
         self.norm = nn.GroupNorm(unet.norm_num_groups, dim, 1e-6)
         self.proj_in = conv2d(dim, dim, 1)
-        self.transformer_blocks = nn.CellList([
-            BasicTransformerBlock(dim, unet.num_attention_heads, config.text_encoder.hidden_size)
-            for _ in range(unet.transformer_layers_per_block)])
+        self.transformer_blocks = nn.CellList(
+            [
+                BasicTransformerBlock(dim, unet.num_attention_heads, config.text_encoder.hidden_size)
+                for _ in range(unet.transformer_layers_per_block)
+            ]
+        )
         self.proj_out = conv2d(dim, dim, 1)
 
     def to_tokens(self, x):
@@ -70,11 +84,15 @@ class DownBlock(nn.Cell):
     def __init__(self, in_channels, out_channels, config, has_attention, downsample, attention_cls):
         super().__init__()
         unet, temb = config.unet, 4 * config.unet.block_out_channels[0]
-        self.resnets = nn.CellList([
-            ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, unet.norm_num_groups, 1e-5, temb)
-            for i in range(unet.layers_per_block)])
-        self.attentions = nn.CellList([attention_cls(out_channels, config) for _ in range(unet.layers_per_block)]
-                                      if has_attention else [])
+        self.resnets = nn.CellList(
+            [
+                ResnetBlock2D(in_channels if i == 0 else out_channels, out_channels, unet.norm_num_groups, 1e-5, temb)
+                for i in range(unet.layers_per_block)
+            ]
+        )
+        self.attentions = nn.CellList(
+            [attention_cls(out_channels, config) for _ in range(unet.layers_per_block)] if has_attention else []
+        )
         self.downsamplers = nn.CellList([Downsample2D(out_channels)] if downsample else [])
         self.has_attention = has_attention
 
@@ -97,11 +115,17 @@ class UpBlock(nn.Cell):
     def __init__(self, in_channels, out_channels, skip_channels, config, has_attention, upsample):
         super().__init__()
         unet, temb = config.unet, 4 * config.unet.block_out_channels[0]
-        self.resnets = nn.CellList([
-            ResnetBlock2D((in_channels if i == 0 else out_channels) + skip, out_channels, unet.norm_num_groups, 1e-5, temb)
-            for i, skip in enumerate(skip_channels)])
-        self.attentions = nn.CellList([Transformer2DModel(out_channels, config) for _ in skip_channels]
-                                      if has_attention else [])
+        self.resnets = nn.CellList(
+            [
+                ResnetBlock2D(
+                    (in_channels if i == 0 else out_channels) + skip, out_channels, unet.norm_num_groups, 1e-5, temb
+                )
+                for i, skip in enumerate(skip_channels)
+            ]
+        )
+        self.attentions = nn.CellList(
+            [Transformer2DModel(out_channels, config) for _ in skip_channels] if has_attention else []
+        )
         self.upsamplers = nn.CellList([Upsample2D(out_channels)] if upsample else [])
         self.has_attention = has_attention
 
@@ -144,14 +168,28 @@ class UNet2DConditionModel(nn.Cell):
         self.time_dim = widths[0]
         self.time_embedding = TimestepEmbedding(widths[0], 4 * widths[0])
         self.conv_in = conv2d(unet.in_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.CellList([
-            DownBlock(widths[max(i - 1, 0)], widths[i], config, unet.attention_levels[i], i < levels - 1, attention_cls)
-            for i in range(levels)])
+        self.down_blocks = nn.CellList(
+            [
+                DownBlock(
+                    widths[max(i - 1, 0)], widths[i], config, unet.attention_levels[i], i < levels - 1, attention_cls
+                )
+                for i in range(levels)
+            ]
+        )
         self.mid_block = MidBlock(widths[-1], config, attention_cls)
-        self.up_blocks = nn.CellList([
-            UpBlock(widths[min(i + 1, levels - 1)], widths[i], _skip_channels(widths, i, unet.layers_per_block), config,
-                    unet.attention_levels[i], i > 0)
-            for i in reversed(range(levels))])
+        self.up_blocks = nn.CellList(
+            [
+                UpBlock(
+                    widths[min(i + 1, levels - 1)],
+                    widths[i],
+                    _skip_channels(widths, i, unet.layers_per_block),
+                    config,
+                    unet.attention_levels[i],
+                    i > 0,
+                )
+                for i in reversed(range(levels))
+            ]
+        )
         self.conv_norm_out = nn.GroupNorm(unet.norm_num_groups, widths[0], 1e-5)
         self.conv_out = conv2d(widths[0], unet.out_channels, 3, padding=1)
         self.skips_per_block = unet.layers_per_block + 1
@@ -170,8 +208,8 @@ class UNet2DConditionModel(nn.Cell):
             skips += new_skips
         x = self.mid_block(x, temb, context)
         for block in self.up_blocks:
-            x = block(x, skips[-self.skips_per_block:], temb, context)
-            skips = skips[:-self.skips_per_block]
+            x = block(x, skips[-self.skips_per_block :], temb, context)
+            skips = skips[: -self.skips_per_block]
         return self.conv_out(silu(self.conv_norm_out(x)))
 
 

@@ -1,4 +1,5 @@
-"""How a process runs: MindSpore's context (context), graphs kept on the disk (compile_cache), how a command ends (cli)."""
+"""How a process runs: MindSpore's context (context), graphs kept on the disk (compile_cache), how a command ends
+(cli)."""
 
 _CONTEXT = ('setup', 'setup_once', 'rank_and_size', 'ascend_chip', 'ascend_environment', 'FLASH_CHIPS')
 
@@ -7,5 +8,6 @@ def __getattr__(name):
     """`runtime.setup` and its like on first use: who only needs `runtime.cli` does not wait for MindSpore."""
     if name in _CONTEXT:
         from diffdis_ms.runtime import context
+
         return getattr(context, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,5 @@
 """How every command of tools/ ends: a user's mistake is one line on stderr and exit code 1, never a stack trace."""
+
 import sys
 
 from diffdis_ms.errors import BadImage, BadSample, ConfigError

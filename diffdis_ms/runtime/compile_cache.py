@@ -1,12 +1,15 @@
 """A process's main graph kept on the disk, so that a training step that was compiled before starts in seconds.
 
-MindSpore's own cache (2.7.2) knows a graph by the order in which the process compiles it, and by nothing else: another cell, another
-constant, another input shape at the same place of the order is answered with the old graph, without a word; and the first directory a
-process uses stays its directory. So it is never left on. Here it is on while one graph a process is compiled, in a directory whose name
-is a hash of all that the graph depends on: the config, every constant in the tree of cells, names and shapes of the parameters, shapes
-and types of the inputs, the sources of this package, the versions, the context, the rank. What is in the directory is checked against
-its sha256 before it is believed.
+MindSpore's own cache (2.7.2) knows a graph by the order in which the process compiles it, and by nothing else: another
+cell, another constant, another input shape at the same place of the order is answered with the old graph, without a
+word; and the first directory a process uses stays its directory. So it is never left on. Here it is on while one graph
+a process is compiled, in a directory whose name
+is a hash of all that the graph depends on: the config, every constant in the tree of cells, names and shapes of the
+parameters, shapes and types of the inputs, the sources of this package, the versions, the context, the rank. What is in
+the directory is checked against its sha256 before it is believed.
 """
+
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -22,7 +25,7 @@ from diffdis_ms.storage.files import sha256, write_directory, write_flushed
 from diffdis_ms.text_files import read_json
 
 ENTRY = 'entry.json'
-_WITHOUT_EFFECT = ('output_dir', 'resume')       # config keys that no graph can depend on
+_WITHOUT_EFFECT = ('output_dir', 'resume')  # config keys that no graph can depend on
 _state = {'used': False}
 
 
@@ -32,19 +35,25 @@ def default_directory():
 
 
 def build_id():
-    """What makes all graphs stale at once: {'mindspore', 'mindformers', 'python', 'sources'}, versions and a hash of this package."""
+    """What makes all graphs stale at once: {'mindspore', 'mindformers', 'python', 'sources'}, versions and a hash of
+    this package."""
     digest, root = hashlib.sha256(), Path(__file__).parent
     for path in sorted(root.rglob('*.py')):
         digest.update(f'{path.relative_to(root)}\n{sha256(path)}\n'.encode())
-    return {'mindspore': _version('mindspore'), 'mindformers': _version('mindformers'), 'python': sys.version.split()[0],
-            'sources': digest.hexdigest()[:16]}
+    return {
+        'mindspore': _version('mindspore'),
+        'mindformers': _version('mindformers'),
+        'python': sys.version.split()[0],
+        'sources': digest.hexdigest()[:16],
+    }
 
 
 def compile_cached(cell, inputs, config, rank=0, size=1):
-    """Compile `cell` for `inputs`, from the cache where it has this graph; without `config.runtime.compile_cache` nothing happens.
+    """Compile `cell` for `inputs`, from the cache where it has this graph; without `config.runtime.compile_cache`
+    nothing happens.
 
-    Call it right before the first call of the cell that takes longest to compile: a process has one graph in the cache. A second call
-    does nothing; other graphs, and other shapes of this one, compile as usual.
+    Call it right before the first call of the cell that takes longest to compile: a process has one graph in the cache.
+    A second call does nothing; other graphs, and other shapes of this one, compile as usual.
 
     Args:
         cell: the outermost cell, complete: parameters, optimizer, `set_train`, `recompute`.
@@ -60,7 +69,9 @@ def compile_cached(cell, inputs, config, rank=0, size=1):
     if not config.runtime.compile_cache or _state['used']:
         return None
     _state['used'] = True
-    directory = Path(config.runtime.compile_cache_dir or default_directory()) / graph_key(cell, inputs, config, rank, size)
+    directory = Path(config.runtime.compile_cache_dir or default_directory()) / graph_key(
+        cell, inputs, config, rank, size
+    )
     if _is_whole(directory):
         _compile_in(directory, cell, inputs)
         return 'warm'
@@ -70,25 +81,36 @@ def compile_cached(cell, inputs, config, rank=0, size=1):
         started = time.monotonic()
         _compile_in(temporary, cell, inputs)
         files = {str(p.relative_to(temporary)): sha256(p) for p in sorted(temporary.rglob('*')) if p.is_file()}
-        entry = {**build_id(), 'objective': config.objective, 'rank': rank, 'size': size, 'files': files,
-                 'compile_seconds': round(time.monotonic() - started, 1)}
+        entry = {
+            **build_id(),
+            'objective': config.objective,
+            'rank': rank,
+            'size': size,
+            'files': files,
+            'compile_seconds': round(time.monotonic() - started, 1),
+        }
         write_flushed(temporary / ENTRY, json.dumps(entry, indent=1).encode())
+
     write_directory(directory, fill)
     return 'cold'
 
 
 def give_back_memory():
-    """Hand memory that was freed back to the system: compiling leaves more than a GiB of it (glibc keeps it; others do it by themselves)."""
-    try:
+    """Hand memory that was freed back to the system: compiling leaves more than a GiB of it (glibc keeps it; others do
+    it by themselves)."""
+    with contextlib.suppress(OSError, AttributeError):  # no glibc
         ctypes.CDLL('libc.so.6').malloc_trim(0)
-    except (OSError, AttributeError):            # no glibc
-        pass
 
 
 def graph_key(cell, inputs, config, rank=0, size=1):
     """Hex name of the graph of `cell(*inputs)`: whatever could change it changes the name."""
     import mindspore as ms
-    text = '\n'.join(line for line in to_yaml(config).splitlines() if not line.startswith(tuple(f'{key}:' for key in _WITHOUT_EFFECT)))
+
+    text = '\n'.join(
+        line
+        for line in to_yaml(config).splitlines()
+        if not line.startswith(tuple(f'{key}:' for key in _WITHOUT_EFFECT))
+    )
     context = [ms.get_context(key) for key in ('device_target', 'mode', 'deterministic', 'jit_config')]
     digest = hashlib.sha256(repr((text, build_id(), context, rank, size)).encode())
     _add(digest, inputs)
@@ -127,13 +149,18 @@ def _is_whole(directory):
     try:
         files = read_json(directory / ENTRY)['files']
         there = {str(p.relative_to(directory)) for p in directory.rglob('*') if p.is_file()} - {ENTRY}
-        return bool(files) and there == set(files) and all(sha256(directory / name) == digest for name, digest in files.items())
+        return (
+            bool(files)
+            and there == set(files)
+            and all(sha256(directory / name) == digest for name, digest in files.items())
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
 def _compile_in(directory, cell, inputs):
     import mindspore as ms
+
     ms.set_context(enable_compile_cache=True, compile_cache_path=str(directory))
     try:
         cell.compile(*inputs)
@@ -142,13 +169,21 @@ def _compile_in(directory, cell, inputs):
 
 
 def _add(digest, value):
-    """Feed a constant to the digest. Parameters count by name, shape and type: their values are read when the graph runs."""
+    """Feed a constant to the digest. Parameters count by name, shape and type: their values are read when the graph
+    runs."""
     import mindspore as ms
     import numpy as np
+
     if isinstance(value, ms.Parameter):
         digest.update(f'parameter {value.name} {value.shape} {value.dtype} {value.requires_grad}'.encode())
     elif isinstance(value, (ms.Tensor, np.ndarray)):
-        array = value if isinstance(value, np.ndarray) else value.astype(ms.float32).asnumpy() if value.dtype == ms.bfloat16 else value.asnumpy()
+        array = (
+            value
+            if isinstance(value, np.ndarray)
+            else value.astype(ms.float32).asnumpy()
+            if value.dtype == ms.bfloat16
+            else value.asnumpy()
+        )
         digest.update(f'tensor {value.shape} {value.dtype}'.encode() + array.tobytes())
     elif isinstance(value, (list, tuple)):
         digest.update(f'{len(value)} items'.encode())
@@ -164,8 +199,10 @@ def _add(digest, value):
         _add(digest, dict(value.attrs))
     elif value is None or isinstance(value, (bool, int, float, str)):
         digest.update(f'{type(value).__name__} {value!r}'.encode())
-    else:                                        # functions, sub-cells (visited on their own), MindSpore's types
-        digest.update(f'{getattr(value, "__module__", "")}.{getattr(value, "__qualname__", type(value).__qualname__)}'.encode())
+    else:  # functions, sub-cells (visited on their own), MindSpore's types
+        digest.update(
+            f'{getattr(value, "__module__", "")}.{getattr(value, "__qualname__", type(value).__qualname__)}'.encode()
+        )
 
 
 def _version(package):

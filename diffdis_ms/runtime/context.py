@@ -7,9 +7,10 @@ What differs by chip, as MindSpore 2.7.2 documents it (none of it was run on an 
     910B, Atlas A2 (ascend910b)      O0: kernel by kernel;         inf and nan (default), yes                   yes
     910C, Atlas A3 (ascend910_93)    O1 fuses kernels besides      or saturates           yes                   yes
 
-Where gradients saturate, an overflow leaves no inf behind: loss scaling must ask the device (MindFormers and `mindspore.amp` do, by
-MS_ASCEND_CHECK_OVERFLOW_MODE, which is set here).
+Where gradients saturate, an overflow leaves no inf behind: loss scaling must ask the device (MindFormers and
+`mindspore.amp` do, by MS_ASCEND_CHECK_OVERFLOW_MODE, which is set here).
 """
+
 import os
 
 import mindspore as ms
@@ -19,7 +20,7 @@ from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.attention import use_flash
 
 FLASH_CHIPS = ('ascend910b', 'ascend910_93')
-HCCL_CONNECT_TIMEOUT = 600                       # seconds; CANN's 120 are short where the first rank compiles for longer than the others
+HCCL_CONNECT_TIMEOUT = 600  # seconds; CANN's 120 are short where the first rank compiles for longer than the others
 
 _device = None
 
@@ -38,12 +39,15 @@ def setup(device='CPU', runtime=None, precision='fp32'):
         return
     runtime = runtime or RuntimeConfig()
     if os.environ.get('MS_COMPILER_CACHE_ENABLE') == '1':
-        raise ConfigError("unset MS_COMPILER_CACHE_ENABLE: MindSpore's compile cache gives one graph's results for another; "
-                          'runtime.compile_cache=true is safe')
+        raise ConfigError(
+            "unset MS_COMPILER_CACHE_ENABLE: MindSpore's compile cache gives one graph's results for another; "
+            "runtime.compile_cache=true is safe"
+        )
     ms.set_context(mode=ms.GRAPH_MODE)
     if device == 'CPU':
         ms.set_device(device)
-        # Kernels are parallel inside; several dispatched at once fight over the cores (measured: one is about twice as fast).
+        # Kernels are parallel inside; several dispatched at once fight over the cores (measured: one is about twice as
+        # fast).
         ms.runtime.dispatch_threads_num(1)
         use_flash(False)
     else:
@@ -61,10 +65,15 @@ def _setup_ascend(runtime, precision):
     try:
         ms.set_device('Ascend')
     except (RuntimeError, ValueError) as e:
-        raise ConfigError(f'device=Ascend cannot be used ({str(e).strip().splitlines()[0]}); python tools/doctor.py says what is missing') from None
+        raise ConfigError(
+            f'device=Ascend cannot be used ({str(e).strip().splitlines()[0]}); python tools/doctor.py says what is'
+            ' missing'
+        ) from None
     chip = ascend_chip()
     if runtime.overflow_mode == 'infnan' and chip == 'ascend910':
-        raise ConfigError('runtime.overflow_mode: infnan is not possible on a 910, which saturates; leave it out or use saturation')
+        raise ConfigError(
+            'runtime.overflow_mode: infnan is not possible on a 910, which saturates; leave it out or use saturation'
+        )
     if precision == 'bf16' and chip == 'ascend910':
         raise ConfigError('train.precision: a 910 has no bf16; use fp16')
     if runtime.memory_limit_gb is not None:
@@ -73,18 +82,26 @@ def _setup_ascend(runtime, precision):
 
 
 def ascend_environment(runtime, environ):
-    """The environment variables of a `RuntimeConfig`: a field that is set wins over `environ`, which wins over our default."""
-    found = {'HCCL_CONNECT_TIMEOUT': str(runtime.hccl_connect_timeout or environ.get('HCCL_CONNECT_TIMEOUT', HCCL_CONNECT_TIMEOUT))}
+    """The environment variables of a `RuntimeConfig`: a field that is set wins over `environ`, which wins over our
+    default."""
+    found = {
+        'HCCL_CONNECT_TIMEOUT': str(
+            runtime.hccl_connect_timeout or environ.get('HCCL_CONNECT_TIMEOUT', HCCL_CONNECT_TIMEOUT)
+        )
+    }
     if runtime.hccl_exec_timeout is not None:
         found['HCCL_EXEC_TIMEOUT'] = str(runtime.hccl_exec_timeout)
     if runtime.overflow_mode is not None:
-        found['MS_ASCEND_CHECK_OVERFLOW_MODE'] = {'infnan': 'INFNAN_MODE', 'saturation': 'SATURATION_MODE'}[runtime.overflow_mode]
+        found['MS_ASCEND_CHECK_OVERFLOW_MODE'] = {'infnan': 'INFNAN_MODE', 'saturation': 'SATURATION_MODE'}[
+            runtime.overflow_mode
+        ]
     return found
 
 
 def ascend_chip():
     """MindSpore's name of the chip ('ascend910', 'ascend910b', 'ascend910_93'), '' where there is none."""
     from mindspore._c_expression import MSContext
+
     return MSContext.get_instance().get_ascend_soc_version()
 
 
@@ -95,7 +112,8 @@ def setup_once():
 
 
 def rank_and_size():
-    """(rank, number of processes) under msrun; (0, 1) without it. Nothing is set up: who shares work by files needs no collectives.
+    """(rank, number of processes) under msrun; (0, 1) without it. Nothing is set up: who shares work by files needs no
+    collectives.
 
     msrun also starts the command once as the cluster's scheduler, for which there is nothing to do: it ends here.
 
@@ -108,5 +126,8 @@ def rank_and_size():
     if role == 'MS_SCHED':
         raise SystemExit(0)
     if 'MS_NODE_ID' not in os.environ:
-        raise ConfigError('msrun needs --node_rank on each of several machines (tools/launch.sh gives it): processes cannot tell their rank')
+        raise ConfigError(
+            'msrun needs --node_rank on each of several machines (tools/launch.sh gives it): processes cannot tell'
+            ' their rank'
+        )
     return int(os.environ['RANK_ID']), int(os.environ['MS_WORKER_NUM'])

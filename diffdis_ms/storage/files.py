@@ -1,4 +1,5 @@
 """Files and directories that are written whole or not at all."""
+
 import glob
 import hashlib
 import json
@@ -14,13 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-PIECE, FLUSH_EVERY = 4 << 20, 512 << 20          # bytes
-KINDS = {np.dtype(np.float64): 'F64', np.dtype(np.float32): 'F32', np.dtype(np.float16): 'F16', np.dtype(np.int64): 'I64', np.dtype(np.int32): 'I32'}
+PIECE, FLUSH_EVERY = 4 << 20, 512 << 20  # bytes
+KINDS = {
+    np.dtype(np.float64): 'F64',
+    np.dtype(np.float32): 'F32',
+    np.dtype(np.float16): 'F16',
+    np.dtype(np.int64): 'I64',
+    np.dtype(np.int32): 'I32',
+}
 
 
 def shared_order(count, rank, size):
-    """In which order a process takes the parts 0..count-1 of work whose results lie in files: every size-th one is its own, from the front;
-    then it helps with the others', from the end, as their owners come from the front. So nobody waits for one that is slow or dead."""
+    """In which order a process takes the parts 0..count-1 of work whose results lie in files: every size-th one is its
+    own, from the front; then it helps with the others', from the end, as their owners come from the front. So nobody
+    waits for one that is slow or dead.
+    """
     own = list(range(rank, count, size))
     return own + [k for k in reversed(range(count)) if k % size != rank]
 
@@ -29,8 +38,8 @@ def write_directory(directory, fill):
     """Call `fill(temporary)` on a fresh directory beside `directory`, flush it, and rename it into place."""
     directory = Path(os.path.abspath(directory))
     own = f'.{directory.name}.{socket.gethostname()}.'
-    for left in directory.parent.glob(glob.escape(own) + '*'):                   # of a process that was killed here
-        if not _is_alive(left.name[len(own):].partition('.')[0]):
+    for left in directory.parent.glob(glob.escape(own) + '*'):  # of a process that was killed here
+        if not _is_alive(left.name[len(own) :].partition('.')[0]):
             shutil.rmtree(left, ignore_errors=True)
     temporary = directory.with_name(f'{own}{os.getpid()}.tmp')
     shutil.rmtree(temporary, ignore_errors=True)
@@ -64,9 +73,12 @@ def _is_alive(pid):
 
 @contextmanager
 def whole_file(path):
-    """A binary file to write to, which takes the place of `path` once all of it is on the disk; an error leaves `path` as it was."""
+    """A binary file to write to, which takes the place of `path` once all of it is on the disk; an error leaves `path`
+    as it was."""
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')      # machines may share the directory
+    temporary = path.with_name(
+        f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp'
+    )  # machines may share the directory
     try:
         with open(temporary, 'wb') as f:
             yield f
@@ -90,8 +102,8 @@ def write_weights(path, arrays):
 
     Args:
         path: of the file. It is not flushed yet: `write_directory` does that.
-        arrays: {name: array}; or what has `shape`, `dtype` and `pieces(buffers)`, which yields its bytes when its turn comes, read into
-            buffers that it takes from the iterator `buffers`. Two are in use at a time.
+        arrays: {name: array}; or what has `shape`, `dtype` and `pieces(buffers)`, which yields its bytes when its turn
+            comes, read into buffers that it takes from the iterator `buffers`. Two are in use at a time.
 
     Returns:
         sha256 of the file, as hex digits.
@@ -102,24 +114,28 @@ def write_weights(path, arrays):
         begin, end = end, end + math.prod(array.shape) * dtype.itemsize
         header[name] = {'dtype': KINDS[dtype], 'shape': list(array.shape), 'data_offsets': [begin, end]}
     text = json.dumps(header, separators=(',', ':')).encode()
-    text += b' ' * (-len(text) % 8)              # numbers begin at a multiple of 8
+    text += b' ' * (-len(text) % 8)  # numbers begin at a multiple of 8
     digest, pending, flushes, unflushed = hashlib.sha256(), deque(), [], 0
     buffers = cycle([bytearray(PIECE) for _ in range(3)])
     with open(path, 'wb', buffering=0) as f, ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as flushing:
         _write_all(f, len(text).to_bytes(8, 'little') + text)
         digest.update(len(text).to_bytes(8, 'little') + text)
         for array in arrays.values():
-            for piece in array.pieces(buffers) if hasattr(array, 'pieces') else [memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))]:
-                pending.append(hashing.submit(digest.update, piece))             # beside the writing: neither holds Python's lock
+            for piece in (
+                array.pieces(buffers)
+                if hasattr(array, 'pieces')
+                else [memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))]
+            ):
+                pending.append(hashing.submit(digest.update, piece))  # beside the writing: neither holds Python's lock
                 _write_all(f, piece)
                 unflushed += piece.nbytes
-                if len(pending) > 1:             # the last piece but one lies in a buffer that is filled next
+                if len(pending) > 1:  # the last piece but one lies in a buffer that is filled next
                     pending.popleft().result()
-            if unflushed > FLUSH_EVERY:          # or the disk would sleep now and keep everybody waiting at the end
+            if unflushed > FLUSH_EVERY:  # or the disk would sleep now and keep everybody waiting at the end
                 flushes.append(flushing.submit(os.fsync, f.fileno()))
                 unflushed = 0
         for waiting in (*pending, *flushes):
-            waiting.result()                     # a full disk may show only here
+            waiting.result()  # a full disk may show only here
     return digest.hexdigest()
 
 
@@ -127,7 +143,7 @@ def _write_all(f, data):
     """Unbuffered writes may be short (Linux stops at 2 GB)."""
     data = memoryview(data)
     while data.nbytes:
-        data = data[f.write(data):]
+        data = data[f.write(data) :]
 
 
 def sha256(path):

@@ -2,6 +2,7 @@
 
 A directory is written under a temporary name, flushed and renamed: a reader meets a whole model or none.
 """
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -19,7 +20,7 @@ MANIFEST = 'manifest.json'
 
 def parameters_to_numpy(cell, prefix=''):
     """{name: array} of a network; `prefix` picks parameters by it and is cut off."""
-    return {p.name[len(prefix):]: p.asnumpy() for p in cell.get_parameters() if p.name.startswith(prefix)}
+    return {p.name[len(prefix) :]: p.asnumpy() for p in cell.get_parameters() if p.name.startswith(prefix)}
 
 
 def save_model(directory, config, networks, tokenizer=None, extra=None):
@@ -32,6 +33,7 @@ def save_model(directory, config, networks, tokenizer=None, extra=None):
         tokenizer: diffdis_ms.data.tokenizer.Tokenizer, or anything with its `save`, or None.
         extra: entries for manifest.json (training step, source files), or a function that returns them, called last.
     """
+
     def fill(temporary):
         if config is not None:
             (temporary / 'config.yaml').write_text(to_yaml(config), encoding='utf-8')
@@ -42,13 +44,15 @@ def save_model(directory, config, networks, tokenizer=None, extra=None):
                 hashes[path.name] = write_weights(path, arrays)
                 flushes.append(flushing.submit(flush, path))
             for flushed in flushes:
-                flushed.result()                 # a full disk may show only here
+                flushed.result()  # a full disk may show only here
         if tokenizer is not None:
             tokenizer.save(temporary / 'tokenizer')
         files = sorted(str(p.relative_to(temporary)) for p in temporary.rglob('*') if p.is_file())
-        manifest = {'files': {name: hashes.get(name) or sha256(temporary / name) for name in files},
-                    'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')},
-                    **((extra() if callable(extra) else extra) or {})}
+        manifest = {
+            'files': {name: hashes.get(name) or sha256(temporary / name) for name in files},
+            'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')},
+            **((extra() if callable(extra) else extra) or {}),
+        }
         write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
 
     write_directory(directory, fill)
@@ -73,8 +77,9 @@ def read_manifest(directory):
     manifest = read_json(path)
     files = manifest.get('files')
     if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
-        raise ConfigError(f'{path} does not say which files the model has ("files": {{name: sha256}}); copy the model '
-                          f'directory again')
+        raise ConfigError(
+            f'{path} does not say which files the model has ("files": {{name: sha256}}); copy the model directory again'
+        )
     return manifest
 
 
@@ -93,9 +98,11 @@ def read_weights(path):
         raise ConfigError(f'{path} does not exist: is this a complete model directory?')
     try:
         with safe_open(path, framework='numpy') as f:
-            return {name: f.get_tensor(name) for name in f.keys()}
+            return {name: f.get_tensor(name) for name in f}
     except (SafetensorError, OSError, ValueError) as e:
-        raise ConfigError(f'{path} is damaged or not a safetensors file ({str(e).strip().splitlines()[0]}); copy it again') from None
+        raise ConfigError(
+            f'{path} is damaged or not a safetensors file ({str(e).strip().splitlines()[0]}); copy it again'
+        ) from None
 
 
 def load_weights(cell, path, may_be_missing=None):
@@ -113,12 +120,16 @@ def load_weights(cell, path, may_be_missing=None):
         ConfigError: file missing or damaged, or names or shapes that do not fit; up to three are named.
     """
     from mindspore import Tensor  # here: writing a model directory does not need it
+
     arrays = read_weights(path)
     params = {p.name: p for p in cell.get_parameters()}
     wrong = [f'{n} is not in the network' for n in arrays if n not in params]
     wrong += [f'{n} is missing' for n in params if n not in arrays and not (may_be_missing and may_be_missing(n))]
-    wrong += [f'{n} has shape {arrays[n].shape}, expected {tuple(p.shape)}' for n, p in params.items()
-              if n in arrays and arrays[n].shape != tuple(p.shape)]
+    wrong += [
+        f'{n} has shape {arrays[n].shape}, expected {tuple(p.shape)}'
+        for n, p in params.items()
+        if n in arrays and arrays[n].shape != tuple(p.shape)
+    ]
     if wrong:
         more = f' (and {len(wrong) - 3} more)' if len(wrong) > 3 else ''
         raise ConfigError(f'{path} does not fit the config: {"; ".join(wrong[:3])}{more}')

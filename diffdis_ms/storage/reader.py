@@ -1,8 +1,8 @@
 """Any checkpoint file to {name: LazyTensor}: nothing from the file is imported, called or written."""
+
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.safetensors_file import read_safetensors
@@ -11,14 +11,21 @@ from diffdis_ms.storage.torch_file import LEGACY_BYTES, read_legacy, read_zip
 from diffdis_ms.storage.unpickle import Inert
 from diffdis_ms.text_files import decode, parse_json
 
-WRAPPERS = ('state_dict', 'model_state_dict', 'model')       # keys below which trainers put the weights
-MAX_DEPTH = 64                                   # of modules in modules
-MAX_NAMES = 1_000_000                            # things looked at; a long name counts for several
-MAX_INDEX = 8 << 20                              # bytes of an index.json
-INDEX = re.compile(r'.*\.index(\.[\w-]+)?\.json$')   # also of a variant: .index.fp16.json
-HINTS = ((b'<', 'an HTML or XML page: the download went wrong'), (b'version https://git-lfs', 'a Git LFS pointer: run `git lfs pull`'),
-         (b'\x1f\x8b', 'gzip-compressed: unpack it first'), (b'BZh', 'bzip2-compressed: unpack it first'), (b'\xfd7zXZ', 'xz-compressed: unpack it first'),
-         (b'7z\xbc\xaf', 'a 7z archive: unpack it first'), (b'\x80', 'a pickle, but not one of torch.save'), (b'\x89HDF', 'an HDF5 file'))
+WRAPPERS = ('state_dict', 'model_state_dict', 'model')  # keys below which trainers put the weights
+MAX_DEPTH = 64  # of modules in modules
+MAX_NAMES = 1_000_000  # things looked at; a long name counts for several
+MAX_INDEX = 8 << 20  # bytes of an index.json
+INDEX = re.compile(r'.*\.index(\.[\w-]+)?\.json$')  # also of a variant: .index.fp16.json
+HINTS = (
+    (b'<', 'an HTML or XML page: the download went wrong'),
+    (b'version https://git-lfs', 'a Git LFS pointer: run `git lfs pull`'),
+    (b'\x1f\x8b', 'gzip-compressed: unpack it first'),
+    (b'BZh', 'bzip2-compressed: unpack it first'),
+    (b'\xfd7zXZ', 'xz-compressed: unpack it first'),
+    (b'7z\xbc\xaf', 'a 7z archive: unpack it first'),
+    (b'\x80', 'a pickle, but not one of torch.save'),
+    (b'\x89HDF', 'an HDF5 file'),
+)
 
 
 @dataclass
@@ -29,17 +36,19 @@ class Checkpoint:
         paths: the files read. format: 'zip', 'TorchScript', 'legacy' or 'safetensors'. tensors: by name.
         other: names at the level of the tensors whose values are none (numbers, texts, objects of unknown classes).
     """
-    paths: List[Path]
+
+    paths: list[Path]
     format: str
-    tensors: Dict[str, LazyTensor]
-    other: List[str]
+    tensors: dict[str, LazyTensor]
+    other: list[str]
 
 
 def open_checkpoint(path):
     """Read the names and places of all tensors of a file.
 
     Args:
-        path: .ckpt, .pt, .pth, .bin (zip archive, TorchScript or the format before torch 1.6), .safetensors, .index.json or .index.fp16.json.
+        path: .ckpt, .pt, .pth, .bin (zip archive, TorchScript or the format before torch 1.6), .safetensors,
+            .index.json or .index.fp16.json.
 
     Returns:
         Checkpoint; no tensor has been read yet.
@@ -55,13 +64,19 @@ def open_checkpoint(path):
     if start.startswith(b'PK\x03\x04'):
         root = read_zip(file)
         tensors, other = find_tensors(root, path)
-        kind = 'TorchScript' if isinstance(root, Inert) and getattr(root.cls, 'module', '').startswith('__torch__') else 'zip'
+        kind = (
+            'TorchScript'
+            if isinstance(root, Inert) and getattr(root.cls, 'module', '').startswith('__torch__')
+            else 'zip'
+        )
         return Checkpoint([path], kind, tensors, other)
     if LEGACY_BYTES in start[:32]:
         return Checkpoint([path], 'legacy', *find_tensors(read_legacy(file), path))
     if start[8:9] == b'{':
         return Checkpoint([path], 'safetensors', read_safetensors(file), [])
-    hint = next((text for magic, text in HINTS if start.lstrip().startswith(magic)), 'neither a PyTorch nor a safetensors file')
+    hint = next(
+        (text for magic, text in HINTS if start.lstrip().startswith(magic)), 'neither a PyTorch nor a safetensors file'
+    )
     raise CheckpointError(f'{path} is {hint}')
 
 
@@ -71,10 +86,16 @@ def _open_index(path):
     if file.size > MAX_INDEX:
         raise CheckpointError(f'{path} is too large for an index')
     try:
-        weight_map = parse_json(decode(file.read(0, file.size), path, CheckpointError), path, dict, CheckpointError).get('weight_map')
+        weight_map = parse_json(
+            decode(file.read(0, file.size), path, CheckpointError), path, dict, CheckpointError
+        ).get('weight_map')
     except CheckpointError as e:
         raise CheckpointError(f'{e}; an index of shards was expected') from None
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(name, str) for name in weight_map.values()):
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(name, str) for name in weight_map.values())
+    ):
         raise CheckpointError(f'{path}: weight_map is no mapping of tensors to files')
     for name in set(weight_map.values()):
         if name != Path(name).name or '\\' in name or len(name) > 255 or not name.isprintable() or INDEX.match(name):
@@ -83,7 +104,7 @@ def _open_index(path):
     for name in sorted(set(weight_map.values())):
         shard = open_checkpoint(path.parent / name)
         unlisted = next((t for t in shard.tensors if t not in weight_map), None)
-        if unlisted is not None:                 # looked for at once: shards must not pile up
+        if unlisted is not None:  # looked for at once: shards must not pile up
             raise CheckpointError(f'{path} does not list {short(unlisted)}, which {short(name)} holds')
         tensors.update({t: tensor for t, tensor in shard.tensors.items() if weight_map[t] == name})
         paths, kind = paths + shard.paths, kind or shard.format
@@ -96,10 +117,15 @@ def _open_index(path):
 def find_tensors(root, path):
     """The weights in the value of a pickle: (tensors by name, names of what else stands beside them).
 
-    They lie in a dict, perhaps below one of WRAPPERS, or in the attributes of a module (TorchScript, torch.save of a module).
+    They lie in a dict, perhaps below one of WRAPPERS, or in the attributes of a module (TorchScript, torch.save of a
+    module).
     """
     for _ in range(3):
-        inner = next((root[k] for k in WRAPPERS if isinstance(root.get(k), (dict, Inert))), None) if isinstance(root, dict) else None
+        inner = (
+            next((root[k] for k in WRAPPERS if isinstance(root.get(k), (dict, Inert))), None)
+            if isinstance(root, dict)
+            else None
+        )
         root = root if inner is None else inner
     finder = _Finder(path)
     finder.collect(root, '', 0)

@@ -1,11 +1,12 @@
 """safetensors files, read lazily: an 8-byte length, a JSON header, the numbers."""
+
 import json
 import struct
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import DTYPES, LazyTensor, contiguous_strides, is_shape, short
 
-MAX_HEADER = 8 << 20                             # bytes; Stable Diffusion's has 0.2 million, and JSON takes up to 40 times its size once parsed
+MAX_HEADER = 8 << 20  # bytes; Stable Diffusion's has 0.2 million, and JSON takes up to 40 times its size once parsed
 
 
 def read_safetensors(file):
@@ -24,10 +25,14 @@ def read_safetensors(file):
     end = 8 + size
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
         if tensor.start != end:
-            raise CheckpointError(f'{file.path}: {short(name)} begins at byte {tensor.start}, expected {end}: gap or overlap')
+            raise CheckpointError(
+                f'{file.path}: {short(name)} begins at byte {tensor.start}, expected {end}: gap or overlap'
+            )
         end += tensor.nbytes
     if end != file.size:
-        raise CheckpointError(f'{file.path} has {file.size} bytes, its header describes {end}: it is cut short or damaged')
+        raise CheckpointError(
+            f'{file.path} has {file.size} bytes, its header describes {end}: it is cut short or damaged'
+        )
     return tensors
 
 
@@ -51,5 +56,8 @@ def _tensor(file, data, name, entry):
         raise CheckpointError(f'{file.path}: {short(name)} is of type {short(kind)}, which is not understood')
     tensor = LazyTensor(file, data + first, kind, tuple(shape), contiguous_strides(shape))
     if tensor.nbytes != last - first or data + last > file.size:
-        raise CheckpointError(f'{file.path}: {short(name)} {kind} {shape if len(str(shape)) < 60 else "..."} does not fit bytes {first}..{last}')
+        raise CheckpointError(
+            f'{file.path}: {short(name)} {kind} {shape if len(str(shape)) < 60 else "..."} does not fit bytes'
+            f' {first}..{last}'
+        )
     return tensor

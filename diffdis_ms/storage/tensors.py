@@ -1,32 +1,46 @@
 """Tensors that stay in their file until they are asked for."""
+
 import math
 import mmap
 import os
 import stat
 from dataclasses import dataclass
-from typing import Tuple
 
 import numpy as np
 
 from diffdis_ms.errors import CheckpointError
 
 # safetensors' name -> NumPy type as stored; bfloat16 has none and is stored as its 16 bits
-DTYPES = {'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype('<u2'), 'I64': np.dtype('<i8'),
-          'I32': np.dtype('<i4'), 'I16': np.dtype('<i2'), 'I8': np.dtype('i1'), 'U8': np.dtype('u1'), 'BOOL': np.dtype('?')}
+DTYPES = {
+    'F64': np.dtype('<f8'),
+    'F32': np.dtype('<f4'),
+    'F16': np.dtype('<f2'),
+    'BF16': np.dtype('<u2'),
+    'I64': np.dtype('<i8'),
+    'I32': np.dtype('<i4'),
+    'I16': np.dtype('<i2'),
+    'I8': np.dtype('i1'),
+    'U8': np.dtype('u1'),
+    'BOOL': np.dtype('?'),
+}
 
 
 class MappedFile:
-    """A file, mapped for its headers and odd tensors and read for the large ones; raises CheckpointError where it cannot be opened.
+    """A file, mapped for its headers and odd tensors and read for the large ones; raises CheckpointError where it
+    cannot be opened.
 
-    Reading is what the system does fastest: mapped pages of gigabytes cost more to set up and to take down than to copy.
+    Reading is what the system does fastest: mapped pages of gigabytes cost more to set up and to take down than to
+    copy.
     """
 
     def __init__(self, path):
         self.path = os.fspath(path)
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):          # to open a pipe would wait for ever
-                raise CheckpointError(f'{path} is {"a directory" if os.path.isdir(path) else "no regular file"}, expected a file')
-            self._file = open(path, 'rb', buffering=0)
+            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for ever
+                raise CheckpointError(
+                    f'{path} is {"a directory" if os.path.isdir(path) else "no regular file"}, expected a file'
+                )
+            self._file = open(path, 'rb', buffering=0)  # noqa: SIM115 (closed by close)
             self.size = os.fstat(self._file.fileno()).st_size
             if not self.size:
                 raise CheckpointError(f'{path} is empty')
@@ -41,8 +55,10 @@ class MappedFile:
     def read(self, start, size):
         """Bytes [start, start + size), which must lie in the file."""
         if start < 0 or size < 0 or start + size > self.size:
-            raise CheckpointError(f'{self.path} is cut short: bytes {start}..{start + size} of {self.size} are asked for')
-        return self.memory[start:start + size]
+            raise CheckpointError(
+                f'{self.path} is cut short: bytes {start}..{start + size} of {self.size} are asked for'
+            )
+        return self.memory[start : start + size]
 
     def read_into(self, rest, start):
         """Fill a memoryview of bytes from byte `start` on."""
@@ -67,11 +83,12 @@ class LazyTensor:
         file: MappedFile. start: byte at which element 0 lies. kind: a key of DTYPES.
         shape: of the tensor. strides: elements from one entry to the next, along each axis.
     """
+
     file: MappedFile
     start: int
     kind: str
-    shape: Tuple[int, ...]
-    strides: Tuple[int, ...]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
     @property
     def dtype(self):
@@ -98,7 +115,7 @@ class LazyTensor:
             array = self._gather(stored)
         if self.kind == 'BF16':
             array = array.astype(np.uint32)
-            array <<= np.uint32(16)              # in place and of this type: a scalar would become another
+            array <<= np.uint32(16)  # in place and of this type: a scalar would become another
             array = array.view(np.float32)
         return array
 
@@ -121,19 +138,26 @@ class LazyTensor:
 
     def _gather(self, stored):
         flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)
-        steps = [stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides)]      # unused ones may be huge
+        steps = [
+            stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides, strict=True)
+        ]  # unused ones may be huge
         array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
         del flat
         self.file.release(self.start, self._span() * stored.itemsize)
         return array
 
     def _span(self):
-        return 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides))
+        return 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
 
 
 def is_shape(sizes):
-    """Whether these are sizes that NumPy can hold: at most 32 of them, whole and not negative, product and bytes below 2^63."""
-    return len(sizes) <= 32 and all(type(n) is int and 0 <= n < 1 << 59 for n in sizes) and math.prod(max(n, 1) for n in sizes) < 1 << 59
+    """Whether these are sizes that NumPy can hold: at most 32 of them, whole and not negative, product and bytes below
+    2^63."""
+    return (
+        len(sizes) <= 32
+        and all(type(n) is int and 0 <= n < 1 << 59 for n in sizes)
+        and math.prod(max(n, 1) for n in sizes) < 1 << 59
+    )
 
 
 def contiguous_strides(shape):
@@ -147,7 +171,7 @@ def contiguous_strides(shape):
 
 def short(value, limit=80):
     """repr for a message: names from hostile files are escaped and cut."""
-    if isinstance(value, int):                   # Python refuses to print what is longer than 4300 digits
+    if isinstance(value, int):  # Python refuses to print what is longer than 4300 digits
         return str(value) if value.bit_length() <= 128 else f'a number of {value.bit_length()} bits'
     text = repr(value[:limit]) if isinstance(value, (str, bytes)) else type(value).__name__
-    return text if len(text) <= limit else text[:limit - 3] + '...'
+    return text if len(text) <= limit else text[: limit - 3] + '...'

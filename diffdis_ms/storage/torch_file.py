@@ -1,4 +1,6 @@
-"""PyTorch's files: zip archives (torch.save since 1.6, TorchScript) and the older format, a row of pickles and raw storages."""
+"""PyTorch's files: zip archives (torch.save since 1.6, TorchScript) and the older format, a row of pickles and raw
+storages."""
+
 import struct
 import zipfile
 from dataclasses import dataclass
@@ -7,19 +9,41 @@ from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import DTYPES, LazyTensor, is_shape, short
 from diffdis_ms.storage.unpickle import MAX_BYTES, MAX_NAME, Global, Inert, unpickle
 
-LEGACY_MAGIC = 0x1950a86a20f9469cfc6c
-LEGACY_BYTES = b'\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little')        # LONG1, behind the protocol and perhaps a frame
-MAX_DIRECTORY = 16 << 20                         # bytes of a zip's central directory: some 150,000 members
-MAX_EXPANSION = 64 << 20                         # bytes by which a tensor may exceed its storage (stride 0)
-STORAGES = {'DoubleStorage': 'F64', 'FloatStorage': 'F32', 'HalfStorage': 'F16', 'BFloat16Storage': 'BF16', 'LongStorage': 'I64',
-            'IntStorage': 'I32', 'ShortStorage': 'I16', 'CharStorage': 'I8', 'ByteStorage': 'U8', 'BoolStorage': 'BOOL', 'UntypedStorage': 'U8'}
-TORCH_DTYPES = {'float64': 'F64', 'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16', 'int64': 'I64', 'int32': 'I32', 'int16': 'I16',
-                'int8': 'I8', 'uint8': 'U8', 'bool': 'BOOL'}
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_BYTES = b'\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little')  # LONG1, behind the protocol and perhaps a frame
+MAX_DIRECTORY = 16 << 20  # bytes of a zip's central directory: some 150,000 members
+MAX_EXPANSION = 64 << 20  # bytes by which a tensor may exceed its storage (stride 0)
+STORAGES = {
+    'DoubleStorage': 'F64',
+    'FloatStorage': 'F32',
+    'HalfStorage': 'F16',
+    'BFloat16Storage': 'BF16',
+    'LongStorage': 'I64',
+    'IntStorage': 'I32',
+    'ShortStorage': 'I16',
+    'CharStorage': 'I8',
+    'ByteStorage': 'U8',
+    'BoolStorage': 'BOOL',
+    'UntypedStorage': 'U8',
+}
+TORCH_DTYPES = {
+    'float64': 'F64',
+    'float32': 'F32',
+    'float16': 'F16',
+    'bfloat16': 'BF16',
+    'int64': 'I64',
+    'int32': 'I32',
+    'int16': 'I16',
+    'int8': 'I8',
+    'uint8': 'U8',
+    'bool': 'BOOL',
+}
 
 
 @dataclass
 class Storage:
     """Raw numbers of a file: `start` is filled in late in the older format, where the data follows the pickle."""
+
     file: object
     kind: str
     count: int
@@ -31,12 +55,16 @@ def read_zip(file):
     members = _members(file)
     pickles = [name for name in members if name == 'data.pkl' or (name.endswith('/data.pkl') and name.count('/') == 1)]
     if len(pickles) != 1:
-        raise CheckpointError(f'{file.path} is a zip archive with {len(pickles)} data.pkl at its top, not a PyTorch file; '
-                              'if a checkpoint is packed in it, unpack it first')
-    prefix = pickles[0][:-len('data.pkl')]
+        raise CheckpointError(
+            f'{file.path} is a zip archive with {len(pickles)} data.pkl at its top, not a PyTorch file; '
+            'if a checkpoint is packed in it, unpack it first'
+        )
+    prefix = pickles[0][: -len('data.pkl')]
     order = _record(file, members, prefix + 'byteorder')
     if order not in (None, b'little'):
-        raise CheckpointError(f'{file.path} was written on a big-endian machine ({short(order)}); save it again on a little-endian one')
+        raise CheckpointError(
+            f'{file.path} was written on a big-endian machine ({short(order)}); save it again on a little-endian one'
+        )
     storages = {}
 
     def persistent(pid):
@@ -46,7 +74,9 @@ def read_zip(file):
         if key not in storages:
             start, size = _member(file, members, f'{prefix}data/{key}')
             if size != count * DTYPES[kind].itemsize:
-                raise CheckpointError(f'storage {short(key)} has {size} bytes, its pickle says {count} numbers of {kind}')
+                raise CheckpointError(
+                    f'storage {short(key)} has {size} bytes, its pickle says {count} numbers of {kind}'
+                )
             storages[key] = (start, size)
         start, size = storages[key]
         if size < count * DTYPES[kind].itemsize:
@@ -83,23 +113,38 @@ def read_legacy(file):
         if (storage.kind, storage.count) != (kind, count):
             raise CheckpointError(f'storage {short(key)} is described in two ways')
         if view is not None:
-            raise CheckpointError('views of storages (torch before 0.4) are not understood; load and save it again with a newer torch')
+            raise CheckpointError(
+                'views of storages (torch before 0.4) are not understood; load and save it again with a newer torch'
+            )
         return storage
 
-    root, length = unpickle(_window(file, position), _known(lambda *a: _rebuild_later(pending, *a)), persistent, f'{file.path}: pickle')
-    keys, after = unpickle(_window(file, position + length), {}, None, f'{file.path}: list of storages', 4 * len(storages) + 1000)
+    root, length = unpickle(
+        _window(file, position), _known(lambda *a: _rebuild_later(pending, *a)), persistent, f'{file.path}: pickle'
+    )
+    keys, after = unpickle(
+        _window(file, position + length), {}, None, f'{file.path}: list of storages', 4 * len(storages) + 1000
+    )
     position += length + after
-    if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys) or set(keys) != set(storages) or len(keys) != len(storages):
+    if (
+        not isinstance(keys, list)
+        or not all(isinstance(k, str) for k in keys)
+        or set(keys) != set(storages)
+        or len(keys) != len(storages)
+    ):
         raise CheckpointError(f'{file.path}: the list of storages does not fit the pickle')
     for key in keys:
         storage = storages[key]
         count = struct.unpack('<q', file.read(position, 8))[0]
         if count != storage.count:
-            raise CheckpointError(f'{file.path}: storage {short(key)} has {count} numbers, its pickle says {storage.count}')
+            raise CheckpointError(
+                f'{file.path}: storage {short(key)} has {count} numbers, its pickle says {storage.count}'
+            )
         storage.start = position + 8
         position += 8 + count * DTYPES[storage.kind].itemsize
         if position > file.size:
-            raise CheckpointError(f'{file.path} is cut short: storage {short(key)} ends at byte {position} of {file.size}')
+            raise CheckpointError(
+                f'{file.path} is cut short: storage {short(key)} ends at byte {position} of {file.size}'
+            )
     for tensor, storage in pending:
         object.__setattr__(tensor, 'start', tensor.start + storage.start)
     return root
@@ -142,8 +187,10 @@ def _members(file):
     except CheckpointError:
         raise
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OSError, OverflowError, IndexError) as e:
-        raise CheckpointError(f'{file.path} is a damaged or incomplete zip archive ({short(str(e))}); download or copy it again') from None
-    members = {info.orig_filename: info for info in infos}       # `filename` ends at a NUL
+        raise CheckpointError(
+            f'{file.path} is a damaged or incomplete zip archive ({short(str(e))}); download or copy it again'
+        ) from None
+    members = {info.orig_filename: info for info in infos}  # `filename` ends at a NUL
     if len(members) != len(infos):
         raise CheckpointError(f'{file.path}: two members have the same name')
     for name in members:
@@ -160,14 +207,22 @@ def _member(file, members, name):
     header = file.read(info.header_offset, 30)
     signature, flags, method, name_length, extra_length = struct.unpack('<4s2xHH16xHH', header)
     if signature != b'PK\x03\x04' or flags & 1:
-        raise CheckpointError(f'{file.path}: {short(name)} is {"encrypted" if flags & 1 else "not where the directory says"}')
+        raise CheckpointError(
+            f'{file.path}: {short(name)} is {"encrypted" if flags & 1 else "not where the directory says"}'
+        )
     if method or info.compress_type or info.compress_size != info.file_size:
-        raise CheckpointError(f'{file.path}: {short(name)} is compressed, which torch.save never does; save it again with torch.save')
+        raise CheckpointError(
+            f'{file.path}: {short(name)} is compressed, which torch.save never does; save it again with torch.save'
+        )
     start = info.header_offset + 30 + name_length + extra_length
-    if file.read(info.header_offset + 30, name_length) != info.orig_filename.encode('utf-8' if info.flag_bits & 0x800 else 'cp437', 'replace'):
+    if file.read(info.header_offset + 30, name_length) != info.orig_filename.encode(
+        'utf-8' if info.flag_bits & 0x800 else 'cp437', 'replace'
+    ):
         raise CheckpointError(f'{file.path}: {short(name)} has another name in its own header')
     if start + info.file_size > file.size:
-        raise CheckpointError(f'{file.path} is cut short: {short(name)} ends at byte {start + info.file_size} of {file.size}')
+        raise CheckpointError(
+            f'{file.path} is cut short: {short(name)} ends at byte {start + info.file_size} of {file.size}'
+        )
     return start, info.file_size
 
 
@@ -177,7 +232,9 @@ def _record(file, members, name):
         return None
     start, size = _member(file, members, name)
     if size > MAX_BYTES:
-        raise CheckpointError(f'{file.path}: {short(name)} has {size} bytes, more than the {MAX_BYTES >> 20} MB that any checkpoint needs')
+        raise CheckpointError(
+            f'{file.path}: {short(name)} has {size} bytes, more than the {MAX_BYTES >> 20} MB that any checkpoint needs'
+        )
     return file.read(start, size)
 
 
@@ -214,13 +271,24 @@ def _tensor(storage, offset, shape, strides, kind=None):
     """LazyTensor on a storage, after its bounds were checked; Inert where the storage is of a type we do not know."""
     if not isinstance(storage, Storage):
         return Inert('tensor', (storage,))
-    kind, count = kind or storage.kind, storage.count * DTYPES[storage.kind].itemsize // DTYPES[kind or storage.kind].itemsize
-    if not (_is_count(offset) and isinstance(shape, tuple) and isinstance(strides, tuple) and is_shape(shape)
-            and len(shape) == len(strides) and all(map(_is_count, strides))):
+    kind, count = (
+        kind or storage.kind,
+        storage.count * DTYPES[storage.kind].itemsize // DTYPES[kind or storage.kind].itemsize,
+    )
+    if not (
+        _is_count(offset)
+        and isinstance(shape, tuple)
+        and isinstance(strides, tuple)
+        and is_shape(shape)
+        and len(shape) == len(strides)
+        and all(map(_is_count, strides))
+    ):
         raise CheckpointError('is damaged (a tensor whose shape, strides or offset are not sizes)')
     tensor = LazyTensor(storage.file, storage.start + offset * DTYPES[kind].itemsize, kind, shape, strides)
-    if tensor.size and offset + sum((n - 1) * s for n, s in zip(shape, strides)) >= count:
-        raise CheckpointError(f'a tensor of shape {short(str(shape))} at {offset} reaches beyond its storage of {count} numbers')
+    if tensor.size and offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) >= count:
+        raise CheckpointError(
+            f'a tensor of shape {short(str(shape))} at {offset} reaches beyond its storage of {count} numbers'
+        )
     if tensor.size > count and tensor.nbytes > MAX_EXPANSION:
         raise CheckpointError(f'a tensor of shape {short(str(shape))} expands a storage of {count} numbers')
     return tensor
@@ -228,6 +296,7 @@ def _tensor(storage, offset, shape, strides, kind=None):
 
 def _known(rebuild):
     """What torch's pickles may have called, done with our own functions; all else stays inert."""
+
     def ordered_dict(pairs=()):
         if pairs != () and not (isinstance(pairs, list) and not pairs):
             raise CheckpointError('an OrderedDict made of another object is not understood')
@@ -244,10 +313,18 @@ def _known(rebuild):
     def unchanged(value, *_):
         return value
 
-    return {('collections', 'OrderedDict'): ordered_dict, ('torch', 'Size'): unchanged,
-            ('torch._utils', '_rebuild_tensor'): tensor_v2, ('torch._utils', '_rebuild_tensor_v2'): tensor_v2,
-            ('torch._utils', '_rebuild_tensor_v3'): tensor_v3, ('torch._utils', '_rebuild_parameter'): unchanged,
-            ('torch._utils', '_rebuild_parameter_with_state'): unchanged, ('torch.nn.parameter', 'Parameter'): unchanged,
-            ('torch.jit._pickle', 'restore_type_tag'): unchanged, ('torch.jit._pickle', 'build_intlist'): unchanged,
-            ('torch.jit._pickle', 'build_doublelist'): unchanged, ('torch.jit._pickle', 'build_boollist'): unchanged,
-            ('torch.jit._pickle', 'build_tensorlist'): unchanged}
+    return {
+        ('collections', 'OrderedDict'): ordered_dict,
+        ('torch', 'Size'): unchanged,
+        ('torch._utils', '_rebuild_tensor'): tensor_v2,
+        ('torch._utils', '_rebuild_tensor_v2'): tensor_v2,
+        ('torch._utils', '_rebuild_tensor_v3'): tensor_v3,
+        ('torch._utils', '_rebuild_parameter'): unchanged,
+        ('torch._utils', '_rebuild_parameter_with_state'): unchanged,
+        ('torch.nn.parameter', 'Parameter'): unchanged,
+        ('torch.jit._pickle', 'restore_type_tag'): unchanged,
+        ('torch.jit._pickle', 'build_intlist'): unchanged,
+        ('torch.jit._pickle', 'build_doublelist'): unchanged,
+        ('torch.jit._pickle', 'build_boollist'): unchanged,
+        ('torch.jit._pickle', 'build_tensorlist'): unchanged,
+    }

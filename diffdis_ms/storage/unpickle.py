@@ -1,9 +1,11 @@
 """Pickles read without running them.
 
-A pickle is a program. Here its opcodes (split by the standard library's pickletools, which only parses) build plain values:
-numbers, strings, lists, tuples, dicts. A class or function is never imported; it stands as a `Global`, two strings. What a
-pickle wants called becomes an `Inert` record of the call, unless `known` has a function of ours for that name.
+A pickle is a program. Here its opcodes (split by the standard library's pickletools, which only parses) build plain
+values: numbers, strings, lists, tuples, dicts. A class or function is never imported; it stands as a `Global`, two
+strings. What a pickle wants called becomes an `Inert` record of the call, unless `known` has a function of ours for
+that name.
 """
+
 import io
 import pickletools
 import struct
@@ -13,14 +15,15 @@ from typing import Any
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import short
 
-MAX_BYTES = 32 << 20                             # of one pickle; Stable Diffusion's has under one million
-MAX_STEPS = 1_000_000                            # opcodes; bounds the memory, as each makes at most one small object
-MAX_NAME = 4096                                  # characters of a name: long ones take long to compare, and it may be asked a million times
+MAX_BYTES = 32 << 20  # of one pickle; Stable Diffusion's has under one million
+MAX_STEPS = 1_000_000  # opcodes; bounds the memory, as each makes at most one small object
+MAX_NAME = 4096  # characters of a name: long ones take long to compare, and it may be asked a million times
 
 
 @dataclass(frozen=True)
 class Global:
     """A class or function named in the pickle, not imported."""
+
     module: str
     name: str
 
@@ -28,6 +31,7 @@ class Global:
 @dataclass(eq=False)
 class Inert:
     """An object of a class that is not understood: what it would have been made of."""
+
     cls: Any
     args: Any = ()
     state: Any = None
@@ -120,7 +124,7 @@ class _Machine:
     def _empty_list(self, _):
         self.stack.append([])
 
-    _empty_set = _empty_list                     # a set's members would have to be hashed: kept as a list
+    _empty_set = _empty_list  # a set's members would have to be hashed: kept as a list
 
     def _empty_dict(self, _):
         self.stack.append({})
@@ -184,7 +188,7 @@ class _Machine:
 
     # memo
     def _put(self, index):
-        if not 0 <= index < 1 << 32:             # of longer ones, many can be made that hash alike
+        if not 0 <= index < 1 << 32:  # of longer ones, many can be made that hash alike
             raise CheckpointError(f'is damaged (memo index {short(index)})')
         self.memo[index] = self.stack[-1]
 
@@ -233,7 +237,7 @@ class _Machine:
 
     def _build(self, _):
         state = self.pop()
-        if isinstance(self.stack[-1], Inert):    # of an OrderedDict or a tensor it holds nothing that is needed
+        if isinstance(self.stack[-1], Inert):  # of an OrderedDict or a tensor it holds nothing that is needed
             self.stack[-1].state = state
 
     def _binpersid(self, _):
@@ -249,12 +253,35 @@ class _Machine:
 
 
 def _key(key):
-    """A dict's key. Names and small numbers are hashed; nested tuples take for ever, and long numbers can be made to hash alike."""
+    """A dict's key. Names and small numbers are hashed; nested tuples take for ever, and long numbers can be made to
+    hash alike."""
     if isinstance(key, str) and len(key) > MAX_NAME:
         raise CheckpointError(f'a name of {len(key)} characters ({short(key)}) is not believed')
     return key if isinstance(key, str) or isinstance(key, int) and key.bit_length() <= 64 else Inert('key', key)
 
 
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
-_LITERALS = frozenset('INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES '
-                      'BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BYTEARRAY8'.split())
+_LITERALS = frozenset(
+    [
+        'INT',
+        'BININT',
+        'BININT1',
+        'BININT2',
+        'LONG',
+        'LONG1',
+        'LONG4',
+        'FLOAT',
+        'BINFLOAT',
+        'STRING',
+        'BINSTRING',
+        'SHORT_BINSTRING',
+        'BINBYTES',
+        'SHORT_BINBYTES',
+        'BINBYTES8',
+        'UNICODE',
+        'BINUNICODE',
+        'SHORT_BINUNICODE',
+        'BINUNICODE8',
+        'BYTEARRAY8',
+    ]
+)

@@ -1,9 +1,11 @@
 """Gradient accumulation that keeps the contrastive batch whole: only memory changes.
 
-The alignment loss compares every row with every other, so its gradient is not a mean over parts of the batch. It is taken in three goes:
-first all queries are computed, part by part, without gradients; then the loss over all of them (and all processes) and its gradient by
-each query; then each part once more, with that gradient fed into its queries. Known as gradient caching (Gao et al. 2021).
+The alignment loss compares every row with every other, so its gradient is not a mean over parts of the batch. It is
+taken in three goes: first all queries are computed, part by part, without gradients; then the loss over all of them
+(and all processes) and its gradient by each query; then each part once more, with that gradient fed into its queries.
+Known as gradient caching (Gao et al. 2021).
 """
+
 import mindspore as ms
 import mindspore.common.dtype as mstype
 import numpy as np
@@ -42,7 +44,9 @@ class AlignmentGradients(nn.Cell):
         super().__init__(auto_prefix=False)
         weight = objective.logit_scale.weight
         self.learns_scale = weight.requires_grad
-        self.gradients = ms.value_and_grad(Alignment(objective), (0, 1), ParameterTuple([weight]) if self.learns_scale else None)
+        self.gradients = ms.value_and_grad(
+            Alignment(objective), (0, 1), ParameterTuple([weight]) if self.learns_scale else None
+        )
 
     def construct(self, p, e):
         if self.learns_scale:
@@ -63,7 +67,9 @@ class Surrogate(nn.Cell):
         loss_ig, p, e = self.objective.parts(*inputs)
         loss = loss_ig / self.steps
         if p is not None:
-            loss = loss + self.objective.lambda_ita * (ops.sum(p.astype(mstype.float32) * dp) + ops.sum(e.astype(mstype.float32) * de))
+            loss = loss + self.objective.lambda_ita * (
+                ops.sum(p.astype(mstype.float32) * dp) + ops.sum(e.astype(mstype.float32) * de)
+            )
         return loss * scale, loss_ig
 
 
@@ -74,8 +80,12 @@ class Accumulate(nn.Cell):
         super().__init__(auto_prefix=False)
         self.units = update.units
         self.gradients = ms.value_and_grad(Surrogate(objective, steps), None, update.trained, has_aux=True)
-        self.sums = ParameterTuple([Parameter(np.zeros(p.shape, np.float32), name='sum.' + p.name, requires_grad=False)
-                                    for p in update.units.units])
+        self.sums = ParameterTuple(
+            [
+                Parameter(np.zeros(p.shape, np.float32), name='sum.' + p.name, requires_grad=False)
+                for p in update.units.units
+            ]
+        )
         self.map = ops.HyperMap()
 
     def construct(self, scale, dp, de, *inputs):
@@ -99,8 +109,8 @@ class Finish(nn.Cell):
         self.update, self.sums, self.lambda_ita = update, sums, lambda_ita
 
     def construct(self, scale, losses, d_scale):
-        grads = self.sums                        # nothing in this graph writes them
-        if self.update.scale_limit is not None:                                  # the logit scale is the first unit
+        grads = self.sums  # nothing in this graph writes them
+        if self.update.scale_limit is not None:  # the logit scale is the first unit
             grads = (grads[0] + self.lambda_ita * scale * d_scale.reshape(grads[0].shape),) + grads[1:]
         norm, rate = self.update(grads)
         return self.update.mean(losses), norm, rate
@@ -152,7 +162,7 @@ class AccumulatedStep:
         return self.accumulate, (Tensor(1.0, mstype.float32), *query, *part)
 
     def _part(self, arrays, a):
-        return to_tensors(None if x is None else np.ascontiguousarray(x[a::self.steps]) for x in arrays)
+        return to_tensors(None if x is None else np.ascontiguousarray(x[a :: self.steps]) for x in arrays)
 
     def run(self, arrays):
         """One step from NumPy arrays (or None) over this process's batch. Part a is rows a, a + steps, a + 2 steps ...
@@ -161,15 +171,23 @@ class AccumulatedStep:
             (loss, loss_ig, loss_ita, gradient norm before clipping), scalars, the same in all processes.
         """
         parts = [self._part(arrays, a) for a in range(self.steps)]
-        scale = Tensor(1.0 if self.update.loss_scale is None else float(self.update.loss_scale.asnumpy()), mstype.float32)
+        scale = Tensor(
+            1.0 if self.update.loss_scale is None else float(self.update.loss_scale.asnumpy()), mstype.float32
+        )
         loss_ita, d_scale = Tensor(0.0, mstype.float32), Tensor(0.0, mstype.float32)
         gradients = [(Tensor(0.0, mstype.float32),) * 2] * self.steps
         if self.aligned:
-            p, e = (np.concatenate(rows) for rows in zip(*([x.asnumpy() for x in self.queries(*part)] for part in parts)))
+            p, e = (
+                np.concatenate(rows)
+                for rows in zip(*([x.asnumpy() for x in self.queries(*part)] for part in parts), strict=True)
+            )
             loss_ita, dp, de, d_scale = self.alignment(Tensor(p), Tensor(e))
-            gradients = list(zip(*(map(Tensor, np.split(g.asnumpy(), self.steps)) for g in (dp, de))))
+            gradients = list(zip(*(map(Tensor, np.split(g.asnumpy(), self.steps)) for g in (dp, de)), strict=True))
         self.clear()
-        loss_ig = Tensor(np.mean([float(self.accumulate(scale, *gradients[a], *parts[a]).asnumpy()) for a in range(self.steps)]), mstype.float32)
+        loss_ig = Tensor(
+            np.mean([float(self.accumulate(scale, *gradients[a], *parts[a]).asnumpy()) for a in range(self.steps)]),
+            mstype.float32,
+        )
         losses = ops.stack((loss_ig + self.objective.lambda_ita * loss_ita, loss_ig, loss_ita))
         losses, norm, rate = self.finish(scale, losses, d_scale)
         self.update.after(rate)

@@ -1,7 +1,10 @@
-"""What an objective is made of: its networks, with weights from model directories or fresh, its loss cell and its inputs."""
+"""What an objective is made of: its networks, with weights from model directories or fresh, its loss cell and its
+inputs."""
+
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Any
 
 from mindspore import nn
 
@@ -24,12 +27,14 @@ from diffdis_ms.train.precision import apply_precision
 
 @dataclass
 class Setup:
-    """What training needs of an objective: its loss cell, its inputs from (batch, step), and the networks of its model directory."""
+    """What training needs of an objective: its loss cell, its inputs from (batch, step), and the networks of its model
+    directory."""
+
     objective: Any
     features: Callable
-    networks: Dict[str, Any]                     # file stem -> network, or a function that makes it when it is first asked for
+    networks: dict[str, Any]  # file stem -> network, or a function that makes it when it is first asked for
     tokenizer: Any = None
-    frozen: Tuple[str, ...] = ()                 # stems of those that are there and do not train
+    frozen: tuple[str, ...] = ()  # stems of those that are there and do not train
 
     def network(self, stem):
         """A network by its file stem; one that training did without (its results are cached) is loaded now."""
@@ -41,25 +46,29 @@ class Setup:
 def resolve_model(config):
     """Take over what belongs to the weights of `config.init` from their model directories; changes `config.model`.
 
-    These are the configs of V, T and the UNet and the diffusion of z that it was trained with; of a UNet with trained new parts also
-    the alignment transformer and the diffusion of e.
+    These are the configs of V, T and the UNet and the diffusion of z that it was trained with; of a UNet with trained
+    new parts also the alignment transformer and the diffusion of e.
 
     Raises:
-        ConfigError: a model directory is missing; the config states another value than one says (`config.load`); V is not the one that
-            a UNet was trained with; the parts do not fit together.
+        ConfigError: a model directory is missing; the config states another value than one says (`config.load`); V is
+            not the one that a UNet was trained with; the parts do not fit together.
     """
     for part in ('vae', 'text_encoder', 'unet'):
         directory = getattr(config.init, part)
         if directory:
             theirs = read_config(directory)
             for key in _belongs_to_unet(directory) if part == 'unet' else (part,):
-                _take_over(config.model, theirs, key, 'model', getattr(config, 'stated', ()), f'init.{part} = {directory}')
+                _take_over(
+                    config.model, theirs, key, 'model', getattr(config, 'stated', ()), f'init.{part} = {directory}'
+                )
             ours, expected = config.model.vae.scaling_factor, theirs.vae.scaling_factor
             if part == 'unet' and config.init.vae and ours != expected:
-                raise ConfigError(f'init.vae: {config.init.vae} has vae.scaling_factor {ours}, but the UNet of {directory} was trained with '
-                                  f'{expected}: name the autoencoder that belongs to it')
+                raise ConfigError(
+                    f'init.vae: {config.init.vae} has vae.scaling_factor {ours}, but the UNet of {directory} was'
+                    f' trained with {expected}: name the autoencoder that belongs to it'
+                )
     if config.init.text_encoder and 'model.image_encoder.projection_dim' not in getattr(config, 'stated', ()):
-        config.model.image_encoder.projection_dim = config.model.text_encoder.projection_dim           # of its own e
+        config.model.image_encoder.projection_dim = config.model.text_encoder.projection_dim  # of its own e
     validate(config.model, config.objective)
 
 
@@ -69,19 +78,24 @@ def _belongs_to_unet(directory):
     Its new parts are fresh where the directory was converted (its manifest says so); these suit any diffusion of e.
     """
     fresh = 'initialized' in read_manifest(directory)
-    return ('unet', 'image_diffusion') + (() if fresh else ('alignment', 'text_diffusion', 'dual_stream.image_condition_timestep'))
+    return ('unet', 'image_diffusion') + (
+        () if fresh else ('alignment', 'text_diffusion', 'dual_stream.image_condition_timestep')
+    )
 
 
 def _take_over(ours, theirs, key, above, stated, source):
-    """Set `key` (dotted) of a tree of dataclasses to what `theirs` says; ConfigError where another value of it was stated."""
+    """Set `key` (dotted) of a tree of dataclasses to what `theirs` says; ConfigError where another value of it was
+    stated."""
     first, _, rest = key.partition('.')
     name, mine, value = f'{above}.{first}', getattr(ours, first), getattr(theirs, first)
     if is_dataclass(value):
         for inner in [rest] if rest else [f.name for f in fields(value)]:
             _take_over(mine, value, inner, name, stated, source)
     elif name in stated and mine != value:
-        raise ConfigError(f'{name}: {mine}, but the weights of {source} were made with {value}; leave {name} out, or name another '
-                          'directory')
+        raise ConfigError(
+            f'{name}: {mine}, but the weights of {source} were made with {value}; leave {name} out, or name another '
+            'directory'
+        )
     else:
         setattr(ours, first, value)
 
@@ -90,7 +104,8 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     """The `Setup` of config.objective, with weights from `config.init` or fresh.
 
     Args:
-        config: Config after `resolve_model`. captions: the training set, for features that are computed once; None with a cache.
+        config: Config after `resolve_model`. captions: the training set, for features that are computed once; None with
+            a cache.
         tokenizer: see `load_tokenizer`. world: World. cache: LatentCache in place of V and T, or None.
 
     Raises:
@@ -110,8 +125,12 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     if config.objective == 'clip':
         image_encoder = _trained(CLIPImageEncoder(model.image_encoder), 'image_encoder', None, config)
         text_encoder = apply_precision(make_text_encoder(), config.train.precision)
-        return Setup(CLIPObjective(image_encoder, text_encoder, config, world), CLIPFeatures(model.image_encoder),
-                     {'text_encoder': text_encoder, 'image_encoder': image_encoder}, tokenizer)
+        return Setup(
+            CLIPObjective(image_encoder, text_encoder, config, world),
+            CLIPFeatures(model.image_encoder),
+            {'text_encoder': text_encoder, 'image_encoder': image_encoder},
+            tokenizer,
+        )
     unet = _trained(DiffDisUNet(model), 'unet', init.unet, config, may_be_missing=is_new_parameter)
     if config.train.recompute:
         apply_recompute(unet)
@@ -127,15 +146,24 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     encoders = Encoders(vae, text_encoder, tokenizer, model, min(64, config.train.batch_size))
     features = DiffDisFeatures(encoders, config, captions, world)
     if not config.train.freeze_text_encoder:
-        apply_precision(text_encoder, config.train.precision)                    # after the frozen features: those stay float32
-    objective = DiffDisObjective(unet, config, features.empty_context, features.zero_latent,
-                                 None if config.train.freeze_text_encoder else text_encoder, world, features.empty_ids)
-    return Setup(objective, features, {'unet': unet, 'vae': vae, 'text_encoder': text_encoder}, tokenizer, tuple(frozen))
+        apply_precision(text_encoder, config.train.precision)  # after the frozen features: those stay float32
+    objective = DiffDisObjective(
+        unet,
+        config,
+        features.empty_context,
+        features.zero_latent,
+        None if config.train.freeze_text_encoder else text_encoder,
+        world,
+        features.empty_ids,
+    )
+    return Setup(
+        objective, features, {'unet': unet, 'vae': vae, 'text_encoder': text_encoder}, tokenizer, tuple(frozen)
+    )
 
 
 def _network(cell, stem, directory, config, may_be_missing=None):
-    """Fresh weights, then those of a model directory where one is given. What it lacks and the query starts with (`copied_from`) are
-    copies of its weights."""
+    """Fresh weights, then those of a model directory where one is given. What it lacks and the query starts with
+    (`copied_from`) are copies of its weights."""
     initialize(cell, config.seed)
     if directory is not None:
         copy_image_weights(cell, keep=load_weights(cell, Path(directory) / f'{stem}.safetensors', may_be_missing))
@@ -148,14 +176,20 @@ def _trained(cell, stem, directory, config, may_be_missing=None):
 
 
 def load_tokenizer(config):
-    """The tokenizer of a config after `resolve_model`; None for an autoencoder. Raises ConfigError where there is none that fits."""
+    """The tokenizer of a config after `resolve_model`; None for an autoencoder. Raises ConfigError where there is none
+    that fits."""
     if config.objective == 'autoencoder':
         return None
     init, text = config.init, config.model.text_encoder
     source = Path(init.text_encoder) / 'tokenizer' if init.text_encoder else init.tokenizer
     if not source:
-        raise ConfigError('init.tokenizer: a tokenizer directory is needed (or init.text_encoder, whose tokenizer is used)')
+        raise ConfigError(
+            'init.tokenizer: a tokenizer directory is needed (or init.text_encoder, whose tokenizer is used)'
+        )
     tokenizer = Tokenizer.load(source)
     if tokenizer.vocab_size != text.vocab_size:
-        raise ConfigError(f'model.text_encoder.vocab_size: {text.vocab_size}, but the tokenizer {source} has {tokenizer.vocab_size} tokens')
+        raise ConfigError(
+            f'model.text_encoder.vocab_size: {text.vocab_size}, but the tokenizer {source} has {tokenizer.vocab_size}'
+            ' tokens'
+        )
     return tokenizer

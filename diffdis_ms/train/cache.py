@@ -1,4 +1,6 @@
-"""Latents and text features computed once, for training without V and T (`data.cache`): the key that tells a stale cache, and its making."""
+"""Latents and text features computed once, for training without V and T (`data.cache`): the key that tells a stale
+cache, and its making."""
+
 import hashlib
 import json
 import shutil
@@ -19,25 +21,34 @@ from diffdis_ms.storage.files import sha256, whole_file
 from diffdis_ms.storage.model_dir import read_config
 from diffdis_ms.text_files import read_json
 
-VERSION = 1                                      # of resizing, cropping and what is stored: another one makes old caches stale
-PART = 1024                                      # samples a file
-WAIT = 600                                       # seconds
+VERSION = 1  # of resizing, cropping and what is stored: another one makes old caches stale
+PART = 1024  # samples a file
+WAIT = 600  # seconds
 
 
 def cache_key(vae, text_encoder, image_size):
     """sha256 of all that decides z, c and e of a picture and a caption.
 
     Args:
-        vae, text_encoder: model directories, whose vae.safetensors and text_encoder.safetensors with tokenizer/ are hashed.
+        vae, text_encoder: model directories, whose vae.safetensors and text_encoder.safetensors with tokenizer/ are
+            hashed.
         image_size: pixels, to which pictures are resized and cropped.
 
     Raises:
         ConfigError: not a model directory, or a file is missing.
     """
     vae, text_encoder = Path(vae), Path(text_encoder)
-    files = [vae / 'vae.safetensors', text_encoder / 'text_encoder.safetensors', *sorted((text_encoder / 'tokenizer').glob('*'))]
-    parts = {'version': VERSION, 'image_size': image_size, 'vae': to_yaml(read_config(vae).vae),
-             'text_encoder': to_yaml(read_config(text_encoder).text_encoder)}
+    files = [
+        vae / 'vae.safetensors',
+        text_encoder / 'text_encoder.safetensors',
+        *sorted((text_encoder / 'tokenizer').glob('*')),
+    ]
+    parts = {
+        'version': VERSION,
+        'image_size': image_size,
+        'vae': to_yaml(read_config(vae).vae),
+        'text_encoder': to_yaml(read_config(text_encoder).text_encoder),
+    }
     for file in files:
         if not file.is_file():
             raise ConfigError(f'{file} does not exist: is this a complete model directory?')
@@ -46,24 +57,30 @@ def cache_key(vae, text_encoder, image_size):
 
 
 def check_key(cache, config):
-    """Raises ConfigError where a `LatentCache` was made with other weights, another size, or of other data than a config names."""
+    """Raises ConfigError where a `LatentCache` was made with other weights, another size, or of other data than a
+    config names."""
     if cache.key != cache_key(config.init.vae, config.init.text_encoder, config.model.image_size):
-        raise ConfigError(f'data.cache: {config.data.cache} is stale: it was made with other weights than init.vae and init.text_encoder, another '
-                          'tokenizer or another image_size; make it anew with tools/cache_latents.py')
+        raise ConfigError(
+            f'data.cache: {config.data.cache} is stale: it was made with other weights than init.vae and'
+            ' init.text_encoder, another tokenizer or another image_size; make it anew with tools/cache_latents.py'
+        )
 
 
 def check_data(cache, caption_set, config):
     """Raises ConfigError where a `LatentCache` is not of the caption set."""
     if cache.data != fingerprint(caption_set, config.data.min_side):
-        raise ConfigError(f'data.cache: {config.data.cache} is not of the data set {config.data.path} as it is now; make it anew with '
-                          'tools/cache_latents.py (or set data.path= to use it as it is)')
+        raise ConfigError(
+            f'data.cache: {config.data.cache} is not of the data set {config.data.path} as it is now; make it anew with'
+            ' tools/cache_latents.py (or set data.path= to use it as it is)'
+        )
 
 
 class CacheWriter:
     """Fills a cache directory, part by part; parts that are there already are not made again.
 
     Args:
-        out: directory. key: `cache_key`. dtype: 'float32' or 'float16'. caption_set: what is cached. min_side: see `good_samples`.
+        out: directory. key: `cache_key`. dtype: 'float32' or 'float16'. caption_set: what is cached. min_side: see
+            `good_samples`.
         num_workers: threads that read. rank, size: of this process; each makes every size-th part.
         overwrite: throw away a cache of another key.
 
@@ -72,14 +89,28 @@ class CacheWriter:
     """
 
     def __init__(self, out, key, dtype, caption_set, min_side, num_workers=2, rank=0, size=1, overwrite=False):
-        self.out, self.caption_set, self.num_workers, self.rank, self.size = Path(out), caption_set, num_workers, rank, size
+        self.out, self.caption_set, self.num_workers, self.rank, self.size = (
+            Path(out),
+            caption_set,
+            num_workers,
+            rank,
+            size,
+        )
         begun = {'key': key, 'data': fingerprint(caption_set, min_side), 'dtype': dtype}
         mark = self.out / 'begun.json'
-        if self.out.exists() and not self.out.is_dir() or self.out.is_dir() and any(self.out.iterdir()) and not mark.is_file():
+        if (
+            self.out.exists()
+            and not self.out.is_dir()
+            or self.out.is_dir()
+            and any(self.out.iterdir())
+            and not mark.is_file()
+        ):
             raise ConfigError(f'{out} exists and is not a cache; name another directory')
         if mark.is_file() and _differs(mark, begun):
             if not overwrite:
-                raise ConfigError(f'{out} is a cache of other weights, data or precision; name another directory or add --overwrite')
+                raise ConfigError(
+                    f'{out} is a cache of other weights, data or precision; name another directory or add --overwrite'
+                )
             self._replace(mark, begun)
         self.out.mkdir(parents=True, exist_ok=True)
         if not mark.is_file():
@@ -91,21 +122,27 @@ class CacheWriter:
         self.begun, self.starts = begun, list(range(0, len(self.good), PART))
 
     def run(self, encoders):
-        """Make this process's parts; the process that finds all of them there finishes the cache. Returns whether that was this one.
+        """Make this process's parts; the process that finds all of them there finishes the cache. Returns whether that
+        was this one.
 
         Args:
             encoders: Encoders.
         """
         size = encoders.config.image_size
         own = range(self.rank, len(self.starts), self.size)
-        with ThreadPoolExecutor(self.num_workers) as pool, tqdm(total=sum(len(self._rows(k)) for k in own), desc='caching', disable=None, unit='') as bar:
+        with (
+            ThreadPoolExecutor(self.num_workers) as pool,
+            tqdm(total=sum(len(self._rows(k)) for k in own), desc='caching', disable=None, unit='') as bar,
+        ):
             for k in own:
                 rows = self._rows(k)
                 if not self._is_there(k):
-                    pixels, captions = zip(*pool.map(lambda i: read_good(self.caption_set, int(i), size), rows))
+                    pixels, captions = zip(
+                        *pool.map(lambda i: read_good(self.caption_set, int(i), size), rows), strict=True
+                    )
                     z = encoders.encode_images(np.stack(pixels))
                     c, e = encoders.encode_texts(captions)
-                    write_part(self.out, k, list(zip(z, c, e, captions, rows)), self.begun['dtype'])
+                    write_part(self.out, k, list(zip(z, c, e, captions, rows, strict=True)), self.begun['dtype'])
                 bar.update(len(rows))
         if not all(self._is_there(k) for k in range(len(self.starts))):
             return False
@@ -124,7 +161,7 @@ class CacheWriter:
             time.sleep(0.1)
 
     def _rows(self, number):
-        return self.good[self.starts[number]:self.starts[number] + PART]
+        return self.good[self.starts[number] : self.starts[number] + PART]
 
     def _is_there(self, number):
         path = part_path(self.out, number)
@@ -136,14 +173,20 @@ class CacheWriter:
         empty, query = encoders.encode_texts([''])
         with whole_file(self.out / CONSTANTS) as f:
             f.write(save({'zero_latent': zero, 'empty_context': empty, 'good': self.good.astype(np.int64)}))
-        summary = {**self.begun, 'num_samples': len(self.caption_set), 'num_parts': len(self.starts), 'num_skipped': len(self.skipped),
-                   'shapes': {'z': zero.shape[1:], 'c': empty.shape[1:], 'e': query.shape[1:]}}
+        summary = {
+            **self.begun,
+            'num_samples': len(self.caption_set),
+            'num_parts': len(self.starts),
+            'num_skipped': len(self.skipped),
+            'shapes': {'z': zero.shape[1:], 'c': empty.shape[1:], 'e': query.shape[1:]},
+        }
         with whole_file(self.out / SUMMARY) as f:
             f.write(json.dumps(summary, indent=1).encode())
 
 
 def _differs(mark, begun):
-    """Whether begun.json says something else, or is damaged: then nothing is known of the cache, as of one of other data."""
+    """Whether begun.json says something else, or is damaged: then nothing is known of the cache, as of one of other
+    data."""
     try:
         return read_json(mark) != begun
     except ConfigError:

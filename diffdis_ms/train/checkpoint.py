@@ -1,4 +1,6 @@
-"""Training checkpoints: checkpoints/step_N/{state.safetensors, state.json, manifest.json}, whole or not there at all."""
+"""Training checkpoints: checkpoints/step_N/{state.safetensors, state.json, manifest.json}, whole or not there at
+all."""
+
 import json
 import re
 import shutil
@@ -16,7 +18,8 @@ from diffdis_ms.train.sharding import PART
 
 
 def state_arrays(step):
-    """{name: array} of all that a step carries along: parameters, moments, averages, counters. Of shards the whole: a collective then."""
+    """{name: array} of all that a step carries along: parameters, moments, averages, counters. Of shards the whole: a
+    collective then."""
     arrays = {}
     for p, name, shape in _parameters(step):
         arrays[name] = np.atleast_1d(p.asnumpy()) if shape is None else step.update.shards.whole(p, shape)
@@ -24,14 +27,15 @@ def state_arrays(step):
 
 
 def _parameters(step):
-    """(parameter, its name in a checkpoint, shape of the whole where it is one process's part, else None); each name once."""
+    """(parameter, its name in a checkpoint, shape of the whole where it is one process's part, else None); each name
+    once."""
     shards = step.update.shards
     shapes = {} if shards is None else {PART + unit.name: unit.shape for unit in shards.units}
     for p in step.get_parameters():
         prefix, found, name = p.name.partition(PART)
         if not found:
             yield p, p.name, None
-        elif prefix:                             # the parts of the weights themselves are not kept: the weights are
+        elif prefix:  # the parts of the weights themselves are not kept: the weights are
             yield p, prefix + name, shapes[PART + name]
 
 
@@ -41,13 +45,18 @@ def save_checkpoint(directory, arrays, state, keep):
     Args:
         directory: the run's `checkpoints`. arrays: `state_arrays`. state: JSON-able: step, loader position, seconds.
     """
+
     def fill(temporary):
         digest = write_weights(temporary / 'state.safetensors', arrays)
         write_flushed(temporary / 'state.json', json.dumps(state).encode())
         files = {'state.safetensors': digest, 'state.json': sha256(temporary / 'state.json')}
-        manifest = {'step': state['step'], 'files': {name: {'bytes': (temporary / name).stat().st_size, 'sha256': digest}
-                                                     for name, digest in files.items()},
-                    'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')}}
+        manifest = {
+            'step': state['step'],
+            'files': {
+                name: {'bytes': (temporary / name).stat().st_size, 'sha256': digest} for name, digest in files.items()
+            },
+            'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')},
+        }
         write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
 
     write_directory(Path(directory) / f'step_{state["step"]}', fill)
@@ -73,12 +82,14 @@ def load_checkpoint(path, step):
         array = arrays[name].reshape(p.shape) if shape is None else shards.part_of(arrays[name])
         p.set_data(Tensor(array, p.dtype))
     if shards is not None:
-        for part, unit in zip(shards.parts, shards.units):
+        for part, unit in zip(shards.parts, shards.units, strict=True):
             part.set_data(Tensor(shards.part_of(arrays[unit.name])))
     state = read_json(path / 'state.json')
     missing = {'step', 'seconds', 'loader'} - state.keys()
     if missing:
-        raise ConfigError(f'checkpoint {path} is damaged: state.json lacks {sorted(missing)[0]} (resume=none starts anew)')
+        raise ConfigError(
+            f'checkpoint {path} is damaged: state.json lacks {sorted(missing)[0]} (resume=none starts anew)'
+        )
     return state
 
 
@@ -89,7 +100,8 @@ def checkpoints(directory):
 
 
 def damage(path):
-    """What is wrong with a checkpoint, or None: all files of its manifest are there, as long as they were and with their sha256."""
+    """What is wrong with a checkpoint, or None: all files of its manifest are there, as long as they were and with
+    their sha256."""
     try:
         files = read_json(Path(path) / MANIFEST)['files']
         for name in ('state.safetensors', 'state.json'):
@@ -102,7 +114,8 @@ def damage(path):
 
 
 def find_checkpoint(resume, directory, report=print):
-    """The checkpoint that `resume` (auto, none or a path) means, or None. Damaged ones are passed over by `auto`, with a warning.
+    """The checkpoint that `resume` (auto, none or a path) means, or None. Damaged ones are passed over by `auto`, with
+    a warning.
 
     Raises:
         ConfigError: a path that holds none, or a damaged one.

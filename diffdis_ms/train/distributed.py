@@ -1,10 +1,11 @@
 """Data parallel: who this process is, and the two collectives of a training step.
 
-Every process computes the alignment loss over the global batch from the gathered queries, so all of them hold the same loss. Gradients are
-averaged over the processes. Both together decide the gradient of the gather: of the average of n equal losses, a process's own rows
-get n times what they get here, divided by n. So the gather's gradient is n times the own slice, without a collective (ReduceScatter,
-which AllGather's own gradient needs, does not exist on the CPU).
+Every process computes the alignment loss over the global batch from the gathered queries, so all of them hold the same
+loss. Gradients are averaged over the processes. Both together decide the gradient of the gather: of the average of n
+equal losses, a process's own rows get n times what they get here, divided by n. So the gather's gradient is n times the
+own slice, without a collective (ReduceScatter, which AllGather's own gradient needs, does not exist on the CPU).
 """
+
 import os
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from mindspore import nn, ops
 
 
 class Gather(nn.Cell):
-    """Rows of all processes, rank by rank: (B, D) -> (n B, D), with the gradient described above. Of one process: its own.
+    """Rows of all processes, rank by rank: (B, D) -> (n B, D), with the gradient described above. Of one process: its
+    own.
 
     Args:
         world: World.
@@ -34,7 +36,7 @@ class Gather(nn.Cell):
         if self.all_gather is None:
             return (dout,)
         rows = x.shape[0]
-        return (dout[self.rank * rows:(self.rank + 1) * rows] * self.size,)
+        return (dout[self.rank * rows : (self.rank + 1) * rows] * self.size,)
 
 
 class Average(nn.Cell):
@@ -58,15 +60,17 @@ class Average(nn.Cell):
 @dataclass(frozen=True)
 class World:
     """The processes that train together."""
+
     rank: int = 0
     size: int = 1
 
     def share(self, rows):
         """This process's rows of an array or list over the global batch.
 
-        They are strided, not a block: the first g rows of every process are then the first g * size rows of the whole, whatever the size.
+        They are strided, not a block: the first g rows of every process are then the first g * size rows of the whole,
+        whatever the size.
         """
-        return rows[self.rank::self.size]
+        return rows[self.rank :: self.size]
 
 
 def join_world():

@@ -1,4 +1,5 @@
 """From a batch of pixels and captions to the arrays an objective takes; frozen features may be computed once."""
+
 import numpy as np
 
 from diffdis_ms.data.stream.loader import read_all
@@ -58,10 +59,20 @@ class CachedFeatures:
 
     def __init__(self, cache, config, world=World()):
         self.config, self.world = config, world
-        self.zero_latent, self.empty_context, self.latent_shape = cache.zero_latent, cache.empty_context, cache.shapes['z']
+        self.zero_latent, self.empty_context, self.latent_shape = (
+            cache.zero_latent,
+            cache.empty_context,
+            cache.shapes['z'],
+        )
 
     def __call__(self, batch, step):
-        return batch.z, batch.c, batch.e, None, *draw_diffdis(self.config.seed, step, self.config, self.latent_shape, self.world)
+        return (
+            batch.z,
+            batch.c,
+            batch.e,
+            None,
+            *draw_diffdis(self.config.seed, step, self.config, self.latent_shape, self.world),
+        )
 
 
 class CLIPFeatures:
@@ -79,7 +90,11 @@ class AutoencoderFeatures:
 
     def __init__(self, config, world=World()):
         vae, train = config.model.vae, config.train
-        self.seed, self.world, side = config.seed, world, config.model.image_size // 2 ** (len(vae.block_out_channels) - 1)
+        self.seed, self.world, side = (
+            config.seed,
+            world,
+            config.model.image_size // 2 ** (len(vae.block_out_channels) - 1),
+        )
         self.shape = (train.batch_size * train.accumulation_steps * world.size, vae.latent_channels, side, side)
 
     def __call__(self, batch, step):

@@ -1,4 +1,5 @@
 """What a run leaves for its reader: metrics.jsonl and, beside it, TensorBoard's files."""
+
 import json
 import math
 import time
@@ -15,7 +16,8 @@ from diffdis_ms.text_files import lines_of, parse_json, read_text
 
 
 class MetricsLog:
-    """metrics.jsonl, one object a logged step, and the same as TensorBoard scalars. A resumed run drops what was logged after its checkpoint.
+    """metrics.jsonl, one object a logged step, and the same as TensorBoard scalars. A resumed run drops what was logged
+    after its checkpoint.
 
     Args:
         output: the run's directory. config: Config. schedules: {'lr', 'lr_new'}. step: first step of this session.
@@ -32,7 +34,7 @@ class MetricsLog:
         kept = _lines_up_to(path, step) if path.exists() and step else []
         with whole_file(path) as file:
             file.write(''.join(line + '\n' for line in kept).encode())
-        self.file = open(path, 'a', encoding='utf-8')
+        self.file = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (closed by close)
         if config.train.tensorboard:
             self.board = SummaryWriter(str(output / 'tensorboard'), purge_step=step or None)
             self.board.add_text('config', f'```yaml\n{to_yaml(config)}\n```', step)
@@ -52,10 +54,21 @@ class MetricsLog:
         rate = (step - self.mark[1]) * self.samples_a_step / max(now - self.mark[0], 1e-9)
         self.mark = now, step
         loss, loss_ig, loss_ita, norm = outputs
-        at = Tensor(max(step - 1 - skipped_steps, 0), ms.float32)               # a skipped step is no update
+        at = Tensor(max(step - 1 - skipped_steps, 0), ms.float32)  # a skipped step is no update
         lr, lr_new = (float(self.schedules[k](at).asnumpy()) for k in ('lr', 'lr_new'))
-        row = {'step': step, 'loss': loss, 'loss_ig': loss_ig, 'loss_ita': loss_ita, 'lr': lr, 'lr_new': lr_new, 'grad_norm': norm,
-               'loss_scale': loss_scale, 'skipped_steps': skipped_steps, 'samples_per_second': rate, 'logit_scale': logit_scale}
+        row = {
+            'step': step,
+            'loss': loss,
+            'loss_ig': loss_ig,
+            'loss_ita': loss_ita,
+            'lr': lr,
+            'lr_new': lr_new,
+            'grad_norm': norm,
+            'loss_scale': loss_scale,
+            'skipped_steps': skipped_steps,
+            'samples_per_second': rate,
+            'logit_scale': logit_scale,
+        }
         if self.file is not None:
             # JSON has no infinity, which the gradients' norm is at an fp16 overflow; an autoencoder has no logit scale
             row = {key: value if value is not None and math.isfinite(value) else None for key, value in row.items()}
@@ -70,8 +83,12 @@ class MetricsLog:
     def pictures(self, step, images, captions):
         """Sample images of a step, a list of PIL images of one size, with their captions."""
         if self.board is not None:
-            self.board.add_images('samples', np.stack([np.asarray(image.convert('RGB')) for image in images]), step, dataformats='NHWC')
-            self.board.add_text('captions', '\n'.join(f'{i + 1}. {caption}' for i, caption in enumerate(captions)), step)
+            self.board.add_images(
+                'samples', np.stack([np.asarray(image.convert('RGB')) for image in images]), step, dataformats='NHWC'
+            )
+            self.board.add_text(
+                'captions', '\n'.join(f'{i + 1}. {caption}' for i, caption in enumerate(captions)), step
+            )
 
 
 def _lines_up_to(path, step):
@@ -81,7 +98,7 @@ def _lines_up_to(path, step):
         ConfigError: another line is damaged.
     """
     text, kept = read_text(path), []
-    for number, line in enumerate(lines_of(text[:text.rfind('\n') + 1]), 1):
+    for number, line in enumerate(lines_of(text[: text.rfind('\n') + 1]), 1):
         logged = parse_json(line, f'{path}, line {number}').get('step')
         if type(logged) is not int:
             raise ConfigError(f'{path}, line {number} is damaged: it has no step; mend or remove it')

@@ -1,4 +1,5 @@
 """The training loop: assemble, resume, step, log, save. One loop for all objectives, one process or many."""
+
 import math
 import signal
 import time
@@ -41,13 +42,14 @@ class Terminated(Exception):
 @dataclass
 class Job:
     """All that steps: made by `assemble`."""
+
     config: Any
     world: World
-    captions: Any                                # the training set; None where a cache is used alone
-    loader: Any                                  # Loader or CachedLoader
+    captions: Any  # the training set; None where a cache is used alone
+    loader: Any  # Loader or CachedLoader
     setup: Any
     update: Update
-    step: Any                                    # TrainStep or AccumulatedStep
+    step: Any  # TrainStep or AccumulatedStep
     schedules: dict
 
     @property
@@ -64,19 +66,21 @@ class Job:
 def train(config, report=print, draw=None):
     """Run one experiment to its end, resuming where `config.resume` finds a checkpoint.
 
-    Writes output_dir/{config.yaml, metrics.jsonl, skipped.txt, tensorboard/, checkpoints/step_N/, model/}; the model holds the EMA weights.
-    Under msrun every process calls this; the first one writes.
+    Writes output_dir/{config.yaml, metrics.jsonl, skipped.txt, tensorboard/, checkpoints/step_N/, model/}; the model
+    holds the EMA weights. Under msrun every process calls this; the first one writes.
 
     Args:
         config: Config.
         report: called with each line meant for the user.
-        draw: makes sample images for the log, every `train.sample_every` steps: (Setup, captions) -> list of PIL images.
+        draw: makes sample images for the log, every `train.sample_every` steps: (Setup, captions) -> list of PIL
+            images.
 
     Returns:
         Path of the model directory.
 
     Raises:
-        ConfigError: data, model directories or checkpoint cannot be used. TrainingError: loss, gradients or weights are not finite.
+        ConfigError: data, model directories or checkpoint cannot be used. TrainingError: loss, gradients or weights are
+            not finite.
         Terminated: SIGTERM came; a checkpoint was written.
     """
     output = Path(config.output_dir)
@@ -85,11 +89,19 @@ def train(config, report=print, draw=None):
         report = _silent
     many = f' on {job.world.size} processes' if job.world.size > 1 else ''
     trained = sum(p.size for p in job.update.units.parameters)
-    report(f'{config.objective}{many}: {len(job.loader.good)} samples in batches of {job.global_batch}, {trained / 1e6:.2f} M parameters to train')
+    report(
+        f'{config.objective}{many}: {len(job.loader.good)} samples in batches of {job.global_batch},'
+        f' {trained / 1e6:.2f} M parameters to train'
+    )
     options = config.optimizer
-    if 'base' not in job.update.units.groups and options.learning_rate not in (OptimizerConfig.learning_rate, options.new_learning_rate):
-        report(f'note: all that trains is new and has optimizer.new_learning_rate = {options.new_learning_rate}; optimizer.learning_rate = '
-               f'{options.learning_rate} has no effect')
+    if 'base' not in job.update.units.groups and options.learning_rate not in (
+        OptimizerConfig.learning_rate,
+        options.new_learning_rate,
+    ):
+        report(
+            f'note: all that trains is new and has optimizer.new_learning_rate = {options.new_learning_rate};'
+            f' optimizer.learning_rate = {options.learning_rate} has no effect'
+        )
 
     state = {'step': 0, 'seconds': 0.0}
     checkpoint = find_checkpoint(config.resume, output / 'checkpoints', report)
@@ -102,10 +114,12 @@ def train(config, report=print, draw=None):
         (output / 'config.yaml').write_text(to_yaml(config), encoding='utf-8')
         if job.loader.skipped:
             write_skipped(output / 'skipped.txt', job.loader.skipped)
-            report(f'skipped {len(job.loader.skipped)} samples that cannot be used (listed in {output / "skipped.txt"})')
+            report(
+                f'skipped {len(job.loader.skipped)} samples that cannot be used (listed in {output / "skipped.txt"})'
+            )
     with MetricsLog(output, config, job.schedules, state['step'], job.global_batch, job.first) as log:
         state = _steps(job, state, log, output / 'checkpoints', draw)
-    averages = job.update.averaged()             # by all processes, where they have parts of it
+    averages = job.update.averaged()  # by all processes, where they have parts of it
     if job.first:
         save_trained(output / 'model', job, state, averages)
     return output / 'model'
@@ -123,7 +137,9 @@ def assemble(config):
     tokenizer, captions, cache = load_tokenizer(config), None, None
     global_batch = train.batch_size * train.accumulation_steps * world.size
     if not data.path and data.cache is None:
-        raise ConfigError('data.path: name the training set, for example data.path=data/cc3m (tools/prepare_data.py makes one)')
+        raise ConfigError(
+            'data.path: name the training set, for example data.path=data/cc3m (tools/prepare_data.py makes one)'
+        )
     if data.path:
         captions = open_captions(data.path)
     if data.cache is not None:
@@ -133,13 +149,31 @@ def assemble(config):
             check_data(cache, captions, config)
         loader = CachedLoader(cache, global_batch, config.seed, data.num_workers, world.rank, world.size)
     else:
-        loader = Loader(captions, global_batch, config.model.image_size, config.seed, data.num_workers, data.cache_in_memory, data.random_flip,
-                        data.random_shift, rank=world.rank, size=world.size, min_side=data.min_side, check_directory=config.output_dir,
-                        workers=data.workers, tokenizer=tokenizer, token_length=config.model.text_encoder.max_position_embeddings)
+        loader = Loader(
+            captions,
+            global_batch,
+            config.model.image_size,
+            config.seed,
+            data.num_workers,
+            data.cache_in_memory,
+            data.random_flip,
+            data.random_shift,
+            rank=world.rank,
+            size=world.size,
+            min_side=data.min_side,
+            check_directory=config.output_dir,
+            workers=data.workers,
+            tokenizer=tokenizer,
+            token_length=config.model.text_encoder.max_position_embeddings,
+        )
     setup = build(config, captions, tokenizer, world, cache)
     units, optimizer, schedules = build_optimizer(config, list(setup.objective.trainable_params()), world)
     update = Update(setup.objective, units, optimizer, config, world)
-    step = TrainStep(setup.objective, update) if train.accumulation_steps == 1 else AccumulatedStep(setup.objective, update, train.accumulation_steps)
+    step = (
+        TrainStep(setup.objective, update)
+        if train.accumulation_steps == 1
+        else AccumulatedStep(setup.objective, update, train.accumulation_steps)
+    )
     step.set_train()
     return Job(config, world, captions, loader, setup, update, step, schedules)
 
@@ -149,7 +183,12 @@ def _steps(job, state, log, directory, draw):
     train, first, last = job.config.train, state['step'], job.config.train.max_steps
     limit, seconds, started = (train.max_minutes or math.inf) * 60, state['seconds'], time.monotonic()
     captions = []
-    with _Stop(job.world) as stop, tqdm(total=last, initial=first, desc=job.config.objective, disable=None if job.first else True, unit='step') as bar:
+    with (
+        _Stop(job.world) as stop,
+        tqdm(
+            total=last, initial=first, desc=job.config.objective, disable=None if job.first else True, unit='step'
+        ) as bar,
+    ):
         step, batches = first, iter(job.loader)
         while step < last and not stop.agreed(state['seconds'] >= limit):
             batch = next(batches)
@@ -159,7 +198,7 @@ def _steps(job, state, log, directory, draw):
                 compile_cached(*job.step.main_graph(inputs), job.config, job.world.rank, job.world.size)
             outputs = [float(x.asnumpy() if isinstance(x, Tensor) else x) for x in job.step.run(inputs)]
             if step == first:
-                give_back_memory()               # of compiling
+                give_back_memory()  # of compiling
             step += 1
             _check(job, step, outputs, batch)
             state = {'step': step, 'seconds': seconds + time.monotonic() - started, 'loader': job.loader.state()}
@@ -167,7 +206,9 @@ def _steps(job, state, log, directory, draw):
             if step % train.log_every == 0 or step == last:
                 shown = log.write(step, outputs, _value(job.setup.objective), *_scaling(job.update))
                 bar.set_postfix(shown)
-                if job.world.size > 1 and job.first and bar.disable:             # logs of many processes are files: a line instead of a bar
+                if (
+                    job.world.size > 1 and job.first and bar.disable
+                ):  # logs of many processes are files: a line instead of a bar
                     print(f'step {step}/{last}: ' + ', '.join(f'{k} {v}' for k, v in shown.items()), flush=True)
             if draw is not None and job.first and train.sample_every and step % train.sample_every == 0:
                 log.pictures(step, draw(job.setup, captions), captions)
@@ -177,7 +218,7 @@ def _steps(job, state, log, directory, draw):
         if step > first:
             _save(job, state, directory)
         if stop.terminated:
-            stop.agreed(True)                    # nobody leaves before the first process has saved: msrun would kill it
+            stop.agreed(True)  # nobody leaves before the first process has saved: msrun would kill it
             raise Terminated(f'stopped at step {step} as asked; the same command continues from there')
     return state
 
@@ -188,14 +229,17 @@ def _save(job, state, directory):
         arrays = state_arrays(job.step)
         wrong = next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
         if wrong:
-            raise TrainingError(f'step {state["step"]}: {wrong} is not finite, so this step is not saved; lower the learning rate or '
-                                'resume from an earlier checkpoint')
+            raise TrainingError(
+                f'step {state["step"]}: {wrong} is not finite, so this step is not saved; lower the learning rate or '
+                'resume from an earlier checkpoint'
+            )
         if job.first:
             save_checkpoint(directory, arrays, state, job.config.train.keep_checkpoints)
 
 
 def _check(job, step, outputs, batch):
-    """Raises TrainingError where the loss or the gradients' norm is not finite, unless the loss scale can still fall."""
+    """Raises TrainingError where the loss or the gradients' norm is not finite, unless the loss scale can still
+    fall."""
     loss, *_, norm = outputs
     if math.isfinite(loss) and math.isfinite(norm):
         return
@@ -203,8 +247,10 @@ def _check(job, step, outputs, batch):
         return
     what = f"the gradients' norm is {norm}" if math.isfinite(loss) else f'the loss is {loss}'
     rank = f' of process {job.world.rank}' if job.world.size > 1 else ''
-    raise TrainingError(f'step {step}: {what} (samples{rank}: {batch.indices[:8].tolist()}...); '
-                        'lower the learning rate or resume from an earlier checkpoint')
+    raise TrainingError(
+        f'step {step}: {what} (samples{rank}: {batch.indices[:8].tolist()}...); '
+        'lower the learning rate or resume from an earlier checkpoint'
+    )
 
 
 class _Stop:
@@ -235,10 +281,13 @@ class _Stop:
 
 
 def save_trained(directory, job, state, averages):
-    """The model directory of a run: EMA weights (`averages`) where there are any, the trained logit scale in its config."""
+    """The model directory of a run: EMA weights (`averages`) where there are any, the trained logit scale in its
+    config."""
     networks, config = {}, job.config
     for stem in job.setup.networks:
-        networks[stem] = {name: averages.get(name, array) for name, array in parameters_to_numpy(job.setup.network(stem)).items()}
+        networks[stem] = {
+            name: averages.get(name, array) for name, array in parameters_to_numpy(job.setup.network(stem)).items()
+        }
     model = config.model
     if hasattr(job.setup.objective, 'logit_scale'):
         model.logit_scale = _value(job.setup.objective)
@@ -252,8 +301,15 @@ def latent_scale(job, networks):
     vae, batch_size = job.setup.networks['vae'], job.config.train.batch_size
     for p in vae.get_parameters():
         p.set_data(Tensor(networks['vae'][p.name]))
-    loader = Loader(job.captions, batch_size, job.config.model.image_size, job.config.seed, job.config.data.num_workers,
-                    min_side=job.config.data.min_side, check_directory=job.config.output_dir)
+    loader = Loader(
+        job.captions,
+        batch_size,
+        job.config.model.image_size,
+        job.config.seed,
+        job.config.data.num_workers,
+        min_side=job.config.data.min_side,
+        check_directory=job.config.output_dir,
+    )
     encoders = Encoders(vae, None, None, job.config.model, batch_size)
     batches = iter(loader)
     latents = [encoders.encode_images(next(batches).pixels) for _ in range(min(8, len(loader.good) // batch_size))]

@@ -1,9 +1,11 @@
 """The loss cells, one short class per objective, and the random draws they are fed.
 
 A loss cell is deterministic: timesteps, noise and drop masks come in as inputs. `draw_*` is the one place that draws
-them, from (seed, step) alone, so that a resumed run and an uninterrupted one see the same numbers, and so do one process and many.
-An objective says in `parts` what it computes on its own rows; the loss over the global batch is `Objective`'s.
+them, from (seed, step) alone, so that a resumed run and an uninterrupted one see the same numbers, and so do one
+process and many. An objective says in `parts` what it computes on its own rows; the loss over the global batch is
+`Objective`'s.
 """
+
 import math
 
 import mindspore.common.dtype as mstype
@@ -21,8 +23,11 @@ class LogitScale(nn.Cell):
 
     def __init__(self, config):
         super().__init__(auto_prefix=False)
-        self.weight = Parameter(Tensor(math.log(config.logit_scale), mstype.float32), name='logit_scale',
-                                requires_grad=config.learnable_logit_scale)
+        self.weight = Parameter(
+            Tensor(math.log(config.logit_scale), mstype.float32),
+            name='logit_scale',
+            requires_grad=config.learnable_logit_scale,
+        )
         self.limit = math.log(config.max_logit_scale)
 
     def construct(self):
@@ -30,19 +35,20 @@ class LogitScale(nn.Cell):
 
 
 class Objective(nn.Cell):
-    """A loss of two parts: one a mean over the rows at hand, and the alignment of queries and texts over the global batch.
+    """A loss of two parts: one a mean over the rows at hand, and the alignment of queries and texts over the global
+    batch.
 
     Args:
         world: World.
         lambda_ita: weight of the alignment.
 
     Returns:
-        (loss, loss_ig, loss_ita) of this process, scalars; parts an objective does not have are zero. The first part (the only one of an
-        autoencoder) is called loss_ig throughout.
+        (loss, loss_ig, loss_ita) of this process, scalars; parts an objective does not have are zero. The first part
+        (the only one of an autoencoder) is called loss_ig throughout.
     """
 
     def __init__(self, world, lambda_ita=1.0):
-        super().__init__(auto_prefix=False)      # parameters keep the names of their own network
+        super().__init__(auto_prefix=False)  # parameters keep the names of their own network
         self.lambda_ita, self.gather = lambda_ita, Gather(world)
 
     def parts(self, *inputs):
@@ -68,7 +74,8 @@ class DiffDisObjective(Objective):
         empty_context: c of the empty caption (1, L, hidden), float32.
         zero_latent: V(0), the latent of the zero image (1, 4, H, W), float32.
         text_encoder: CLIPTextEncoder that trains along, or None where c and e come in computed.
-        empty_ids: token ids of the empty caption (1, L) int32, needed where T trains along: its context is T's own at each step then.
+        empty_ids: token ids of the empty caption (1, L) int32, needed where T trains along: its context is T's own at
+            each step then.
     """
 
     def __init__(self, unet, config, empty_context, zero_latent, text_encoder=None, world=World(), empty_ids=None):
@@ -89,7 +96,7 @@ class DiffDisObjective(Objective):
     def parts(self, z, c, e, ids, t_z, noise_z, drop_caption, t_e, noise_e, drop_image):
         """z (B, 4, H, W); c (B, L, hidden), e (B, 1, D), or None where ids (B, L) are given; then `draw_diffdis`."""
         empty = self.empty_context
-        if self.text_encoder is not None:        # the empty caption as one row more
+        if self.text_encoder is not None:  # the empty caption as one row more
             c, e = self.text_encoder(ops.concat((ids, self.empty_ids)))
             c, e, empty = c[:-1], e[:-1], c[-1:]
         loss_ig, p = Tensor(0.0, mstype.float32), None
@@ -115,9 +122,10 @@ class DiffDisObjective(Objective):
         z = ops.where(drop_image.reshape(-1, 1, 1, 1), self.zero_latent.astype(z.dtype), z)
         abar = self.abar_e[t_e].reshape(-1, 1, 1)
         e_t = q_sample(e, noise, abar, self.gamma)
-        prediction = self.unet(z, t_e, None, e_t.astype(z.dtype)).astype(mstype.float32)     # (B, 1, D)
+        prediction = self.unet(z, t_e, None, e_t.astype(z.dtype)).astype(mstype.float32)  # (B, 1, D)
         if self.text_target == 'noise':
-            # e0_hat = (e_t - sqrt(1 - abar) eps_hat) / (gamma sqrt(abar)); the positive divisor falls away in the cosine
+            # e0_hat = (e_t - sqrt(1 - abar) eps_hat) / (gamma sqrt(abar)); the positive divisor falls away in the
+            # cosine
             prediction = e_t - ops.sqrt(1 - abar) * prediction
         return prediction[:, 0]
 
@@ -127,16 +135,21 @@ def draw_diffdis(seed, step, config, latent_shape, world=World()):
 
     Returns:
         tuple of NumPy arrays: t_z (G,) int32, noise_z (G, *latent_shape), drop_caption (G,) bool, t_e (B,) int32,
-        noise_e (B, 1, D), drop_image (B,) bool; G is the generation batch, B the batch, over all accumulation steps of this process.
+        noise_e (B, 1, D), drop_image (B,) bool; G is the generation batch, B the batch, over all accumulation steps of
+        this process.
     """
     train, model = config.train, config.model
     b = train.batch_size * train.accumulation_steps * world.size
     g = (train.generation_batch_size or train.batch_size) * train.accumulation_steps * world.size
     rng = step_generator(seed, step)
-    drawn = (rng.integers(0, model.image_diffusion.num_train_timesteps, g, dtype=np.int32),
-             rng.standard_normal((g, *latent_shape), dtype=np.float32), rng.random(g) < train.caption_dropout,
-             rng.integers(0, model.text_diffusion.num_train_timesteps, b, dtype=np.int32),
-             rng.standard_normal((b, 1, model.text_encoder.projection_dim), dtype=np.float32), rng.random(b) < train.image_dropout)
+    drawn = (
+        rng.integers(0, model.image_diffusion.num_train_timesteps, g, dtype=np.int32),
+        rng.standard_normal((g, *latent_shape), dtype=np.float32),
+        rng.random(g) < train.caption_dropout,
+        rng.integers(0, model.text_diffusion.num_train_timesteps, b, dtype=np.int32),
+        rng.standard_normal((b, 1, model.text_encoder.projection_dim), dtype=np.float32),
+        rng.random(b) < train.image_dropout,
+    )
     return tuple(world.share(x) for x in drawn)
 
 

@@ -4,6 +4,7 @@ AdamW and the EMA take some ten operators a parameter, whose launches cost more 
 are small. So the small parameters of a group are updated as one vector: `Units` joins their gradients and hands the
 updated pieces back. Large parameters (nearly all of Stable Diffusion's memory) are updated in place, without a copy.
 """
+
 import math
 
 import mindspore.common.dtype as mstype
@@ -16,13 +17,15 @@ from diffdis_ms.models.names import is_new_parameter, is_text_parameter
 from diffdis_ms.train.distributed import World
 from diffdis_ms.train.sharding import Shards
 
-SMALL = 2 ** 18              # elements
+SMALL = 2**18  # elements
 
 _update = ops.AdamWeightDecay()
 
 
 def _warm_up(step, warmup_steps):
-    return ops.minimum(step.astype(mstype.float32) / ops.maximum(warmup_steps, 1.0) + (warmup_steps == 0).astype(mstype.float32), 1.0)
+    return ops.minimum(
+        step.astype(mstype.float32) / ops.maximum(warmup_steps, 1.0) + (warmup_steps == 0).astype(mstype.float32), 1.0
+    )
 
 
 class ConstantWarmUp(ConstantWarmUpLR):
@@ -49,32 +52,39 @@ def build_schedule(config, learning_rate):
 
 
 def _adamw(beta1, beta2, eps, step_size, lr, decay, p, g, m, v):
-    """p <- (1 - lr decay) p - lr step_size m / (sqrt(v) + eps), with Adam's two bias corrections in step_size and eps."""
-    return ops.depend(lr, _update(p, m, v, lr * step_size, beta1, beta2, eps, decay / step_size, g.astype(mstype.float32)))
+    """p <- (1 - lr decay) p - lr step_size m / (sqrt(v) + eps), with Adam's two bias corrections in step_size and
+    eps."""
+    return ops.depend(
+        lr, _update(p, m, v, lr * step_size, beta1, beta2, eps, decay / step_size, g.astype(mstype.float32))
+    )
 
 
 class AdamW(FormersAdamW):
-    """MindFormers' AdamW (its state, groups and schedules) over float32 parameters, each updated in place by one operator.
+    """MindFormers' AdamW (its state, groups and schedules) over float32 parameters, each updated in place by one
+    operator.
 
-    MindFormers' own formula reads the moments again after it has written them, for which MindSpore copies all of them, and divides by `Div`,
+    MindFormers' own formula reads the moments again after it has written them, for which MindSpore copies all of them,
+    and divides by `Div`,
     which on a CPU keeps tables of 16 bytes an element for ever: together 45 GB for Stable Diffusion.
     """
 
     def construct(self, gradients):
-        """Updates; returns what depends on it. Who reads the parameters after it in the same graph makes MindSpore copy them."""
+        """Updates; returns what depends on it. Who reads the parameters after it in the same graph makes MindSpore copy
+        them."""
         decay, lr = self.get_weight_decay(), self.get_lr()
         step = ops.depend(self.global_step, self.assignadd(self.global_step, self.global_step_increase_tensor))
         t, beta1, beta2 = step.astype(mstype.float32).reshape(()), self.beta1[0], self.beta2[0]
-        root = ops.sqrt(1.0 - ops.pow(beta2, t))                                 # m_hat / (sqrt(v_hat) + eps) = root m_hat / (sqrt(v) + root eps)
+        root = ops.sqrt(1.0 - ops.pow(beta2, t))  # m_hat / (sqrt(v_hat) + eps) = root m_hat / (sqrt(v) + root eps)
         update = ops.partial(_adamw, beta1, beta2, root * self.eps[0], root / (1.0 - ops.pow(beta1, t)))
         return self.hyper_map(update, lr, decay, self._parameters, gradients, self.exp_avg, self.exp_avg_sq)
 
 
 def group_parameters(parameters, config):
-    """Parameters by their rate: {'scale': the logit scale, 'new': what DiffDis trains from fresh weights, 'base': all else}.
+    """Parameters by their rate: {'scale': the logit scale, 'new': what DiffDis trains from fresh weights, 'base': all
+    else}.
 
-    Groups without any are left out. A UNet without `init.unet`, or a T that trains without `init.text_encoder`, is new as a whole
-    (Table 4).
+    Groups without any are left out. A UNet without `init.unet`, or a T that trains without `init.text_encoder`, is new
+    as a whole (Table 4).
     """
     groups = {'scale': [], 'new': [], 'base': []}
     for p in parameters:
@@ -88,17 +98,30 @@ def build_optimizer(config, parameters, world=World()):
     """AdamW over the parameters that train; `logit_scale` goes with the new ones, without weight decay.
 
     Returns:
-        (Units, optimizer over `Units.units`, or over this process's parts of them where `Units.shards` is set, {'lr': schedule, 'lr_new': schedule}).
+        (Units, optimizer over `Units.units`, or over this process's parts of them where `Units.shards` is set, {'lr':
+        schedule, 'lr_new': schedule}).
     """
     options = config.optimizer
-    schedules = {'lr': build_schedule(config, options.learning_rate), 'lr_new': build_schedule(config, options.new_learning_rate)}
+    schedules = {
+        'lr': build_schedule(config, options.learning_rate),
+        'lr_new': build_schedule(config, options.new_learning_rate),
+    }
     units = Units(group_parameters(parameters, config))
     if config.train.shard_optimizer and world.size > 1:
         units.shards = Shards(units, world)
     updated = units.groups if units.shards is None else units.shards.groups
-    rates = {'base': {'lr': schedules['lr']}, 'new': {'lr': schedules['lr_new']}, 'scale': {'lr': schedules['lr_new'], 'weight_decay': 0.0}}
-    optimizer = AdamW([{'params': updated[name], **rates[name]} for name in updated], learning_rate=schedules['lr'],
-                      betas=(options.beta1, options.beta2), eps=options.eps, weight_decay=options.weight_decay)
+    rates = {
+        'base': {'lr': schedules['lr']},
+        'new': {'lr': schedules['lr_new']},
+        'scale': {'lr': schedules['lr_new'], 'weight_decay': 0.0},
+    }
+    optimizer = AdamW(
+        [{'params': updated[name], **rates[name]} for name in updated],
+        learning_rate=schedules['lr'],
+        betas=(options.beta1, options.beta2),
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+    )
     return units, optimizer, schedules
 
 
@@ -139,7 +162,7 @@ class Units(nn.Cell):
                 self.groups[name].append(Parameter(value, name=f'small.{name}'))
             units += self.groups[name]
         self.units, self.shards = units, None
-        self.map = ops.HyperMap()                # a loop over hundreds of parameters would exceed MindSpore's call depth
+        self.map = ops.HyperMap()  # a loop over hundreds of parameters would exceed MindSpore's call depth
 
     def join(self, grads):
         """Gradients of `parameters` -> gradients of `units`."""
@@ -154,7 +177,7 @@ class Units(nn.Cell):
     def hand_back(self, units, parameters):
         """Write the updated vectors into the small parameters; returns what depends on it."""
         done = ()
-        for unit, (first, end, bounds) in zip(units, self.layout):
+        for unit, (first, end, bounds) in zip(units, self.layout):  # noqa: B905 (a graph knows no keyword)
             if bounds is not None:
                 done += self.map(ops.partial(_take, unit), parameters[first:end], bounds[:-1], bounds[1:])
         return done
@@ -162,7 +185,7 @@ class Units(nn.Cell):
     def named(self, values):
         """{parameter name: array} of arrays shaped like `units`."""
         found = {}
-        for value, (first, end, bounds) in zip(values, self.layout):
+        for value, (first, end, bounds) in zip(values, self.layout, strict=True):
             for i, p in enumerate(self.parameters[first:end]):
-                found[p.name] = value if bounds is None else value[bounds[i]:bounds[i + 1]].reshape(p.shape)
+                found[p.name] = value if bounds is None else value[bounds[i] : bounds[i + 1]].reshape(p.shape)
         return found

@@ -1,8 +1,11 @@
-"""Optimizer-state sharding: each process updates and averages one part of every parameter, and all of them gather the result.
+"""Optimizer-state sharding: each process updates and averages one part of every parameter, and all of them gather the
+result.
 
-AdamW's moments and the EMA, 12 of the 20 bytes that training holds a parameter, are divided by the number of processes. The arithmetic is
+AdamW's moments and the EMA, 12 of the 20 bytes that training holds a parameter, are divided by the number of processes.
+The arithmetic is
 element by element, so nothing else changes: not a bit of the weights, and checkpoints are those of a run without it.
 """
+
 import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -14,11 +17,11 @@ def _cut(rank, count, g):
     g, size = g.reshape(-1), -(-g.size // count)
     if size * count != g.size:
         g = ops.concat((g, ops.zeros((size * count - g.size,), g.dtype)))
-    return g[rank * size:(rank + 1) * size]
+    return g[rank * size : (rank + 1) * size]
 
 
 def _whole(all_gather, unit, value):
-    return all_gather(value)[:unit.size].reshape(unit.shape)
+    return all_gather(value)[: unit.size].reshape(unit.shape)
 
 
 class Shards(nn.Cell):
@@ -28,7 +31,8 @@ class Shards(nn.Cell):
         units: optim.Units. world: World of more than one process.
 
     Attributes:
-        parts: Parameters (ceil(size / n),) float32, named part.<unit>, in the order of `units.units`. groups: {name: parts}.
+        parts: Parameters (ceil(size / n),) float32, named part.<unit>, in the order of `units.units`. groups: {name:
+            parts}.
     """
 
     def __init__(self, units, world):
@@ -51,10 +55,10 @@ class Shards(nn.Cell):
         """This process's part of a NumPy array."""
         size = -(-array.size // self.count)
         flat = np.zeros(size * self.count, np.float32)
-        flat[:array.size] = array.reshape(-1)
-        return flat[self.rank * size:(self.rank + 1) * size]
+        flat[: array.size] = array.reshape(-1)
+        return flat[self.rank * size : (self.rank + 1) * size]
 
     def whole(self, part, shape):
         """The whole array, of a shape, of all processes' parts (a Parameter); a collective."""
         gathered = self.all_gather(Tensor(part.asnumpy(), mstype.float32)).asnumpy()
-        return gathered[:int(np.prod(shape))].reshape(shape)
+        return gathered[: int(np.prod(shape))].reshape(shape)

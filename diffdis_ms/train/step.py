@@ -1,4 +1,6 @@
-"""One training step: gradients, their mean over the processes, clipping and AdamW as one graph; the EMA as a second one."""
+"""One training step: gradients, their mean over the processes, clipping and AdamW as one graph; the EMA as a second
+one."""
+
 import mindspore as ms
 import mindspore.common.dtype as mstype
 from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
@@ -6,17 +8,17 @@ from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from diffdis_ms.train.distributed import Average, World
 
 EMA = 'ema.'
-ROW = 512                                        # elements
+ROW = 512  # elements
 
 
 def _sum_of_squares(g):
-    """Of all elements, by rows and then over the rows: MindSpore's CPU adds a long vector in the order in which its threads finish, which
-    would move the last bit of every clipped gradient from run to run; a row is one thread's."""
+    """Of all elements, by rows and then over the rows: MindSpore's CPU adds a long vector in the order in which its
+    threads finish, which would move the last bit of every clipped gradient from run to run; a row is one thread's."""
     g = g.astype(mstype.float32).reshape(-1)
     missing = -g.size % ROW
     if missing:
         g = ops.concat((g, ops.zeros((missing,), mstype.float32)))
-    rows = ops.sum(ops.square(g).reshape(-1, ROW), -1)                           # (size / ROW,)
+    rows = ops.sum(ops.square(g).reshape(-1, ROW), -1)  # (size / ROW,)
     return ops.sum(rows.reshape(1, -1), -1).reshape(())
 
 
@@ -34,7 +36,8 @@ def move_towards(rate, average, p):
 
 
 def ema_rate(step, decay, ramp):
-    """1 - d, d being the decay of the EMA: `decay`, with a ramp min(decay, (1 + step) / (10 + step)), so that a short run is not
+    """1 - d, d being the decay of the EMA: `decay`, with a ramp min(decay, (1 + step) / (10 + step)), so that a short
+    run is not
     dominated by its first weights. step: updates before this one, () float32."""
     if ramp:
         return 1.0 - ops.minimum((1.0 + step) / (10.0 + step), decay)
@@ -42,10 +45,11 @@ def ema_rate(step, decay, ramp):
 
 
 class AfterUpdate(nn.Cell):
-    """What follows the optimizer, in a graph of its own: the logit scale is kept below its limit, ema <- d * ema + (1 - d) * parameter,
-    and what was updated as a vector, or by other processes, goes back into the parameters.
+    """What follows the optimizer, in a graph of its own: the logit scale is kept below its limit, ema <- d * ema + (1 -
+    d) * parameter, and what was updated as a vector, or by other processes, goes back into the parameters.
 
-    In one graph with the step MindSpore would copy every parameter before the step, as it is read before and after it is written.
+    In one graph with the step MindSpore would copy every parameter before the step, as it is read before and after it
+    is written.
 
     Args:
         update: Update.
@@ -61,7 +65,7 @@ class AfterUpdate(nn.Cell):
     def construct(self, rate):
         """rate: 1 - d, 0 where the step was skipped, () float32. Returns a scalar that depends on all that is done."""
         values, done = tuple(self.moved), rate
-        if self.scale_limit is not None:                                         # the first unit
+        if self.scale_limit is not None:  # the first unit
             values = (ops.minimum(values[0], self.scale_limit),) + values[1:]
             done = ops.depend(done, ops.assign(self.moved[0], values[0]))
         done = ops.depend(done, self.map(ops.partial(move_towards, rate), self.averages, values))
@@ -72,14 +76,16 @@ class AfterUpdate(nn.Cell):
 
 
 class Update(nn.Cell):
-    """What a step does with its gradients: mean over the processes, global-norm clipping, optimizer. `after` must follow.
+    """What a step does with its gradients: mean over the processes, global-norm clipping, optimizer. `after` must
+    follow.
 
-    The average starts as the parameters do; its decay is ema_decay, or what `ema_rate` makes of it with `train.ema_ramp`. In fp16 the
-    gradients come in times the loss scale; where one of them is not finite nothing is changed but the scale, which halves, and the
-    count of skipped steps.
+    The average starts as the parameters do; its decay is ema_decay, or what `ema_rate` makes of it with
+    `train.ema_ramp`. In fp16 the gradients come in times the loss scale; where one of them is not finite nothing is
+    changed but the scale, which halves, and the count of skipped steps.
 
     Args:
-        objective: loss cell. units: `optim.Units` of its trainable parameters. optimizer: over `units.units`. config: Config. world: World.
+        objective: loss cell. units: `optim.Units` of its trainable parameters. optimizer: over `units.units`. config:
+            Config. world: World.
 
     Attributes:
         loss_scale, skipped_steps: Parameters, () float32; None unless the precision is fp16.
@@ -91,7 +97,9 @@ class Update(nn.Cell):
         self.units, self.optimizer, self.shards = units, optimizer, units.shards
         self.trained, self.updated = ParameterTuple(units.parameters), ParameterTuple(units.units)
         averaged = units.units if self.shards is None else self.shards.parts
-        self.averages = ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in averaged])
+        self.averages = ParameterTuple(
+            [Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in averaged]
+        )
         self.decay, self.ramp = config.train.ema_decay, config.train.ema_ramp
         self.max_norm = config.optimizer.max_grad_norm
         self.scale_limit = None
@@ -118,7 +126,8 @@ class Update(nn.Cell):
         rate = ema_rate(step, self.decay, self.ramp)
         if self.scaler is None:
             return norm, ops.depend(rate, self.apply(grads, norm))
-        # The norm is not finite where a gradient is not. all_finite also asks the first Ascend 910, which saturates instead.
+        # The norm is not finite where a gradient is not. all_finite also asks the first Ascend 910, which saturates
+        # instead.
         finite = amp.all_finite((norm,))
         if self.many:
             finite = self.mean(finite.astype(mstype.float32)) == 1.0
@@ -141,7 +150,9 @@ class Update(nn.Cell):
         """{parameter name: array} of the EMA weights. With shards a collective."""
         if self.shards is None:
             return self.units.named([p.asnumpy() for p in self.averages])
-        return self.units.named([self.shards.whole(p, unit.shape) for p, unit in zip(self.averages, self.units.units)])
+        return self.units.named(
+            [self.shards.whole(p, unit.shape) for p, unit in zip(self.averages, self.units.units, strict=True)]
+        )
 
 
 class Scaled(nn.Cell):
@@ -163,14 +174,17 @@ class TrainStep(nn.Cell):
         objective: loss cell returning (loss, loss_ig, loss_ita). update: Update.
 
     Returns:
-        (loss, loss_ig, loss_ita, gradient norm before clipping, rate for `update.after`), scalars, the same in all processes.
+        (loss, loss_ig, loss_ita, gradient norm before clipping, rate for `update.after`), scalars, the same in all
+        processes.
     """
 
     def __init__(self, objective, update):
         super().__init__(auto_prefix=False)
         self.objective, self.update = objective, update
         self.scaled = update.scaler is not None
-        self.gradients = ms.value_and_grad(Scaled(objective) if self.scaled else objective, None, update.trained, has_aux=True)
+        self.gradients = ms.value_and_grad(
+            Scaled(objective) if self.scaled else objective, None, update.trained, has_aux=True
+        )
 
     def construct(self, *inputs):
         if self.scaled:

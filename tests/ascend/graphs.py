@@ -1,4 +1,6 @@
-"""Graphs for the Ascend operator check: each function yields (title, cell, example inputs). Nothing here is executed."""
+"""Graphs for the Ascend operator check: each function yields (title, cell, example inputs). Nothing here is
+executed."""
+
 import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
@@ -26,13 +28,22 @@ def query_inputs():
 
 def generation():
     """Phi_u."""
-    yield 'predict_noise', DiffDisUNet(make_tiny_config()), (zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32))
+    yield (
+        'predict_noise',
+        DiffDisUNet(make_tiny_config()),
+        (zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32)),
+    )
 
 
 def alignment():
     """Phi_theta, in every variant of the dual-stream block."""
-    for fusion, share_attention, modality_ffn in ((True, True, True), (True, False, True), (True, True, False), (True, False, False),
-                                                  (False, True, True)):
+    for fusion, share_attention, modality_ffn in (
+        (True, True, True),
+        (True, False, True),
+        (True, True, False),
+        (True, False, False),
+        (False, True, True),
+    ):
         config = make_tiny_config()
         switches = config.dual_stream
         switches.fusion, switches.share_attention, switches.modality_ffn = fusion, share_attention, modality_ffn
@@ -63,7 +74,8 @@ def convolutional():
 
 
 def training():
-    """The joint training step of Eq. 9: both losses, gradients, clipping, AdamW, EMA; and the other objectives' steps."""
+    """The joint training step of Eq. 9: both losses, gradients, clipping, AdamW, EMA; and the other objectives'
+    steps."""
     for objective in ('diffdis', 'clip', 'autoencoder'):
         config = tiny_run(objective)
         cell, inputs = make_objective(config)
@@ -74,7 +86,8 @@ def training():
 
 
 def mixed_precision():
-    """The joint step as it runs on Ascend: fp16 with its loss scale, bf16 without; and the graphs of an accumulated step."""
+    """The joint step as it runs on Ascend: fp16 with its loss scale, bf16 without; and the graphs of an accumulated
+    step."""
     for precision in ('fp16', 'bf16'):
         config = tiny_run('diffdis', precision=precision)
         cell, inputs = make_objective(config)
@@ -91,8 +104,9 @@ def mixed_precision():
 
 
 def half_precision():
-    """DiffDis and CLIP's transformers in the two 16-bit types, as users run them on Ascend (bfloat16 does not run on the CPU, but it
-    compiles). Not the convolutional ones: MindSpore's BatchNorm takes no bfloat16, and FID is float32."""
+    """DiffDis and CLIP's transformers in the two 16-bit types, as users run them on Ascend (bfloat16 does not run on
+    the CPU, but it compiles). Not the convolutional ones: MindSpore's BatchNorm takes no bfloat16, and FID is
+    float32."""
     for dtype in (ms.float16, ms.bfloat16):
         for graphs in (generation, alignment, autoencoder, clip):
             title, cell, inputs = next(graphs())
@@ -116,7 +130,8 @@ class Gradient(nn.Cell):
 
 
 def flash_attention(networks=(generation, alignment, autoencoder, clip)):
-    """The same networks with Ascend's attention kernel, and its gradient: 64 tokens, 64 + 1, those of a caption, heads of 8 to 16."""
+    """The same networks with Ascend's attention kernel, and its gradient: 64 tokens, 64 + 1, those of a caption, heads
+    of 8 to 16."""
     before = use_flash(True)
     try:
         for dtype in (ms.float16, ms.bfloat16):
@@ -143,12 +158,23 @@ def negative():
 
 
 def doctor():
-    """What tools/doctor.py looks at: the training step, and the attention kernel with its gradient in half precision."""
+    """What tools/doctor.py looks at: the training step, and the attention kernel with its gradient in half
+    precision."""
     yield next(training())
     yield from flash_attention((alignment,))
 
 
 def models():
     """All of the above."""
-    for graphs in (generation, alignment, autoencoder, clip, convolutional, training, mixed_precision, half_precision, flash_attention):
+    for graphs in (
+        generation,
+        alignment,
+        autoencoder,
+        clip,
+        convolutional,
+        training,
+        mixed_precision,
+        half_precision,
+        flash_attention,
+    ):
         yield from graphs()

@@ -1,8 +1,10 @@
 """Hostile and broken checkpoints, made by hand: without torch, and without the code that is tested.
 
-REFUSED and INERT map a name to builder(directory) -> path. A file of REFUSED must raise CheckpointError. One of INERT is odd but holds
-the sound tensor `weight` (WEIGHT), which must be read. Whatever is run or imported for a file makes a file `canary` in its directory.
+REFUSED and INERT map a name to builder(directory) -> path. A file of REFUSED must raise CheckpointError. One of INERT
+is odd but holds the sound tensor `weight` (WEIGHT), which must be read. Whatever is run or imported for a file makes a
+file `canary` in its directory.
 """
+
 import gzip
 import io
 import json
@@ -18,7 +20,7 @@ import numpy as np
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 DATA = WEIGHT.tobytes()
-PRIME = (1 << 61) - 1                            # Python's hash of a whole number is the number modulo this
+PRIME = (1 << 61) - 1  # Python's hash of a whole number is the number modulo this
 MB = 1 << 20
 
 
@@ -109,6 +111,7 @@ def modules_in_modules(n):
 @dataclass
 class Member:
     """One file in a zip archive; what is not None is written in place of the truth."""
+
     name: bytes
     data: bytes = b''
     method: int = 0
@@ -122,23 +125,67 @@ class Member:
     extra: bytes = b''
 
 
-def archive(*members, count=None, directory_size=None, directory_start=None, after=b'', comment=b'', disk=0, prefix=b''):
+def archive(
+    *members, count=None, directory_size=None, directory_start=None, after=b'', comment=b'', disk=0, prefix=b''
+):
     body, directory = bytearray(prefix), bytearray()
     for m in members:
         name, packed = m.name if m.local_name is None else m.local_name, len(m.data) if m.packed is None else m.packed
         size, offset = packed if m.size is None else m.size, len(body) if m.offset is None else m.offset
         flags = m.flags if m.local_flags is None else m.local_flags
-        body += m.signature + struct.pack('<5H3I2H', 20, flags, m.method, 0, 33, 0, packed, size, len(name), 0) + name + m.data
-        directory += b'PK\x01\x02' + struct.pack('<6H3I5H2I', 20, 20, m.flags, m.method, 0, 33, 0, packed, size, len(m.name), len(m.extra), 0, 0, 0,
-                                                 0, offset) + m.name + m.extra
-    count, start = len(members) & 0xffff if count is None else count, len(body) if directory_start is None else directory_start
-    end = struct.pack('<4H2IH', disk, disk, count, count, len(directory) if directory_size is None else directory_size, start, len(comment))
+        body += (
+            m.signature
+            + struct.pack('<5H3I2H', 20, flags, m.method, 0, 33, 0, packed, size, len(name), 0)
+            + name
+            + m.data
+        )
+        directory += (
+            b'PK\x01\x02'
+            + struct.pack(
+                '<6H3I5H2I',
+                20,
+                20,
+                m.flags,
+                m.method,
+                0,
+                33,
+                0,
+                packed,
+                size,
+                len(m.name),
+                len(m.extra),
+                0,
+                0,
+                0,
+                0,
+                offset,
+            )
+            + m.name
+            + m.extra
+        )
+    count, start = (
+        len(members) & 0xFFFF if count is None else count,
+        (len(body) if directory_start is None else directory_start),
+    )
+    end = struct.pack(
+        '<4H2IH',
+        disk,
+        disk,
+        count,
+        count,
+        len(directory) if directory_size is None else directory_size,
+        start,
+        len(comment),
+    )
     return bytes(body + directory) + after + b'PK\x05\x06' + end + comment
 
 
 def members(data, name=b'a/', storages=None):
-    return [Member(name + b'data.pkl', data), Member(name + b'byteorder', b'little'),
-            *(Member(name + b'data/' + key, value) for key, value in (storages or {b'0': DATA}).items())]
+    return [
+        Member(name + b'data.pkl', data),
+        Member(name + b'byteorder', b'little'),
+        *(Member(name + b'data/' + key, value) for key, value in (storages or {b'0': DATA}).items()),
+    ]
 
 
 def zipped(data, *others):
@@ -148,9 +195,11 @@ def zipped(data, *others):
 def zip64(**lies):
     """The sound archive with a zip64 end of directory that lies."""
     sound = zipped(weight())
-    real = dict(zip(('size', 'start'), struct.unpack('<2I', sound[-10:-2])), count=4)
+    real = dict(zip(('size', 'start'), struct.unpack('<2I', sound[-10:-2]), strict=True), count=4)
     real.update(lies)
-    end = b'PK\x06\x06' + struct.pack('<Q2H2I4Q', 44, 45, 45, 0, 0, real['count'], real['count'], real['size'], real['start'])
+    end = b'PK\x06\x06' + struct.pack(
+        '<Q2H2I4Q', 44, 45, 45, 0, 0, real['count'], real['count'], real['size'], real['start']
+    )
     return sound[:-22] + end + b'PK\x06\x07' + struct.pack('<IQI', 0, len(sound) - 22, 1) + sound[-22:]
 
 
@@ -164,17 +213,36 @@ def bomb(gigabytes=4):
 def cut(data, at):
     """The first bytes; `at` may be a mark within, counted from which the cut is made, or a share of the file."""
     mark, plus = at if isinstance(at, tuple) else (None, at)
-    return data[:data.rindex(mark) + plus] if mark else data[:int(len(data) * plus) if isinstance(plus, float) else plus]
+    return (
+        data[: data.rindex(mark) + plus] if mark else data[: int(len(data) * plus) if isinstance(plus, float) else plus]
+    )
 
 
 MAGIC = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
 def system(little=True, more=b''):
-    return b'\x80\x02' + b'}(' + text('protocol_version') + number(1001) + text('little_endian') + (b'\x88' if little else b'\x89') + more + b'u.'
+    return (
+        b'\x80\x02'
+        + b'}('
+        + text('protocol_version')
+        + number(1001)
+        + text('little_endian')
+        + (b'\x88' if little else b'\x89')
+        + more
+        + b'u.'
+    )
 
 
-def legacy(data=None, keys=b'](X\x01\x00\x00\x000e.', count=6, numbers=DATA, magic=MAGIC, protocol=b'\x80\x02M\xe9\x03.', info=system()):
+def legacy(
+    data=None,
+    keys=b'](X\x01\x00\x00\x000e.',
+    count=6,
+    numbers=DATA,
+    magic=MAGIC,
+    protocol=b'\x80\x02M\xe9\x03.',
+    info=system(),
+):
     data = b'\x80\x02' + mapping(('weight', tensor(of=storage_of_legacy()))) + b'.' if data is None else data
     return magic + protocol + info + data + b'\x80\x02' + keys + struct.pack('<q', count) + numbers
 
@@ -201,30 +269,55 @@ CALLS = {
     'eval': lambda d: call('builtins', 'eval', code(d)),
     'exec': lambda d: call('builtins', 'exec', code(d)),
     'python 2 eval': lambda d: call('__builtin__', 'eval', code(d)),
-    'getattr': lambda d: call('builtins', 'getattr', call('builtins', '__import__', text('os')), text('system')) + group(text(touch(d))) + b'R',
+    'getattr': (
+        lambda d: (
+            call('builtins', 'getattr', call('builtins', '__import__', text('os')), text('system'))
+            + group(text(touch(d)))
+            + b'R'
+        )
+    ),
     'import': lambda d: call('builtins', '__import__', text('evil')),
-    'class of a module that lies beside': lambda d: (d / 'evil.py').write_text(f'open({str(d / "canary")!r}, "w")\n') and call('evil', 'Evil'),
+    'class of a module that lies beside': (
+        lambda d: (d / 'evil.py').write_text(f'open({str(d / "canary")!r}, "w")\n') and call('evil', 'Evil')
+    ),
     'subprocess': lambda d: call('subprocess', 'check_call', b'](' + text('touch') + text(f'{d}/canary') + b'e'),
     'runpy': lambda d: call('runpy', 'run_path', text(str(d / 'evil.py'))),
     'open': lambda d: call('io', 'open', text(str(d / 'canary')), text('w')),
-    'map': lambda d: call('builtins', 'list', call('builtins', 'map', named('os', 'system'), b'](' + text(touch(d)) + b'e')),
+    'map': lambda d: call(
+        'builtins', 'list', call('builtins', 'map', named('os', 'system'), b'](' + text(touch(d)) + b'e')
+    ),
     'partial': lambda d: call('functools', 'partial', named('os', 'system'), text(touch(d))) + b')R',
     'torch.load': lambda d: call('torch', 'load', nested(d)),
     'torch.hub.load': lambda d: call('torch.hub', 'load', text('evil/evil'), text('evil')),
     'torch.storage._load_from_bytes': lambda d: call('torch.storage', '_load_from_bytes', nested(d)),
-    'torch._utils._rebuild_tensor of a call': lambda d: call('torch._utils', '_rebuild_tensor', shell(d), number(0), sizes((2, 3)), sizes((3, 1))),
+    'torch._utils._rebuild_tensor of a call': lambda d: call(
+        'torch._utils', '_rebuild_tensor', shell(d), number(0), sizes((2, 3)), sizes((3, 1))
+    ),
     'torch tensor of no storage': lambda d: tensor(of=text('evil')),
     'torch tensor of a tensor': lambda d: tensor(of=tensor()),
-    'torch tensor with evil hooks': lambda d: call('torch._utils', '_rebuild_tensor_v2', storage(), number(0), sizes((2,)), sizes((1,)), b'\x89', shell(d)),
+    'torch tensor with evil hooks': lambda d: call(
+        'torch._utils', '_rebuild_tensor_v2', storage(), number(0), sizes((2,)), sizes((1,)), b'\x89', shell(d)
+    ),
     'torch tensor of an evil type': lambda d: tensor(name='_rebuild_tensor_v3', last=(named('os', 'system'),)),
     'numpy.load': lambda d: call('numpy', 'load', text(str(d / 'evil.npy')), b'N', b'\x88'),
-    'numpy.core.multiarray._reconstruct': lambda d: call('numpy.core.multiarray', '_reconstruct', named('numpy', 'ndarray'), sizes((0,)), text('b')),
+    'numpy.core.multiarray._reconstruct': lambda d: call(
+        'numpy.core.multiarray', '_reconstruct', named('numpy', 'ndarray'), sizes((0,)), text('b')
+    ),
     'pickle.loads': lambda d: call('_pickle', 'loads', nested(d)),
     'pickle in bytes': nested,
     'stack_global': lambda d: text('os') + text('system') + b'\x93' + group(text(touch(d))) + b'R',
     'stack_global, dotted': lambda d: text('shutil') + text('os.system') + b'\x93' + group(text(touch(d))) + b'R',
-    'stack_global, attributes of attributes': lambda d: text('diffdis_ms.storage.reader') + text('json.__builtins__.__getitem__') + b'\x93'
-        + group(text('eval')) + b'R' + group(code(d)) + b'R',
+    'stack_global, attributes of attributes': (
+        lambda d: (
+            text('diffdis_ms.storage.reader')
+            + text('json.__builtins__.__getitem__')
+            + b'\x93'
+            + group(text('eval'))
+            + b'R'
+            + group(code(d))
+            + b'R'
+        )
+    ),
     'inst': lambda d: b'(' + text(touch(d)) + b'ios\nsystem\n',
     'obj': lambda d: b'(' + named('os', 'system') + text(touch(d)) + b'o',
     'newobj': lambda d: named('os', 'system') + group(text(touch(d))) + b'\x81',
@@ -233,12 +326,40 @@ CALLS = {
     'reduce with arguments that are no tuple': lambda d: named('os', 'system') + text(touch(d)) + b'R',
     'call of a call': lambda d: shell(d) + group(text(touch(d))) + b'R',
     'call of a dict': lambda d: mapping(('__call__', named('os', 'system'))) + group(text(touch(d))) + b'R',
-    'build with __setstate__': lambda d: named('evil', 'E') + b')\x81' + mapping(('__setstate__', named('os', 'system'))) + b'b' + text(touch(d)) + b'b',
-    'build with __reduce__': lambda d: named('evil', 'E') + b')\x81' + mapping(('__reduce__', shell(d)), ('__class__', named('os', 'system'))) + b'b',
-    'build with slots': lambda d: named('evil', 'E') + b')\x81N' + mapping(('__dict__', named('os', 'system'))) + b'\x86b',
-    'build of our own reader': lambda d: named('diffdis_ms.storage.reader', 'open_checkpoint') + mapping(('__code__', b'N'), ('__dict__', b'N')) + b'b',
+    'build with __setstate__': (
+        lambda d: (
+            named('evil', 'E')
+            + b')\x81'
+            + mapping(('__setstate__', named('os', 'system')))
+            + b'b'
+            + text(touch(d))
+            + b'b'
+        )
+    ),
+    'build with __reduce__': (
+        lambda d: (
+            named('evil', 'E')
+            + b')\x81'
+            + mapping(('__reduce__', shell(d)), ('__class__', named('os', 'system')))
+            + b'b'
+        )
+    ),
+    'build with slots': (
+        lambda d: named('evil', 'E') + b')\x81N' + mapping(('__dict__', named('os', 'system'))) + b'\x86b'
+    ),
+    'build of our own reader': (
+        lambda d: (
+            named('diffdis_ms.storage.reader', 'open_checkpoint')
+            + mapping(('__code__', b'N'), ('__dict__', b'N'))
+            + b'b'
+        )
+    ),
     'build of a dict': lambda d: b'}' + mapping(('__dict__', shell(d)), ('items', named('os', 'system'))) + b'b',
-    'build of the tensor': lambda d: tensor() + mapping(('file', text('/etc/passwd')), ('start', number(-1)), ('__setstate__', shell(d))) + b'b',
+    'build of the tensor': (
+        lambda d: (
+            tensor() + mapping(('file', text('/etc/passwd')), ('start', number(-1)), ('__setstate__', shell(d))) + b'b'
+        )
+    ),
     'ext1': lambda d: b'\x82\x01' + group(text(touch(d))) + b'R',
     'ext2': lambda d: b'\x83\x01\x01' + group(text(touch(d))) + b'R',
     'ext4': lambda d: b'\x84\xff\xff\xff\x7f' + group(text(touch(d))) + b'R',
@@ -270,23 +391,39 @@ ODD = {
     'deep calls': lambda d: evil(b'N' + b'Q' * 900_000),
     'deep keys': lambda d: evil(b'}' * 100_000 + b'Ns' * 99_999),
     'list that holds itself': lambda d: evil(b']q\x07h\x07a'),
-    'dict that holds itself': lambda d: b'\x80\x02}q\x07(' + text('weight') + tensor() + text('state_dict') + b'h\x07' + text('model') + b'h\x07u.',
+    'dict that holds itself': (
+        lambda d: (
+            b'\x80\x02}q\x07(' + text('weight') + tensor() + text('state_dict') + b'h\x07' + text('model') + b'h\x07u.'
+        )
+    ),
     'list as a key': lambda d: evil(b'}]Ns'),
     'dict as a key': lambda d: evil(b'}}Ns'),
-    'nan as a key': lambda d: evil(b'}(' + b''.join(b'G\x7f\xf8' + struct.pack('>I', i) + b'\x00\x00N' for i in range(100_000)) + b'u'),
-    'keys that hash alike': lambda d: evil(b'}(' + b''.join(number(PRIME * i) + b'N' for i in range(1, 100_000)) + b'u'),
-    'long number as a key, again and again': lambda d: evil(number(1 << 80 * MB) + b'q\x070(' + b'h\x07N' * 100_000 + b'd'),
+    'nan as a key': lambda d: evil(
+        b'}(' + b''.join(b'G\x7f\xf8' + struct.pack('>I', i) + b'\x00\x00N' for i in range(100_000)) + b'u'
+    ),
+    'keys that hash alike': lambda d: evil(
+        b'}(' + b''.join(number(PRIME * i) + b'N' for i in range(1, 100_000)) + b'u'
+    ),
+    'long number as a key, again and again': lambda d: evil(
+        number(1 << 80 * MB) + b'q\x070(' + b'h\x07N' * 100_000 + b'd'
+    ),
     'long bytes as a key': lambda d: evil(b'}' + b'B' + struct.pack('<I', 10 * MB) + bytes(10 * MB) + b'q\x07Ns'),
     'long number': lambda d: evil(number(1 << 80 * MB)),
     'text of surrogates': lambda d: evil(text('\ud800\udfff')),
     'name with a line break': lambda d: weight(('a\nb\x1b[31m\x00\u202e', b'N'), ('\ud800', b'K\x01')),
     'name with a path': lambda d: weight(('../../canary', tensor()), ('/etc/passwd', tensor())),
-    'tensor without numbers, far away': lambda d: weight(('empty', tensor(offset=number(1 << 61), shape=(0, 1 << 50), strides=(1 << 61, 1 << 61)))),
-    'tensor of ones with huge strides': lambda d: weight(('one', tensor(shape=(1, 1), strides=((1 << 62) - 1, 1 << 61)))),
+    'tensor without numbers, far away': lambda d: weight(
+        ('empty', tensor(offset=number(1 << 61), shape=(0, 1 << 50), strides=(1 << 61, 1 << 61)))
+    ),
+    'tensor of ones with huge strides': lambda d: weight(
+        ('one', tensor(shape=(1, 1), strides=((1 << 62) - 1, 1 << 61)))
+    ),
     'tensor of 32 axes': lambda d: weight(('one', tensor(shape=(1,) * 32, strides=(1 << 61,) * 32))),
     'tensor that expands a little': lambda d: weight(('wide', tensor(shape=(1000, 1000), strides=(0, 0)))),
     'state dict of integers': lambda d: weight()[:-1] + b'K\x01Ns.',
-    'same storage as bytes': lambda d: weight(('bytes', tensor(shape=(24,), strides=(1,), of=storage(cls=named('torch', 'ByteStorage'), count=number(24))))),
+    'same storage as bytes': lambda d: weight(
+        ('bytes', tensor(shape=(24,), strides=(1,), of=storage(cls=named('torch', 'ByteStorage'), count=number(24))))
+    ),
     'many marks': lambda d: evil(b'(' * 400_000 + b'1' * 400_000 + b'N'),
 }
 
@@ -348,7 +485,9 @@ BROKEN = {
     'more than a million steps': lambda d: b'N' + b'N0' * 1_000_000 + b'.',
     'a million marks': lambda d: b'(' * 1_100_000 + b'.',
     'more than is read': lambda d: b'B' + struct.pack('<I', 40 * MB) + bytes(40 * MB) + b'.',
-    'text that grows in memory': lambda d: b'\x80\x02' + text('a' * (31 * MB) + '\U0001f600') + b'N' + b'Q' * 900_000 + b'.',
+    'text that grows in memory': (
+        lambda d: b'\x80\x02' + text('a' * (31 * MB) + '\U0001f600') + b'N' + b'Q' * 900_000 + b'.'
+    ),
     'root that is a list': lambda d: b'](' + tensor() + b'e.',
     'root that is a tensor': lambda d: tensor() + b'.',
     'root that is a number': lambda d: b'K\x01.',
@@ -356,54 +495,77 @@ BROKEN = {
     'root that is a class': lambda d: named('os', 'system') + b'.',
     'root that is text': lambda d: text(touch(d)) + b'.',
     'module in which a module lies again and again': lambda d: modules_in_modules(60),
-    'module that holds itself': lambda d: b'c__torch__\nM\n)\x81q\x07' + mapping(('a', b'h\x07'), ('b', b'h\x07')) + b'b.',
-    'modules deeper than can be': lambda d: b''.join(b'c__torch__\nM\n)\x81}' + text('a') for _ in range(5000)) + b'N' + b'sb' * 5000 + b'.',
-    'modules of long names': lambda d: b''.join(b'c__torch__\nM\n)\x81}' + text('a' * 4096) for _ in range(50))
-        + b'c__torch__\nM\n)\x81}(' + b''.join(text(str(i)) + b'N' for i in range(200_000)) + b'ub' + b'sb' * 50 + b'.',
+    'module that holds itself': (
+        lambda d: b'c__torch__\nM\n)\x81q\x07' + mapping(('a', b'h\x07'), ('b', b'h\x07')) + b'b.'
+    ),
+    'modules deeper than can be': (
+        lambda d: b''.join(b'c__torch__\nM\n)\x81}' + text('a') for _ in range(5000)) + b'N' + b'sb' * 5000 + b'.'
+    ),
+    'modules of long names': (
+        lambda d: (
+            b''.join(b'c__torch__\nM\n)\x81}' + text('a' * 4096) for _ in range(50))
+            + b'c__torch__\nM\n)\x81}('
+            + b''.join(text(str(i)) + b'N' for i in range(200_000))
+            + b'ub'
+            + b'sb' * 50
+            + b'.'
+        )
+    ),
     'long name': lambda d: weight(('a' * MB, b'N')),
-    'long name, again and again': lambda d: b'}' + text('a' * 10 * MB) + b'q\x070' + text('a' * 10 * MB) + b'q\x080' + b'(h\x07N' + b'h\x08N' * 100_000 + b'u.',
+    'long name, again and again': (
+        lambda d: (
+            b'}'
+            + text('a' * 10 * MB)
+            + b'q\x070'
+            + text('a' * 10 * MB)
+            + b'q\x080'
+            + b'(h\x07N'
+            + b'h\x08N' * 100_000
+            + b'u.'
+        )
+    ),
 }
 
 # tensors that are none
 TENSORS = {
-    'negative offset': dict(offset=number(-1)),
-    'offset beyond': dict(offset=number(1)),
-    'offset far beyond': dict(offset=number(1 << 61)),
-    'offset beyond 64 bits': dict(offset=number(1 << 70)),
-    'offset that is a float': dict(offset=b'G' + struct.pack('>d', 0)),
-    'offset that is true': dict(offset=b'\x88', shape=(1,), strides=(1,)),
-    'offset that is a text': dict(offset=text('0')),
-    'negative shape': dict(shape=(-2, -3)),
-    'negative strides': dict(offset=number(5), strides=(-3, -1)),
-    'float shape': dict(shape=(b'G' + struct.pack('>d', 2), 3)),
-    'bool shape': dict(shape=(b'\x88', 3)),
-    'shape that is a list': dict(shape=b'](K\x02K\x03e'),
-    'shape that is a number': dict(shape=b'K\x06'),
-    'nested shape': dict(shape=group(sizes((2, 3)), number(3))),
-    'fewer strides than axes': dict(strides=(1,)),
-    'shape beyond the storage': dict(shape=(2, 4), strides=(4, 1)),
-    'strides beyond the storage': dict(strides=(4, 1)),
-    'stride that overflows': dict(strides=(1 << 61, 1)),
-    'stride that overflows to zero': dict(shape=(3, 3), strides=(1 << 63, 1 << 63)),
-    'shape of 2**80': dict(shape=(1 << 40, 1 << 40), strides=(0, 0)),
-    'shape that overflows to zero': dict(shape=(1 << 32, 1 << 32), strides=(0, 0)),
-    'axis of 30 MB': dict(shape=(1 << 200 * MB, 1 << 10), strides=(0, 0)),
-    'empty, but too long for NumPy': dict(shape=(0, 1 << 61), strides=(1, 1)),
-    'expansion of 6 numbers to 4 GB': dict(shape=(1 << 30,), strides=(0,)),
-    '33 axes': dict(shape=(1,) * 33, strides=(1,) * 33),
-    'a million axes': dict(shape=(1,) * 100_000, strides=(1,) * 100_000),
-    'no such storage': dict(of=storage(key=text('1'))),
-    'storage outside': dict(of=storage(key=text('../../../etc/passwd'))),
-    'storage whose name is a number': dict(of=storage(key=number(0))),
-    'storage of a long name': dict(of=storage(key=text('0' * 10_000))),
-    'storage of more numbers': dict(of=storage(count=number(7))),
-    'storage of fewer numbers': dict(of=storage(count=number(5)), shape=(5,), strides=(1,)),
-    'storage of negative size': dict(of=storage(count=number(-6))),
-    'storage of 2**70 numbers': dict(of=storage(count=number(1 << 70))),
-    'storage of a float size': dict(of=storage(count=b'G' + struct.pack('>d', 6))),
-    'storage of wider numbers': dict(of=storage(cls=named('torch', 'DoubleStorage'))),
-    'too many arguments': dict(last=(b'N',) * 10),
-    'v3 without a type': dict(name='_rebuild_tensor_v3'),
+    'negative offset': {'offset': number(-1)},
+    'offset beyond': {'offset': number(1)},
+    'offset far beyond': {'offset': number(1 << 61)},
+    'offset beyond 64 bits': {'offset': number(1 << 70)},
+    'offset that is a float': {'offset': b'G' + struct.pack('>d', 0)},
+    'offset that is true': {'offset': b'\x88', 'shape': (1,), 'strides': (1,)},
+    'offset that is a text': {'offset': text('0')},
+    'negative shape': {'shape': (-2, -3)},
+    'negative strides': {'offset': number(5), 'strides': (-3, -1)},
+    'float shape': {'shape': (b'G' + struct.pack('>d', 2), 3)},
+    'bool shape': {'shape': (b'\x88', 3)},
+    'shape that is a list': {'shape': b'](K\x02K\x03e'},
+    'shape that is a number': {'shape': b'K\x06'},
+    'nested shape': {'shape': group(sizes((2, 3)), number(3))},
+    'fewer strides than axes': {'strides': (1,)},
+    'shape beyond the storage': {'shape': (2, 4), 'strides': (4, 1)},
+    'strides beyond the storage': {'strides': (4, 1)},
+    'stride that overflows': {'strides': (1 << 61, 1)},
+    'stride that overflows to zero': {'shape': (3, 3), 'strides': (1 << 63, 1 << 63)},
+    'shape of 2**80': {'shape': (1 << 40, 1 << 40), 'strides': (0, 0)},
+    'shape that overflows to zero': {'shape': (1 << 32, 1 << 32), 'strides': (0, 0)},
+    'axis of 30 MB': {'shape': (1 << 200 * MB, 1 << 10), 'strides': (0, 0)},
+    'empty, but too long for NumPy': {'shape': (0, 1 << 61), 'strides': (1, 1)},
+    'expansion of 6 numbers to 4 GB': {'shape': (1 << 30,), 'strides': (0,)},
+    '33 axes': {'shape': (1,) * 33, 'strides': (1,) * 33},
+    'a million axes': {'shape': (1,) * 100_000, 'strides': (1,) * 100_000},
+    'no such storage': {'of': storage(key=text('1'))},
+    'storage outside': {'of': storage(key=text('../../../etc/passwd'))},
+    'storage whose name is a number': {'of': storage(key=number(0))},
+    'storage of a long name': {'of': storage(key=text('0' * 10_000))},
+    'storage of more numbers': {'of': storage(count=number(7))},
+    'storage of fewer numbers': {'of': storage(count=number(5)), 'shape': (5,), 'strides': (1,)},
+    'storage of negative size': {'of': storage(count=number(-6))},
+    'storage of 2**70 numbers': {'of': storage(count=number(1 << 70))},
+    'storage of a float size': {'of': storage(count=b'G' + struct.pack('>d', 6))},
+    'storage of wider numbers': {'of': storage(cls=named('torch', 'DoubleStorage'))},
+    'too many arguments': {'last': (b'N',) * 10},
+    'v3 without a type': {'name': '_rebuild_tensor_v3'},
 }
 
 WRONG_CALLS = {
@@ -429,11 +591,13 @@ def traversal(name):
 
 def changed(index, **change):
     """The sound archive with one member changed (0: data.pkl, 2: the storage)."""
+
     def make(d):
         all_members = members(weight())
         for key, value in change.items():
             setattr(all_members[index], key, value)
         return archive(*all_members)
+
     return make
 
 
@@ -441,7 +605,7 @@ def overlapping(d):
     """As in the 'better zip bomb': many members, one body."""
     keys = [str(i).encode() for i in range(1000)]
     pairs = [(f'w{i}', tensor(of=storage(key=text(str(i))))) for i in range(1000)]
-    first, *rest = members(weight(*pairs), storages={key: b'' for key in keys})
+    first, *rest = members(weight(*pairs), storages=dict.fromkeys(keys, b''))
     start = 30 + len(first.name) + len(first.data)
     for m in rest[1:]:
         m.offset, m.packed, m.local_name = start, 24, b'a/data/0'
@@ -466,13 +630,21 @@ ZIPS = {
     'data.pkl that is a zip': lambda d: zipped(inner_zip(d)),
     'checkpoint packed in a zip': lambda d: archive(Member(b'model.ckpt', zipped(weight()))),
     'big-endian': lambda d: archive(*members(weight())[:1], Member(b'a/byteorder', b'big'), Member(b'a/data/0', DATA)),
-    'byteorder of 40 MB': lambda d: archive(*members(weight())[:1], Member(b'a/byteorder', b'\xff' * (40 * MB)), Member(b'a/data/0', DATA)),
-    'deflated data.pkl of 4 GB': lambda d: archive(Member(b'a/data.pkl', bomb(), method=8, size=(1 << 32) - 2), *members(b'')[1:]),
-    'deflated storage of 4 GB': lambda d: archive(*members(weight())[:2], Member(b'a/data/0', bomb(), method=8, size=(1 << 32) - 2)),
+    'byteorder of 40 MB': lambda d: archive(
+        *members(weight())[:1], Member(b'a/byteorder', b'\xff' * (40 * MB)), Member(b'a/data/0', DATA)
+    ),
+    'deflated data.pkl of 4 GB': lambda d: archive(
+        Member(b'a/data.pkl', bomb(), method=8, size=(1 << 32) - 2), *members(b'')[1:]
+    ),
+    'deflated storage of 4 GB': lambda d: archive(
+        *members(weight())[:2], Member(b'a/data/0', bomb(), method=8, size=(1 << 32) - 2)
+    ),
     'deflated, but called stored': lambda d: changed(2, data=zlib.compress(DATA)[2:-4], size=24)(d),
     'stored, but sizes differ': changed(2, packed=24, size=1 << 31),
     'unknown compression': changed(0, method=99),
-    'method differs in the header': lambda d: changed(2)(d).replace(b'\x14\x00\x00\x00\x00\x00', b'\x14\x00\x00\x00\x08\x00', 1),
+    'method differs in the header': (
+        lambda d: changed(2)(d).replace(b'\x14\x00\x00\x00\x00\x00', b'\x14\x00\x00\x00\x08\x00', 1)
+    ),
     'encrypted': changed(0, flags=1),
     'encrypted, says the header': changed(2, local_flags=1),
     'other name in the header': changed(2, local_name=b'a/data/1'),
@@ -481,14 +653,20 @@ ZIPS = {
     'header beyond the end': changed(2, offset=(1 << 32) - 2),
     'header at another member': changed(2, offset=0),
     'member beyond the end': changed(2, size=(1 << 32) - 2, packed=(1 << 32) - 2),
-    'member with a lying zip64 size': changed(2, size=0xffffffff, packed=0xffffffff, extra=struct.pack('<2H2Q', 1, 16, 1 << 63, 1 << 63)),
-    'member with a lying zip64 offset': changed(2, offset=0xffffffff, extra=struct.pack('<2HQ', 1, 8, (1 << 64) - 1)),
-    'member with half a zip64 extra': changed(2, size=0xffffffff, extra=struct.pack('<2HI', 1, 4, 0)),
+    'member with a lying zip64 size': changed(
+        2, size=0xFFFFFFFF, packed=0xFFFFFFFF, extra=struct.pack('<2H2Q', 1, 16, 1 << 63, 1 << 63)
+    ),
+    'member with a lying zip64 offset': changed(2, offset=0xFFFFFFFF, extra=struct.pack('<2HQ', 1, 8, (1 << 64) - 1)),
+    'member with half a zip64 extra': changed(2, size=0xFFFFFFFF, extra=struct.pack('<2HI', 1, 4, 0)),
     'extra that is too long': changed(2, extra=b'\x99\x99\xff\xff'),
     'name that is not utf-8': changed(2, name=b'a/data/\xff', flags=0x800),
     'name in two encodings': changed(2, name='a/data/\u20ac'.encode(), flags=0x800, local_name=b'a/data/?'),
-    'directory of 20 MB': lambda d: zipped(weight(), *(Member(b'a/%d' % i, extra=b'\x99\x99\xf0\xff' + bytes(65520)) for i in range(320))),
-    'directory of tiny extras': lambda d: archive(*(Member(b'a/%d' % i, extra=b'\x99\x99\0\0' * 16383) for i in range(250))),
+    'directory of 20 MB': lambda d: zipped(
+        weight(), *(Member(b'a/%d' % i, extra=b'\x99\x99\xf0\xff' + bytes(65520)) for i in range(320))
+    ),
+    'directory of tiny extras': lambda d: archive(
+        *(Member(b'a/%d' % i, extra=b'\x99\x99\0\0' * 16383) for i in range(250))
+    ),
     '340,000 members': lambda d: archive(*(Member(b'%x' % i, signature=b'PK\x03\x04') for i in range(330_000))),
     'members of one name': lambda d: zipped(weight(), *(Member(b'a/x') for _ in range(1000))),
     'data.pkl twice': lambda d: archive(*members(weight()), *members(b'\x80\x02' + shell(d) + b'.')[:1]),
@@ -508,17 +686,44 @@ ZIPS = {
     'NUL': traversal(b'a/data/1\x00.txt'),
     'data.pkl behind a NUL': lambda d: archive(Member(b'a/data.pkl\x00.txt', weight()), *members(b'')[1:]),
     'name of 65 kB': traversal(b'a/' + b'../' * 20_000),
-    **{f'cut at {at}': (lambda at: lambda d: cut(zipped(weight()), at))(at) for at in (
-        4, 5, 20, 30, 35, 0.25, 0.5, (b'PK\x03\x04', 10), (b'PK\x03\x04', 45), (b'PK\x01\x02', 0), (b'PK\x01\x02', 20), (b'PK\x01\x02', 50),
-        (b'PK\x05\x06', 0), (b'PK\x05\x06', 10), (b'PK\x05\x06', 21))},
+    **{
+        f'cut at {at}': lambda d, at=at: cut(zipped(weight()), at)
+        for at in (
+            4,
+            5,
+            20,
+            30,
+            35,
+            0.25,
+            0.5,
+            (b'PK\x03\x04', 10),
+            (b'PK\x03\x04', 45),
+            (b'PK\x01\x02', 0),
+            (b'PK\x01\x02', 20),
+            (b'PK\x01\x02', 50),
+            (b'PK\x05\x06', 0),
+            (b'PK\x05\x06', 10),
+            (b'PK\x05\x06', 21),
+        )
+    },
     'bytes missing in the middle': lambda d: zipped(weight())[:60] + zipped(weight())[80:],
 }
 
 SOUND_LEGACY = legacy()
 LEGACY = {
-    **{f'cut in the {what}': (lambda at: lambda d: SOUND_LEGACY[:at])(at) for what, at in (
-        ('protocol', 17), ('system information', 40), ('pickle', 120), ('storage header', -28), ('storage', -3), ('first number', -24),
-        ('list of storages', -24 - 8 - 4), ('magic number, behind it', 15))},
+    **{
+        f'cut in the {what}': lambda d, at=at: SOUND_LEGACY[:at]
+        for what, at in (
+            ('protocol', 17),
+            ('system information', 40),
+            ('pickle', 120),
+            ('storage header', -28),
+            ('storage', -3),
+            ('first number', -24),
+            ('list of storages', -24 - 8 - 4),
+            ('magic number, behind it', 15),
+        )
+    },
     'wrong protocol': lambda d: legacy(protocol=b'\x80\x02M\xea\x03.'),
     'protocol that is a long number': lambda d: legacy(protocol=b'\x80\x02' + number(1 << 100_000) + b'.'),
     'protocol that is a call': lambda d: legacy(protocol=shell(d) + b'.'),
@@ -527,8 +732,12 @@ LEGACY = {
     'endless system information': lambda d: legacy(info=b'N' + b'N0' * 100_000 + b'.'),
     'deep system information': lambda d: legacy(info=b'N' + b'Q' * 900_000 + b'.'),
     'storage that is not listed': lambda d: legacy(keys=b'].'),
-    'storage that is not used': lambda d: legacy(keys=b'](' + text('0') + text('1') + b'e.', numbers=DATA + struct.pack('<q', 6) + DATA),
-    'storage that is listed twice': lambda d: legacy(keys=b'](' + text('0') * 2 + b'e.', numbers=DATA + struct.pack('<q', 6) + DATA),
+    'storage that is not used': lambda d: legacy(
+        keys=b'](' + text('0') + text('1') + b'e.', numbers=DATA + struct.pack('<q', 6) + DATA
+    ),
+    'storage that is listed twice': lambda d: legacy(
+        keys=b'](' + text('0') * 2 + b'e.', numbers=DATA + struct.pack('<q', 6) + DATA
+    ),
     'list of storages that is a text': lambda d: legacy(keys=text('0') + b'.'),
     'list of storages of a call': lambda d: legacy(keys=b'](' + shell(d) + b'e.'),
     'list of storages of lists': lambda d: legacy(keys=b'](]e.'),
@@ -536,11 +745,23 @@ LEGACY = {
     'storage of other size': lambda d: legacy(count=5),
     'storage of negative size': lambda d: legacy(count=-6),
     'storage of huge size': lambda d: legacy(old_weight(of=storage_of_legacy(count=number(1 << 61))), count=1 << 61),
-    'storage described twice': lambda d: legacy(old_weight(('b', tensor(of=storage_of_legacy(count=number(3)), shape=(1,), strides=(1,))))),
-    'storage with a view': lambda d: legacy(old_weight(of=storage_of_legacy(view=group(text('1'), number(0), number(6))))),
+    'storage described twice': lambda d: legacy(
+        old_weight(('b', tensor(of=storage_of_legacy(count=number(3)), shape=(1,), strides=(1,))))
+    ),
+    'storage with a view': lambda d: legacy(
+        old_weight(of=storage_of_legacy(view=group(text('1'), number(0), number(6))))
+    ),
     'storage with an evil view': lambda d: legacy(old_weight(of=storage_of_legacy(view=shell(d)))),
-    'storage of a long name, again and again': lambda d: legacy(b'\x80\x02' + text('0' * 10 * MB) + b'q\x070' + text('0' * 10 * MB) + b'q\x080'
-        + storage_of_legacy(b'h\x07') + storage_of_legacy(b'h\x08') + b'.'),
+    'storage of a long name, again and again': lambda d: legacy(
+        b'\x80\x02'
+        + text('0' * 10 * MB)
+        + b'q\x070'
+        + text('0' * 10 * MB)
+        + b'q\x080'
+        + storage_of_legacy(b'h\x07')
+        + storage_of_legacy(b'h\x08')
+        + b'.'
+    ),
     'offset beyond': lambda d: legacy(old_weight(offset=number(1))),
     'expansion': lambda d: legacy(old_weight(shape=(1 << 30,), strides=(0,))),
     'root that is a call': lambda d: legacy(shell(d) + b'.', b'].'),
@@ -588,7 +809,9 @@ SAFE = {
     'shape of texts': lambda d: safe(shape=['2', '3']),
     'shape that is a number': lambda d: safe(shape=6),
     'shape that overflows': lambda d: safe(shape=[1 << 32, 1 << 32, 6]),
-    'empty, but too long for NumPy': lambda d: safe({'a': {'dtype': 'F32', 'shape': [0, 1 << 61], 'data_offsets': [0, 0]}}, b''),
+    'empty, but too long for NumPy': lambda d: safe(
+        {'a': {'dtype': 'F32', 'shape': [0, 1 << 61], 'data_offsets': [0, 0]}}, b''
+    ),
     'shape of 33 axes': lambda d: safe(shape=[1] * 32 + [6]),
     'shape of a million axes': lambda d: safe(shape=[1] * 1_000_000 + [6]),
     'three offsets': lambda d: safe(data_offsets=[0, 24, 24]),
@@ -626,12 +849,14 @@ OTHER_FILES = {
 
 def index(weight_map, write_shard=True, raw=None, name='m.bin.index.json'):
     """Builder of an index beside one sound shard `m.bin`; `raw` stands for the whole text."""
+
     def build(d):
         if write_shard:
             (d / 'm.bin').write_bytes(zipped(weight()))
         path = d / name
         path.write_bytes(json.dumps({'metadata': {}, 'weight_map': weight_map}).encode() if raw is None else raw)
         return path
+
     return build
 
 
@@ -650,6 +875,7 @@ def pipe(name):
     def build(d):
         os.mkfifo(d / name)
         return d / name
+
     return build
 
 
@@ -657,6 +883,7 @@ def link(target, name):
     def build(d):
         (d / name).symlink_to(target)
         return d / name
+
     return build
 
 
@@ -664,6 +891,7 @@ def folder(name):
     def build(d):
         (d / name).mkdir()
         return d / name
+
     return build
 
 
@@ -718,6 +946,7 @@ def _file(make, name):
         path = directory / name
         path.write_bytes(make(directory))
         return path
+
     return build
 
 
@@ -728,10 +957,16 @@ def _packed(make, pack):
 REFUSED, INERT = dict(PLACES), {}
 for _name, _make in CALLS.items():
     INERT[f'zip beside: {_name}'] = _file(_packed(_make, lambda value: zipped(evil(value))), 'model.ckpt')
-    REFUSED[f'zip at the root: {_name}'] = _file(_packed(_make, lambda value: zipped(b'\x80\x02](' + value + b'e.')), 'model.ckpt')
+    REFUSED[f'zip at the root: {_name}'] = _file(
+        _packed(_make, lambda value: zipped(b'\x80\x02](' + value + b'e.')), 'model.ckpt'
+    )
 for _name in ('os.system', 'stack_global', 'torch.load', 'obj', 'ext1', 'build with __setstate__'):
-    INERT[f'legacy beside: {_name}'] = _file(_packed(CALLS[_name], lambda value: legacy(old_weight(('evil', value)))), 'model.pth')
-    INERT[f'legacy system information: {_name}'] = _file(_packed(CALLS[_name], lambda value: legacy(info=system(True, text('evil') + value))), 'model.pth')
+    INERT[f'legacy beside: {_name}'] = _file(
+        _packed(CALLS[_name], lambda value: legacy(old_weight(('evil', value)))), 'model.pth'
+    )
+    INERT[f'legacy system information: {_name}'] = _file(
+        _packed(CALLS[_name], lambda value: legacy(info=system(True, text('evil') + value))), 'model.pth'
+    )
 for _name, _make in ODD.items():
     INERT[f'zip: {_name}'] = _file(_packed(_make, zipped), 'model.ckpt')
 for _name, _make in BROKEN.items():
@@ -740,20 +975,48 @@ for _name, _how in TENSORS.items():
     REFUSED[f'tensor: {_name}'] = _file((lambda how: lambda d: zipped(weight(**how)))(_how), 'model.ckpt')
 for _name, _make in WRONG_CALLS.items():
     REFUSED[f'call: {_name}'] = _file(_packed(_make, lambda value: zipped(evil(value))), 'model.ckpt')
-for _kind, _table, _file_name in (('zip', ZIPS, 'model.ckpt'), ('legacy', LEGACY, 'model.pth'), ('safetensors', SAFE, 'model.safetensors')):
+for _kind, _table, _file_name in (
+    ('zip', ZIPS, 'model.ckpt'),
+    ('legacy', LEGACY, 'model.pth'),
+    ('safetensors', SAFE, 'model.safetensors'),
+):
     REFUSED.update({f'{_kind}: {_name}': _file(_make, _file_name) for _name, _make in _table.items()})
-REFUSED.update({f'file: {_name}': _file((lambda data: lambda d: data)(_data), _name) for _name, _data in OTHER_FILES.items()})
-INERT.update({
-    'zip: sound': _file(lambda d: zipped(weight()), 'model.ckpt'),
-    'zip: code of TorchScript': _file(lambda d: zipped(weight(), Member(b'a/code/__torch__.py', b'import evil'), Member(b'a/code/evil.pkl', nested(d))),
-                                      'model.pt'),
-    'zip: bytes behind and a comment': _file(lambda d: archive(*members(weight()), comment=b'hello\n' * 1000), 'model.ckpt'),
-    'zip: deflated member that is not read': _file(lambda d: zipped(weight(), Member(b'a/bomb', bomb(1), method=8, size=1 << 30)), 'model.ckpt'),
-    'legacy: sound': _file(lambda d: legacy(), 'model.pth'),
-    'legacy: bytes behind': _file(lambda d: legacy() + bytes(1000), 'model.pth'),
-    'safetensors: sound': _file(lambda d: safe(), 'model.safetensors'),
-    'safetensors: odd names': _file(lambda d: safe({'__metadata__': {'a': '\n'}, '../../canary\n\x1b': entry(24, 28), 'weight': entry(0, 24, [2, 3]),
-                                                    '': entry(28, 28)}, DATA + bytes(4)), 'model.safetensors'),
-    'safetensors: metadata that are none': _file(lambda d: safe({'__metadata__': [1, None], 'weight': entry(0, 24, [2, 3])}), 'model.safetensors'),
-    'index: sound': index({'weight': 'm.bin'}),
-})
+REFUSED.update(
+    {f'file: {_name}': _file((lambda data: lambda d: data)(_data), _name) for _name, _data in OTHER_FILES.items()}
+)
+INERT.update(
+    {
+        'zip: sound': _file(lambda d: zipped(weight()), 'model.ckpt'),
+        'zip: code of TorchScript': _file(
+            lambda d: zipped(
+                weight(), Member(b'a/code/__torch__.py', b'import evil'), Member(b'a/code/evil.pkl', nested(d))
+            ),
+            'model.pt',
+        ),
+        'zip: bytes behind and a comment': _file(
+            lambda d: archive(*members(weight()), comment=b'hello\n' * 1000), 'model.ckpt'
+        ),
+        'zip: deflated member that is not read': _file(
+            lambda d: zipped(weight(), Member(b'a/bomb', bomb(1), method=8, size=1 << 30)), 'model.ckpt'
+        ),
+        'legacy: sound': _file(lambda d: legacy(), 'model.pth'),
+        'legacy: bytes behind': _file(lambda d: legacy() + bytes(1000), 'model.pth'),
+        'safetensors: sound': _file(lambda d: safe(), 'model.safetensors'),
+        'safetensors: odd names': _file(
+            lambda d: safe(
+                {
+                    '__metadata__': {'a': '\n'},
+                    '../../canary\n\x1b': entry(24, 28),
+                    'weight': entry(0, 24, [2, 3]),
+                    '': entry(28, 28),
+                },
+                DATA + bytes(4),
+            ),
+            'model.safetensors',
+        ),
+        'safetensors: metadata that are none': _file(
+            lambda d: safe({'__metadata__': [1, None], 'weight': entry(0, 24, [2, 3])}), 'model.safetensors'
+        ),
+        'index: sound': index({'weight': 'm.bin'}),
+    }
+)

@@ -1,4 +1,6 @@
 """A conversion that is killed, or runs out of disk, leaves nothing or a whole model at its destination."""
+
+import contextlib
 import os
 import resource
 import signal
@@ -18,7 +20,12 @@ from diffdis_ms.storage.model_dir import read_config
 from tests.helpers import make_tiny_config
 from tests.workspace import ROOT, assert_one_line_error
 
-SET = ('unet.num_attention_heads=4', 'unet.norm_num_groups=8', 'vae.norm_num_groups=8', 'text_encoder.num_attention_heads=4')
+SET = (
+    'unet.num_attention_heads=4',
+    'unet.norm_num_groups=8',
+    'vae.norm_num_groups=8',
+    'text_encoder.num_attention_heads=4',
+)
 
 
 @pytest.fixture(scope='module')
@@ -27,8 +34,11 @@ def checkpoint(tmp_path_factory):
     folder, config = tmp_path_factory.mktemp('checkpoint'), make_tiny_config()
     config.text_encoder.vocab_size = 514
     state, clip, rng = {}, {}, np.random.default_rng(0)
-    for stem, prefix, table in (('unet', 'model.diffusion_model.', name_map.unet_ldm(config.unet)), ('vae', 'first_stage_model.', name_map.vae_ldm(config.vae)),
-                                ('text_encoder', 'cond_stage_model.transformer.', None)):
+    for stem, prefix, table in (
+        ('unet', 'model.diffusion_model.', name_map.unet_ldm(config.unet)),
+        ('vae', 'first_stage_model.', name_map.vae_ldm(config.vae)),
+        ('text_encoder', 'cond_stage_model.transformer.', None),
+    ):
         for name, shape in parameter_shapes(stem, config).items():
             if not is_new_parameter(name):
                 place = name_map.place(name, shape, table)
@@ -40,23 +50,37 @@ def checkpoint(tmp_path_factory):
     write_weights(folder / 'sd.safetensors', state)
     write_weights(folder / 'clip.safetensors', clip)
     write_vocabulary([], folder / 'tokenizer')
-    return ['-m', 'ckpt_convert', 'import', '--src', folder / 'sd.safetensors', '--text-encoder', folder / 'clip.safetensors', '--set', *SET]
+    return [
+        '-m',
+        'ckpt_convert',
+        'import',
+        '--src',
+        folder / 'sd.safetensors',
+        '--text-encoder',
+        folder / 'clip.safetensors',
+        '--set',
+        *SET,
+    ]
 
 
 def start(checkpoint, dst, **options):
-    return subprocess.Popen([sys.executable, *map(str, checkpoint), '--dst', str(dst)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, **options)
+    return subprocess.Popen(
+        [sys.executable, *map(str, checkpoint), '--dst', str(dst)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def written(folder):
     """Bytes of weights below a folder, those under temporary names included."""
     total = 0
-    for parent, _, names in os.walk(folder):     # which does not mind a directory that is renamed meanwhile
+    for parent, _, names in os.walk(folder):  # which does not mind a directory that is renamed meanwhile
         for name in names:
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 total += os.stat(os.path.join(parent, name)).st_size if name.endswith('.safetensors') else 0
-            except FileNotFoundError:
-                pass
     return total
 
 
@@ -75,10 +99,10 @@ def test_kill_while_writing(checkpoint, tmp_path):
             assert written(folder / 'model') > 170 << 20
         else:
             killed_midway += written(folder) > 0
-    assert killed_midway >= 3                    # else this test has shown nothing
+    assert killed_midway >= 3  # else this test has shown nothing
     folder = tmp_path / str(60 << 20)
     assert not (folder / 'model').exists()
-    assert start(checkpoint, folder / 'model').wait() == 0                       # beside the remains of a killed one, which go
+    assert start(checkpoint, folder / 'model').wait() == 0  # beside the remains of a killed one, which go
     assert [p.name for p in folder.iterdir()] == ['model']
 
 

@@ -1,4 +1,5 @@
 """Hostile and broken files (corpus.py): refused with one clear line, or read without anything of theirs running."""
+
 import json
 import os
 import signal
@@ -14,8 +15,8 @@ from diffdis_ms.storage.reader import open_checkpoint
 from tests.ckpt_convert.corpus import INERT, REFUSED, WEIGHT
 from tests.workspace import ROOT
 
-SECONDS = 30                                     # for one file; the slowest takes three
-MAX_MEMORY = 1 << 30                             # bytes of the whole process
+SECONDS = 30  # for one file; the slowest takes three
+MAX_MEMORY = 1 << 30  # bytes of the whole process
 READ_ALL = '''
 import json, sys
 from diffdis_ms.storage.reader import open_checkpoint
@@ -38,8 +39,10 @@ print(json.dumps({'refused': refused, 'peak': peak, 'modules': sorted(set(sys.mo
 @pytest.fixture
 def in_time():
     """Fails the test where a file makes the reader hang, on a pipe for instance."""
+
     def stop(*_):
         raise TimeoutError(f'not done after {SECONDS} s')
+
     old = signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
     yield
@@ -65,7 +68,7 @@ def test_refused(name, tmp_path, monkeypatch, in_time):
         open_checkpoint(path)
     message = str(caught.value)
     assert type(caught.value) is CheckpointError
-    assert message.isprintable(), message        # so it is one line, too
+    assert message.isprintable(), message  # so it is one line, too
     assert str(path) in message or str(tmp_path) in message
     assert len(message.replace(str(tmp_path), '')) < 400, message
     assert_nothing_new(tmp_path, before)
@@ -95,12 +98,22 @@ def test_all_in_one_process(tmp_path):
         jobs.append((str(build(folder)), str(folder)))
     before, start = files(corpus), time.perf_counter()
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONDONTWRITEBYTECODE': '1'}
-    done = subprocess.run([sys.executable, '-c', READ_ALL], input=json.dumps(jobs), cwd=work, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, '-c', READ_ALL],
+        input=json.dumps(jobs),
+        cwd=work,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     print(f'{len(jobs)} files in {time.perf_counter() - start:.1f} s, {result["peak"] >> 20} MB')
     assert result['refused'] == len(REFUSED)
     assert result['peak'] < MAX_MEMORY
-    assert all(module.startswith('encodings.') for module in result['modules']), result['modules']      # of zip's member names
+    assert all(module.startswith('encodings.') for module in result['modules']), result[
+        'modules'
+    ]  # of zip's member names
     assert files(corpus) == before and not files(work)
     assert not list(corpus.rglob('canary'))

@@ -1,4 +1,5 @@
 """The table of Stable Diffusion v1's parameters is what the networks say."""
+
 import json
 
 import pytest

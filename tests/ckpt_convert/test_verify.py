@@ -1,4 +1,5 @@
 """`verify` compares what shapes do not tell: the configs of both sides."""
+
 import json
 
 import pytest
@@ -31,7 +32,9 @@ def test_overrides_are_remembered(tmp_path):
     assert read_config(tmp_path / 'out').text_encoder.num_attention_heads == 2
     verify(src, tmp_path / 'out')
     change_json(tmp_path / 'out' / MANIFEST, lambda m: m['converted_from'].pop('overrides'))
-    with pytest.raises(CheckpointError, match='text_encoder.num_attention_heads.*import it again'):      # written before they were
+    with pytest.raises(
+        CheckpointError, match='text_encoder.num_attention_heads.*import it again'
+    ):  # written before they were
         verify(src, tmp_path / 'out')
 
 

@@ -1,4 +1,6 @@
-"""Small replicas of the official downloads of the 12 benchmark sets, in their real file formats. A picture's colour tells its class."""
+"""Small replicas of the official downloads of the 12 benchmark sets, in their real file formats. A picture's colour
+tells its class."""
+
 import json
 import pickle
 import struct
@@ -10,17 +12,28 @@ from scipy.io import savemat
 
 from tests.workspace import draw
 
-COLORS = [(220, 30, 30), (30, 200, 30), (40, 40, 230), (230, 220, 40), (30, 210, 220), (220, 40, 220), (250, 250, 250), (10, 10, 10),
-          (140, 80, 20), (130, 130, 130)]
+COLORS = [
+    (220, 30, 30),
+    (30, 200, 30),
+    (40, 40, 230),
+    (230, 220, 40),
+    (30, 210, 220),
+    (220, 40, 220),
+    (250, 250, 250),
+    (10, 10, 10),
+    (140, 80, 20),
+    (130, 130, 130),
+]
 
 
 @dataclass
 class Replica:
     """What was written: the official folder, and what a reader must find."""
-    folder: str                                  # below the root; '' for a set whose parts lie in the root
-    names: list                                  # or None
+
+    folder: str  # below the root; '' for a set whose parts lie in the root
+    names: list  # or None
     labels: list
-    needed: list                                 # files and folders below the root, each of which is missed when it is gone
+    needed: list  # files and folders below the root, each of which is missed when it is gone
 
 
 def color_of(image):
@@ -41,8 +54,10 @@ def text(path, lines):
 
 # CIFAR
 
+
 def py2_pickle(value):
-    """Protocol 2 as Python 2's cPickle wrote it: strings are bytes (U, T), arrays calls of numpy.core.multiarray._reconstruct."""
+    """Protocol 2 as Python 2's cPickle wrote it: strings are bytes (U, T), arrays calls of
+    numpy.core.multiarray._reconstruct."""
     return b'\x80\x02' + _py2(value) + b'.'
 
 
@@ -62,7 +77,8 @@ def _py2(value):
 
 
 def cifar_pixels(labels):
-    """uint8 (N, 3072): all of red, then green, then blue; with one black corner, upper left, to see that rows are rows."""
+    """uint8 (N, 3072): all of red, then green, then blue; with one black corner, upper left, to see that rows are
+    rows."""
     pixels = np.stack([np.repeat(np.array(COLORS[label], np.uint8), 1024) for label in labels])
     pixels.reshape(-1, 3, 32, 32)[:, :, :2, :6] = 0
     return pixels
@@ -73,10 +89,16 @@ def cifar(root, fine, write=py2_pickle):
     folder = 'cifar-100-python' if fine else 'cifar-10-batches-py'
     path, meta = (root / folder / name for name in (('test', 'meta') if fine else ('test_batch', 'batches.meta')))
     path.parent.mkdir()
-    batch = {'batch_label': 'testing batch 1 of 1', 'data': cifar_pixels(labels), 'filenames': [f'{i}.png' for i in range(4)]}
+    batch = {
+        'batch_label': 'testing batch 1 of 1',
+        'data': cifar_pixels(labels),
+        'filenames': [f'{i}.png' for i in range(4)],
+    }
     batch.update({'coarse_labels': [9, 9, 9, 9], 'fine_labels': labels} if fine else {'labels': labels})
     path.write_bytes(write(batch))
-    content = {'fine_label_names': names, 'coarse_label_names': ['all']} if fine else {'num_vis': 3072, 'label_names': names}
+    content = (
+        {'fine_label_names': names, 'coarse_label_names': ['all']} if fine else {'num_vis': 3072, 'label_names': names}
+    )
     meta.write_bytes(write(content))
     return Replica(folder, ['aquarium fish', 'cat', 'ship'], labels, [f'{folder}/{path.name}', f'{folder}/{meta.name}'])
 
@@ -84,13 +106,22 @@ def cifar(root, fine, write=py2_pickle):
 def cifar_binary(root, fine):
     labels, names = [1, 0, 2, 2], ['aquarium_fish', 'cat', 'ship']
     folder = 'cifar-100-binary' if fine else 'cifar-10-batches-bin'
-    path, meta = (root / folder / name for name in (('test.bin', 'fine_label_names.txt') if fine else ('test_batch.bin', 'batches.meta.txt')))
-    text(meta, names + [''])                     # the official one ends with a blank line, too
-    path.write_bytes(b''.join((b'\x09' if fine else b'') + bytes([label]) + row.tobytes() for label, row in zip(labels, cifar_pixels(labels))))
+    path, meta = (
+        root / folder / name
+        for name in (('test.bin', 'fine_label_names.txt') if fine else ('test_batch.bin', 'batches.meta.txt'))
+    )
+    text(meta, names + [''])  # the official one ends with a blank line, too
+    path.write_bytes(
+        b''.join(
+            (b'\x09' if fine else b'') + bytes([label]) + row.tobytes()
+            for label, row in zip(labels, cifar_pixels(labels), strict=True)
+        )
+    )
     return Replica(folder, ['aquarium fish', 'cat', 'ship'], labels, [f'{folder}/{meta.name}'])
 
 
 # folders
+
 
 def caltech(root):
     folders = ['Faces', 'Faces_easy', 'accordion', 'yin_yang']
@@ -99,22 +130,47 @@ def caltech(root):
             picture(root / '101_ObjectCategories' / folder / f'image_{i:04d}.jpg', label)
     picture(root / '101_ObjectCategories' / 'BACKGROUND_Google' / 'image_0001.jpg', 9)
     (root / '101_ObjectCategories' / 'BACKGROUND_Google' / 'tmp').write_text('')
-    return Replica('101_ObjectCategories', ['Faces', 'Faces easy', 'accordion', 'yin yang'], [0, 0, 1, 1, 2, 2, 3, 3],
-                   ['101_ObjectCategories/accordion', '101_ObjectCategories/accordion/*', '101_ObjectCategories/yin_yang/*'])
+    return Replica(
+        '101_ObjectCategories',
+        ['Faces', 'Faces easy', 'accordion', 'yin yang'],
+        [0, 0, 1, 1, 2, 2, 3, 3],
+        ['101_ObjectCategories/accordion', '101_ObjectCategories/accordion/*', '101_ObjectCategories/yin_yang/*'],
+    )
 
 
 def eurosat(root):
-    folders = ['AnnualCrop', 'Forest', 'HerbaceousVegetation', 'Highway', 'Industrial', 'Pasture', 'PermanentCrop', 'Residential', 'River',
-               'SeaLake']
+    folders = [
+        'AnnualCrop',
+        'Forest',
+        'HerbaceousVegetation',
+        'Highway',
+        'Industrial',
+        'Pasture',
+        'PermanentCrop',
+        'Residential',
+        'River',
+        'SeaLake',
+    ]
     for label, folder in enumerate(folders):
         for i in (1, 2):
             picture(root / '2750' / folder / f'{folder}_{i}.jpg', label)
-    names = ['Annual Crop', 'Forest', 'Herbaceous Vegetation', 'Highway', 'Industrial', 'Pasture', 'Permanent Crop', 'Residential', 'River',
-             'Sea Lake']
+    names = [
+        'Annual Crop',
+        'Forest',
+        'Herbaceous Vegetation',
+        'Highway',
+        'Industrial',
+        'Pasture',
+        'Permanent Crop',
+        'Residential',
+        'River',
+        'Sea Lake',
+    ]
     return Replica('2750', names, [i // 2 for i in range(20)], ['2750/Forest', '2750/SeaLake/*'])
 
 
 # lists
+
 
 def food(root):
     classes = ['apple_pie', 'baby_back_ribs', 'beef_carpaccio']
@@ -126,8 +182,17 @@ def food(root):
         for label, c in enumerate(classes):
             for i in range(2):
                 picture(base / 'images' / c / f'{start + i}.jpg', label if split == 'test' else 9)
-    return Replica('food-101', ['Apple pie', 'Baby back ribs', 'Beef carpaccio'], [0, 0, 1, 1, 2, 2],
-                   ['food-101/meta/classes.txt', 'food-101/meta/labels.txt', 'food-101/meta/test.txt', 'food-101/images/apple_pie/200.jpg'])
+    return Replica(
+        'food-101',
+        ['Apple pie', 'Baby back ribs', 'Beef carpaccio'],
+        [0, 0, 1, 1, 2, 2],
+        [
+            'food-101/meta/classes.txt',
+            'food-101/meta/labels.txt',
+            'food-101/meta/test.txt',
+            'food-101/images/apple_pie/200.jpg',
+        ],
+    )
 
 
 def sun(root):
@@ -142,8 +207,12 @@ def sun(root):
         picture(base / file[1:], i // 2)
     for c in classes:
         picture(base / c[1:] / 'sun_other.jpg', 9)
-    return Replica('SUN397', ['abbey', 'apartment building outdoor', 'zen garden'], [0, 0, 1, 1, 2, 2],
-                   ['SUN397/a/abbey/sun_a0bc.jpg', 'SUN397/z'])
+    return Replica(
+        'SUN397',
+        ['abbey', 'apartment building outdoor', 'zen garden'],
+        [0, 0, 1, 1, 2, 2],
+        ['SUN397/a/abbey/sun_a0bc.jpg', 'SUN397/z'],
+    )
 
 
 def dtd(root):
@@ -154,7 +223,9 @@ def dtd(root):
     for label, c in enumerate(classes):
         for number in (1, 2, 3):
             picture(base / 'images' / c / f'{c}_{number:04d}.jpg', label if number == 3 else 9)
-    return Replica('dtd', classes, [0, 1, 2], ['dtd/labels/test1.txt', 'dtd/images/banded/banded_0003.jpg', 'dtd/images'])
+    return Replica(
+        'dtd', classes, [0, 1, 2], ['dtd/labels/test1.txt', 'dtd/images/banded/banded_0003.jpg', 'dtd/images']
+    )
 
 
 def aircraft(root, data='fgvc-aircraft-2013b/data'):
@@ -165,22 +236,39 @@ def aircraft(root, data='fgvc-aircraft-2013b/data'):
         text(base / f'images_variant_{split}.txt', [f'{start + i:07d} {v}' for i, v in enumerate(variants)])
         for i in range(3):
             picture(base / 'images' / f'{start + i:07d}.jpg', i if split == 'test' else 9)
-    return Replica(data, variants, [0, 1, 2], [f'{data}/variants.txt', f'{data}/images_variant_test.txt', f'{data}/images/1514522.jpg'])
+    return Replica(
+        data,
+        variants,
+        [0, 1, 2],
+        [f'{data}/variants.txt', f'{data}/images_variant_test.txt', f'{data}/images/1514522.jpg'],
+    )
 
 
 def pets(root):
-    breeds = ['Abyssinian', 'american_pit_bull_terrier', 'Bengal']           # ids follow the alphabet, whatever the case
+    breeds = ['Abyssinian', 'american_pit_bull_terrier', 'Bengal']  # ids follow the alphabet, whatever the case
     base = root / 'oxford-iiit-pet'
     for split, start in (('trainval', 1), ('test', 200)):
-        text(base / 'annotations' / f'{split}.txt', [f'{b}_{start + i} {label + 1} 1 1' for label, b in enumerate(breeds) for i in range(2)])
+        text(
+            base / 'annotations' / f'{split}.txt',
+            [f'{b}_{start + i} {label + 1} 1 1' for label, b in enumerate(breeds) for i in range(2)],
+        )
         for label, b in enumerate(breeds):
             for i in range(2):
                 picture(base / 'images' / f'{b}_{start + i}.jpg', label if split == 'test' else 9)
-    return Replica('oxford-iiit-pet', ['Abyssinian', 'american pit bull terrier', 'Bengal'], [0, 0, 1, 1, 2, 2],
-                   ['oxford-iiit-pet/annotations/test.txt', 'oxford-iiit-pet/annotations', 'oxford-iiit-pet/images/Abyssinian_200.jpg'])
+    return Replica(
+        'oxford-iiit-pet',
+        ['Abyssinian', 'american pit bull terrier', 'Bengal'],
+        [0, 0, 1, 1, 2, 2],
+        [
+            'oxford-iiit-pet/annotations/test.txt',
+            'oxford-iiit-pet/annotations',
+            'oxford-iiit-pet/images/Abyssinian_200.jpg',
+        ],
+    )
 
 
 # .mat
+
 
 def cells(values):
     """A 1 x N cell array of strings."""
@@ -198,27 +286,55 @@ def structs(fields, rows, shape):
 
 
 def cars(root):
-    names, labels = ['AM General Hummer SUV 2000', 'Acura RL Sedan 2012', 'Ram C/V Cargo Van Minivan 2012'], [2, 0, 1, 0]
+    names, labels = (
+        ['AM General Hummer SUV 2000', 'Acura RL Sedan 2012', 'Ram C/V Cargo Van Minivan 2012'],
+        [
+            2,
+            0,
+            1,
+            0,
+        ],
+    )
     (root / 'devkit').mkdir()
     savemat(root / 'devkit' / 'cars_meta.mat', {'class_names': cells(names)})
     fields = ('bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2', 'class', 'fname')
-    rows = [(np.uint8(1), np.uint16(2), np.uint16(10), np.uint16(11), np.uint8(label + 1), f'{i + 1:05d}.jpg') for i, label in enumerate(labels)]
+    rows = [
+        (np.uint8(1), np.uint16(2), np.uint16(10), np.uint16(11), np.uint8(label + 1), f'{i + 1:05d}.jpg')
+        for i, label in enumerate(labels)
+    ]
     savemat(root / 'cars_test_annos_withlabels.mat', {'annotations': structs(fields, rows, (1, -1))})
     no_labels = structs(fields[:4] + fields[5:], [row[:4] + row[5:] for row in rows], (1, -1))
     savemat(root / 'devkit' / 'cars_test_annos.mat', {'annotations': no_labels})
     for i, label in enumerate(labels):
         picture(root / 'cars_test' / f'{i + 1:05d}.jpg', label)
-    return Replica('', names, labels, ['devkit/cars_meta.mat', 'cars_test_annos_withlabels.mat', 'cars_test/00001.jpg', 'cars_test'])
+    return Replica(
+        '',
+        names,
+        labels,
+        ['devkit/cars_meta.mat', 'cars_test_annos_withlabels.mat', 'cars_test/00001.jpg', 'cars_test'],
+    )
 
 
 def flowers(root):
-    labels = [3, 1, 2, 1, 3]                     # of image_00001 ...
+    labels = [3, 1, 2, 1, 3]  # of image_00001 ...
     base = root / 'flowers-102'
     for i, label in enumerate(labels):
         picture(base / 'jpg' / f'image_{i + 1:05d}.jpg', label - 1)
     savemat(base / 'imagelabels.mat', {'labels': np.array([labels], np.uint8)})
-    savemat(base / 'setid.mat', {'trnid': np.array([[3]], np.uint16), 'valid': np.array([[2]], np.uint16), 'tstid': np.array([[5, 1, 4]], np.uint16)})
-    return Replica('flowers-102', None, [2, 2, 0], [f'flowers-102/{f}' for f in ('imagelabels.mat', 'setid.mat', 'jpg/image_00005.jpg', 'jpg')])
+    savemat(
+        base / 'setid.mat',
+        {
+            'trnid': np.array([[3]], np.uint16),
+            'valid': np.array([[2]], np.uint16),
+            'tstid': np.array([[5, 1, 4]], np.uint16),
+        },
+    )
+    return Replica(
+        'flowers-102',
+        None,
+        [2, 2, 0],
+        [f'flowers-102/{f}' for f in ('imagelabels.mat', 'setid.mat', 'jpg/image_00005.jpg', 'jpg')],
+    )
 
 
 WNIDS = ['n02012849', 'n01440764', 'n03126707']  # as the devkit numbers them: not sorted
@@ -228,10 +344,32 @@ WORDS = ['crane', 'tench, Tinca tinca', 'crane']
 def imagenet_devkit(root, truth):
     data = root / 'ILSVRC2012_devkit_t12' / 'data'
     data.mkdir(parents=True)
-    fields = ('ILSVRC2012_ID', 'WNID', 'words', 'gloss', 'num_children', 'children', 'wordnet_height', 'num_train_images')
-    rows = [(np.int16(i + 1), wnid, words, 'a gloss', np.uint8(0), np.zeros((1, 0)), np.uint8(0), np.uint16(1300))
-            for i, (wnid, words) in enumerate(zip(WNIDS, WORDS))]
-    rows.append((np.int16(4), 'n00001740', 'entity', 'all there is', np.uint8(3), np.array([[1, 2, 3]]), np.uint8(19), np.uint16(0)))
+    fields = (
+        'ILSVRC2012_ID',
+        'WNID',
+        'words',
+        'gloss',
+        'num_children',
+        'children',
+        'wordnet_height',
+        'num_train_images',
+    )
+    rows = [
+        (np.int16(i + 1), wnid, words, 'a gloss', np.uint8(0), np.zeros((1, 0)), np.uint8(0), np.uint16(1300))
+        for i, (wnid, words) in enumerate(zip(WNIDS, WORDS, strict=True))
+    ]
+    rows.append(
+        (
+            np.int16(4),
+            'n00001740',
+            'entity',
+            'all there is',
+            np.uint8(3),
+            np.array([[1, 2, 3]]),
+            np.uint8(19),
+            np.uint16(0),
+        )
+    )
     savemat(data / 'meta.mat', {'synsets': structs(fields, rows, (-1, 1))})
     text(data / 'ILSVRC2012_validation_ground_truth.txt', map(str, truth))
     return 'ILSVRC2012_devkit_t12/data/'
@@ -239,11 +377,15 @@ def imagenet_devkit(root, truth):
 
 def imagenet_flat(root):
     data = imagenet_devkit(root, [3, 1, 2, 2])
-    labels = [2, 1, 0, 0]                        # places of the ids in order: n01440764, n02012849, n03126707
+    labels = [2, 1, 0, 0]  # places of the ids in order: n01440764, n02012849, n03126707
     for i, label in enumerate(labels):
         picture(root / 'val' / f'ILSVRC2012_val_{i + 1:08d}.JPEG', label)
-    return Replica('val', ['tench', 'crane', 'crane'], labels,
-                   ['val/ILSVRC2012_val_00000003.JPEG', data + 'meta.mat', data + 'ILSVRC2012_validation_ground_truth.txt'])
+    return Replica(
+        'val',
+        ['tench', 'crane', 'crane'],
+        labels,
+        ['val/ILSVRC2012_val_00000003.JPEG', data + 'meta.mat', data + 'ILSVRC2012_validation_ground_truth.txt'],
+    )
 
 
 def imagenet_folders(root):
@@ -251,7 +393,9 @@ def imagenet_folders(root):
     for label, wnid in enumerate(sorted(WNIDS)):
         for i in range(2):
             picture(root / 'val' / wnid / f'ILSVRC2012_val_{2 * label + i + 1:08d}.JPEG', label)
-    return Replica('val', ['tench', 'crane', 'crane'], [0, 0, 1, 1, 2, 2], ['val/n01440764', 'val/n03126707', 'val/n03126707/*'])
+    return Replica(
+        'val', ['tench', 'crane', 'crane'], [0, 0, 1, 1, 2, 2], ['val/n01440764', 'val/n03126707', 'val/n03126707/*']
+    )
 
 
 # (data set, variant) -> function of the root that writes it
@@ -281,10 +425,22 @@ def make_coco(root, splits=('test', 'train', 'test', 'restval')):
     """Karpathy's file and val2014/: a picture a split, with five or six captions."""
     (root / 'val2014').mkdir(parents=True)
     images = []
-    for i, (split, colour) in enumerate(zip(splits, ('red', 'green', 'blue', 'black'))):
+    for i, (split, colour) in enumerate(zip(splits, ('red', 'green', 'blue', 'black'), strict=True)):
         name = f'COCO_val2014_{i:012d}.jpg'
         draw(colour, 'square').save(root / 'val2014' / name)
-        sentences = [{'tokens': ['a', colour], 'raw': f' A {colour} thing {k}.', 'imgid': i, 'sentid': 5 * i + k} for k in range(5 + i % 2)]
-        images.append({'filepath': 'val2014', 'filename': name, 'imgid': i, 'split': split, 'cocoid': 100 + i,
-                       'sentids': [s['sentid'] for s in sentences], 'sentences': sentences})
+        sentences = [
+            {'tokens': ['a', colour], 'raw': f' A {colour} thing {k}.', 'imgid': i, 'sentid': 5 * i + k}
+            for k in range(5 + i % 2)
+        ]
+        images.append(
+            {
+                'filepath': 'val2014',
+                'filename': name,
+                'imgid': i,
+                'split': split,
+                'cocoid': 100 + i,
+                'sentids': [s['sentid'] for s in sentences],
+                'sentences': sentences,
+            }
+        )
     (root / 'dataset_coco.json').write_text(json.dumps({'images': images, 'dataset': 'coco'}))

@@ -1,5 +1,6 @@
 """Data sets on disk as people reported them of other tools. A picture's colour says which caption or class is right:
 `number_of`."""
+
 import csv
 import io
 import json
@@ -11,7 +12,7 @@ from PIL import Image
 
 COUNT = 24
 COLOURS = np.array([np.random.default_rng(1000 + i).integers(0, 256, 3) for i in range(COUNT)] + [(128, 128, 128)])
-MASK = COUNT                                     # the number of a picture that must not be taken
+MASK = COUNT  # the number of a picture that must not be taken
 
 
 def picture(i, size=32):
@@ -113,7 +114,7 @@ def img2dataset(root, per_shard, text=None, rows=12, meta=('txt', 'json'), chang
     digits = math.ceil(math.log10(per_shard))
     for row in range(rows):
         shard, place = divmod(row, per_shard)
-        key = f'{10 ** digits * shard + place:0{digits + 5}d}'
+        key = f'{10**digits * shard + place:0{digits + 5}d}'
         path = root / 'images' / f'{shard:05d}' / key
         save(path.with_suffix('.jpg'), row)
         about = {

@@ -1,4 +1,5 @@
 """tools/bench.py data, small: all contenders give the same pictures, and the report names them."""
+
 import numpy as np
 import pytest
 import webdataset
@@ -18,12 +19,15 @@ def test_contenders_do_the_same_work(small, tmp_path):
     (tmp_path / 'tars' / 'summary.json').write_text('{"num_kept": 24}')
     tokenizer = train_tokenizer(data.WORDS, 570, tmp_path / 'tokenizer')
     results = []
-    for make in (lambda: data.ours(tmp_path / 'tars', tokenizer, 1, 'threads'), lambda: data.plain(tmp_path / 'tars', tokenizer),
-                 lambda: data.peer(webdataset, tmp_path / 'tars', tokenizer)):
+    for make in (
+        lambda: data.ours(tmp_path / 'tars', tokenizer, 1, 'threads'),
+        lambda: data.plain(tmp_path / 'tars', tokenizer),
+        lambda: data.peer(webdataset, tmp_path / 'tars', tokenizer),
+    ):
         rows, batches = set(), make()
         for _ in range(6):
             pixels, ids = next(batches)
-            rows |= {p.tobytes() + np.asarray(i, np.int32).tobytes() for p, i in zip(pixels, ids)}
+            rows |= {p.tobytes() + np.asarray(i, np.int32).tobytes() for p, i in zip(pixels, ids, strict=True)}
         batches.close()
         results.append(rows)
     assert len(results[0]) == 24 and results[0] == results[1] == results[2]

@@ -1,4 +1,5 @@
 """The 12 benchmark sets, read from small replicas of their official downloads."""
+
 import json
 import os
 import pickle
@@ -65,12 +66,23 @@ def test_every_missing_file_is_named(tmp_path, name, variant):
         shutil.rmtree(copy)
 
 
-@pytest.mark.parametrize('name, path', [
-    ('cifar10', 'cifar-10-batches-py/test_batch'), ('cifar100', 'cifar-100-python/test'), ('caltech101', '101_ObjectCategories/accordion'),
-    ('stanfordcars', 'stanford_cars/devkit/cars_meta.mat'), ('flowers102', 'flowers-102/imagelabels.mat'), ('dtd', 'dtd/labels/test1.txt'),
-    ('food101', 'food-101/meta/classes.txt'), ('sun397', 'SUN397/ClassName.txt'), ('aircraft', 'fgvc-aircraft-2013b/data/variants.txt'),
-    ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt'), ('eurosat', '2750/AnnualCrop'), ('imagenet', 'val/ILSVRC2012_val_00000001.JPEG'),
-])
+@pytest.mark.parametrize(
+    'name, path',
+    [
+        ('cifar10', 'cifar-10-batches-py/test_batch'),
+        ('cifar100', 'cifar-100-python/test'),
+        ('caltech101', '101_ObjectCategories/accordion'),
+        ('stanfordcars', 'stanford_cars/devkit/cars_meta.mat'),
+        ('flowers102', 'flowers-102/imagelabels.mat'),
+        ('dtd', 'dtd/labels/test1.txt'),
+        ('food101', 'food-101/meta/classes.txt'),
+        ('sun397', 'SUN397/ClassName.txt'),
+        ('aircraft', 'fgvc-aircraft-2013b/data/variants.txt'),
+        ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt'),
+        ('eurosat', '2750/AnnualCrop'),
+        ('imagenet', 'val/ILSVRC2012_val_00000001.JPEG'),
+    ],
+)
 def test_an_empty_folder_is_told_what_belongs_there(tmp_path, name, path):
     assert str(tmp_path / path) in refused(name, tmp_path)
     assert 'is not a directory' in refused(name, tmp_path / 'none')
@@ -107,6 +119,7 @@ def test_missing_pictures_are_counted(tmp_path):
 
 # CIFAR
 
+
 def test_cifar_rows_are_rows(tmp_path):
     replicas.cifar(tmp_path, False)
     image = np.asarray(open_benchmark('cifar10', tmp_path).read(0).image)
@@ -119,6 +132,7 @@ def test_cifar_written_anew_by_python_3(tmp_path, protocol, as_bytes):
     def write(content):
         content = {k.encode(): v for k, v in content.items()} if as_bytes else content
         return pickle.dumps(content, protocol)
+
     replica = replicas.cifar(tmp_path, True, write)
     reader, samples = read_all('cifar100', tmp_path)
     assert reader.class_names == replica.names and [replicas.color_of(s.image) for s in samples] == replica.labels
@@ -137,15 +151,19 @@ def test_a_hostile_cifar_pickle_does_nothing(tmp_path):
     proof = tmp_path / 'proof'
     evil = Evil(os.system, f'touch {proof}')
     path = tmp_path / 'cifar-10-batches-py' / 'test_batch'
-    for content in (evil, {'data': evil, 'labels': [0]}, {'data': replicas.cifar_pixels([0]), 'labels': evil},
-                    {'data': replicas.cifar_pixels([0]), 'labels': [evil]}):
+    for content in (
+        evil,
+        {'data': evil, 'labels': [0]},
+        {'data': replicas.cifar_pixels([0]), 'labels': evil},
+        {'data': replicas.cifar_pixels([0]), 'labels': [evil]},
+    ):
         path.write_bytes(pickle.dumps(content, 2))
         assert str(path) in refused('cifar10', tmp_path)
         assert not proof.exists()
     path.write_bytes(pickle.dumps({'x': evil, 'data': replicas.cifar_pixels([0]), 'labels': [1]}, 2))
     assert open_benchmark('cifar10', tmp_path).read(0).label == 1 and not proof.exists()
     pickle.loads(pickle.dumps(evil, 2))
-    assert proof.exists()                        # it would have
+    assert proof.exists()  # it would have
 
 
 def test_damaged_cifar_files_are_refused(tmp_path):
@@ -153,9 +171,19 @@ def test_damaged_cifar_files_are_refused(tmp_path):
     path, meta = (tmp_path / 'cifar-10-batches-py' / file for file in ('test_batch', 'batches.meta'))
     sound, pixels = path.read_bytes(), replicas.cifar_pixels([0, 1])
     contents = [b'', sound[:100], sound[:-1], sound[:5000], pickle.dumps([1]), pickle.dumps({'labels': [0]})]
-    for data, labels in ((pixels, [0]), (pixels, [0, 3]), (pixels, [0, -1]), (pixels, [0, None]), (pixels, 'ab'), (pixels[:, :-1], [0, 1]),
-                         (pixels.astype(int), [0, 1]), (np.asfortranarray(pixels), [0, 1]), ('x', [0, 1]), (pixels[:0], []),
-                         (pixels.ravel(), [0, 1])):
+    for data, labels in (
+        (pixels, [0]),
+        (pixels, [0, 3]),
+        (pixels, [0, -1]),
+        (pixels, [0, None]),
+        (pixels, 'ab'),
+        (pixels[:, :-1], [0, 1]),
+        (pixels.astype(int), [0, 1]),
+        (np.asfortranarray(pixels), [0, 1]),
+        ('x', [0, 1]),
+        (pixels[:0], []),
+        (pixels.ravel(), [0, 1]),
+    ):
         contents.append(pickle.dumps({'data': data, 'labels': labels}, 2))
     wrong_size = sound.replace(b'M\x04\x00M\x00\x0c\x86', b'M\x05\x00M\x00\x0c\x86')
     assert wrong_size != sound
@@ -163,7 +191,13 @@ def test_damaged_cifar_files_are_refused(tmp_path):
         path.write_bytes(content)
         assert str(path) in refused('cifar10', tmp_path)
     path.write_bytes(sound)
-    for content in ({'label_names': 3}, {'label_names': []}, {'label_names': ['a', 3, 'c']}, {'label_names': ['a', b'\xff', 'c']}, {'other': []}):
+    for content in (
+        {'label_names': 3},
+        {'label_names': []},
+        {'label_names': ['a', 3, 'c']},
+        {'label_names': ['a', b'\xff', 'c']},
+        {'other': []},
+    ):
         meta.write_bytes(pickle.dumps(content, 2))
         assert str(meta) in refused('cifar10', tmp_path)
 
@@ -172,7 +206,11 @@ def test_damaged_binary_cifar_is_refused(tmp_path):
     replicas.cifar_binary(tmp_path, True)
     path = tmp_path / 'cifar-100-binary' / 'test.bin'
     sound = path.read_bytes()
-    for content, reason in ((sound[:-1], 'it is cut'), (b'', 'it is cut'), (b'\0\x03' + sound[2:], "'3' is no number in 0..2")):
+    for content, reason in (
+        (sound[:-1], 'it is cut'),
+        (b'', 'it is cut'),
+        (b'\0\x03' + sound[2:], "'3' is no number in 0..2"),
+    ):
         path.write_bytes(content)
         message = refused('cifar100', tmp_path)
         assert str(path) in message and reason in message
@@ -182,24 +220,34 @@ def test_damaged_binary_cifar_is_refused(tmp_path):
 
 # malformed lists and .mat files
 
-@pytest.mark.parametrize('name, path, content', [
-    ('food101', 'food-101/meta/test.txt', 'pizza/1'), ('food101', 'food-101/meta/test.txt', ''), ('food101', 'food-101/meta/test.txt', b'\xff\xfe'),
-    ('food101', 'food-101/meta/test.txt', 'apple_pie/\0'), ('food101', 'food-101/meta/labels.txt', 'one'),
-    ('food101', 'food-101/meta/classes.txt', 'a\na\nb'),
-    ('sun397', 'Partitions/Testing_01.txt', '/b/bakery/sun_a.jpg'), ('sun397', 'Partitions/Testing_01.txt', 'x'),
-    ('sun397', 'SUN397/ClassName.txt', '/a'), ('dtd', 'dtd/labels/test1.txt', 'banded'), ('dtd', 'dtd/labels/test1.txt', '../../secret.jpg'),
-    ('dtd', 'dtd/labels/test1.txt', 'banded/../../secret.jpg'),
-    ('aircraft', 'fgvc-aircraft-2013b/data/images_variant_test.txt', '1514522 747'),
-    ('aircraft', 'fgvc-aircraft-2013b/data/images_variant_test.txt', '../../1514522 707-320'),
-    ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 1'),
-    ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 38 1 1'),
-    ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 x 1 1'),
-    ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 2 1 1'),
-    ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 1 1 1\nBengal_200 1 1 1'),
-    ('imagenet', 'ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt', '3\n1\n4\n2'),
-    ('imagenet', 'ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt', '3\n1\n2'),
-    ('imagenet', 'ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt', '3\n1\nx\n2'),
-])
+
+@pytest.mark.parametrize(
+    'name, path, content',
+    [
+        ('food101', 'food-101/meta/test.txt', 'pizza/1'),
+        ('food101', 'food-101/meta/test.txt', ''),
+        ('food101', 'food-101/meta/test.txt', b'\xff\xfe'),
+        ('food101', 'food-101/meta/test.txt', 'apple_pie/\0'),
+        ('food101', 'food-101/meta/labels.txt', 'one'),
+        ('food101', 'food-101/meta/classes.txt', 'a\na\nb'),
+        ('sun397', 'Partitions/Testing_01.txt', '/b/bakery/sun_a.jpg'),
+        ('sun397', 'Partitions/Testing_01.txt', 'x'),
+        ('sun397', 'SUN397/ClassName.txt', '/a'),
+        ('dtd', 'dtd/labels/test1.txt', 'banded'),
+        ('dtd', 'dtd/labels/test1.txt', '../../secret.jpg'),
+        ('dtd', 'dtd/labels/test1.txt', 'banded/../../secret.jpg'),
+        ('aircraft', 'fgvc-aircraft-2013b/data/images_variant_test.txt', '1514522 747'),
+        ('aircraft', 'fgvc-aircraft-2013b/data/images_variant_test.txt', '../../1514522 707-320'),
+        ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 1'),
+        ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 38 1 1'),
+        ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 x 1 1'),
+        ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 2 1 1'),
+        ('oxfordpets', 'oxford-iiit-pet/annotations/test.txt', 'Abyssinian_200 1 1 1\nBengal_200 1 1 1'),
+        ('imagenet', 'ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt', '3\n1\n4\n2'),
+        ('imagenet', 'ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt', '3\n1\n2'),
+        ('imagenet', 'ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt', '3\n1\nx\n2'),
+    ],
+)
 def test_malformed_lists_are_refused(tmp_path, name, path, content):
     next(write for (n, _), write in REPLICAS.items() if n == name)(tmp_path)
     replicas.picture(tmp_path / 'secret.png', 0)
@@ -207,24 +255,52 @@ def test_malformed_lists_are_refused(tmp_path, name, path, content):
     assert os.path.basename(path) in refused(name, tmp_path)
 
 
-@pytest.mark.parametrize('name, path, contents', [
-    ('stanfordcars', 'devkit/cars_meta.mat', [{'other': 1}, {'class_names': 3}, {'class_names': np.zeros((2, 2))}]),
-    ('stanfordcars', 'cars_test_annos_withlabels.mat',
-     [{'annotations': 1}, {'annotations': {'fname': 'a'}}, {'annotations': {'fname': '00001.jpg', 'class': 4}},
-      {'annotations': {'fname': '00001.jpg', 'class': 0}}, {'annotations': {'fname': '../x.jpg', 'class': 1}},
-      {'annotations': {'fname': 3, 'class': 1}}, {'annotations': {'fname': '00001.jpg', 'class': 'x'}}]),
-    ('flowers102', 'flowers-102/imagelabels.mat', [{'labels': [103]}, {'labels': [0.5, 1]}, {'labels': []}, {'labels': [[1, 2], [1, 2]]}]),
-    ('flowers102', 'flowers-102/setid.mat', [{'trnid': [1]}, {'tstid': [6]}, {'tstid': [0]}, {'tstid': [np.nan]}]),
-    ('imagenet', 'ILSVRC2012_devkit_t12/data/meta.mat',
-     [{'synsets': 1}, {'synsets': {'ILSVRC2012_ID': 1, 'WNID': 'n1', 'words': 'x'}},
-      {'synsets': {'ILSVRC2012_ID': 1, 'WNID': 'n1', 'words': 'x', 'num_children': 1}},
-      {'synsets': {'ILSVRC2012_ID': 1, 'WNID': 7, 'words': 'x', 'num_children': 0}}]),
-])
+@pytest.mark.parametrize(
+    'name, path, contents',
+    [
+        ('stanfordcars', 'devkit/cars_meta.mat', [{'other': 1}, {'class_names': 3}, {'class_names': np.zeros((2, 2))}]),
+        (
+            'stanfordcars',
+            'cars_test_annos_withlabels.mat',
+            [
+                {'annotations': 1},
+                {'annotations': {'fname': 'a'}},
+                {'annotations': {'fname': '00001.jpg', 'class': 4}},
+                {'annotations': {'fname': '00001.jpg', 'class': 0}},
+                {'annotations': {'fname': '../x.jpg', 'class': 1}},
+                {'annotations': {'fname': 3, 'class': 1}},
+                {'annotations': {'fname': '00001.jpg', 'class': 'x'}},
+            ],
+        ),
+        (
+            'flowers102',
+            'flowers-102/imagelabels.mat',
+            [{'labels': [103]}, {'labels': [0.5, 1]}, {'labels': []}, {'labels': [[1, 2], [1, 2]]}],
+        ),
+        ('flowers102', 'flowers-102/setid.mat', [{'trnid': [1]}, {'tstid': [6]}, {'tstid': [0]}, {'tstid': [np.nan]}]),
+        (
+            'imagenet',
+            'ILSVRC2012_devkit_t12/data/meta.mat',
+            [
+                {'synsets': 1},
+                {'synsets': {'ILSVRC2012_ID': 1, 'WNID': 'n1', 'words': 'x'}},
+                {'synsets': {'ILSVRC2012_ID': 1, 'WNID': 'n1', 'words': 'x', 'num_children': 1}},
+                {'synsets': {'ILSVRC2012_ID': 1, 'WNID': 7, 'words': 'x', 'num_children': 0}},
+            ],
+        ),
+    ],
+)
 def test_malformed_mat_files_are_refused(tmp_path, name, path, contents):
     next(write for (n, _), write in REPLICAS.items() if n == name)(tmp_path)
     path = tmp_path / path
     sound = path.read_bytes()
-    for content in (b'', b'no mat', sound[:150], sound[:-20], b'MATLAB 7.3 MAT-file'.ljust(124) + b'\x00\x02IM' + bytes(400)):
+    for content in (
+        b'',
+        b'no mat',
+        sound[:150],
+        sound[:-20],
+        b'MATLAB 7.3 MAT-file'.ljust(124) + b'\x00\x02IM' + bytes(400),
+    ):
         path.write_bytes(content)
         assert str(path) in refused(name, tmp_path)
     for content in contents:
@@ -262,6 +338,7 @@ def test_lists_may_lie_elsewhere(tmp_path):
 
 # open_zeroshot and templates
 
+
 def test_open_zeroshot_takes_names_of_the_set_or_given_ones(tmp_path):
     replicas.dtd(tmp_path)
     assert open_zeroshot('dtd', tmp_path)[1] == ['banded', 'chequered', 'polka-dotted']
@@ -272,11 +349,22 @@ def test_open_zeroshot_takes_names_of_the_set_or_given_ones(tmp_path):
     with pytest.raises(ConfigError, match='no class names.*--classnames'):
         open_zeroshot('flowers102', tmp_path)
     names = tmp_path / 'names.json'
-    names.write_text(json.dumps({'flowers': ['pink primrose', 'orchid', 'canterbury bells'], 'imagenet1k': ['sunglasses', 'fish', 'sunglasses'],
-                                 'caltech101': ['background', 'face', 'easy face', 'accordion', 'yin and yang']}))
+    names.write_text(
+        json.dumps(
+            {
+                'flowers': ['pink primrose', 'orchid', 'canterbury bells'],
+                'imagenet1k': ['sunglasses', 'fish', 'sunglasses'],
+                'caltech101': ['background', 'face', 'easy face', 'accordion', 'yin and yang'],
+            }
+        )
+    )
     assert open_zeroshot('flowers102', tmp_path, names)[1][0] == 'pink primrose'
     replicas.imagenet_flat(tmp_path)
-    assert open_zeroshot('imagenet', tmp_path, names)[1] == ['sunglasses', 'fish', 'sunglasses']      # CLIP's list has it twice
+    assert open_zeroshot('imagenet', tmp_path, names)[1] == [
+        'sunglasses',
+        'fish',
+        'sunglasses',
+    ]  # CLIP's list has it twice
     replicas.caltech(tmp_path)
     assert open_zeroshot('caltech101', tmp_path, names)[1] == ['face', 'easy face', 'accordion', 'yin and yang']
 
@@ -303,12 +391,26 @@ def test_clip_benchmarks_webdataset_layout(tmp_path):
 
 
 def test_clips_templates_by_data_set():
-    sizes = {'cifar10': 18, 'cifar100': 18, 'caltech101': 34, 'stanfordcars': 8, 'flowers102': 1, 'food101': 1, 'sun397': 2, 'dtd': 8,
-             'aircraft': 2, 'oxfordpets': 1, 'eurosat': 3, 'imagenet': 80}
+    sizes = {
+        'cifar10': 18,
+        'cifar100': 18,
+        'caltech101': 34,
+        'stanfordcars': 8,
+        'flowers102': 1,
+        'food101': 1,
+        'sun397': 2,
+        'dtd': 8,
+        'aircraft': 2,
+        'oxfordpets': 1,
+        'eurosat': 3,
+        'imagenet': 80,
+    }
     for name, size in sizes.items():
         templates = read_templates('clip', name)
         assert len(templates) == len(set(templates)) == size and all(t.count('{}') == 1 for t in templates)
-    assert read_templates('clip', 'imagenet') == TEMPLATES['openai'] and read_templates('photo', 'dtd') == ['a photo of a {}.']
+    assert read_templates('clip', 'imagenet') == TEMPLATES['openai'] and read_templates('photo', 'dtd') == [
+        'a photo of a {}.'
+    ]
     for name in (None, 'emoji'):
         with pytest.raises(ConfigError, match='cifar10') as error:
             read_templates('clip', name)

@@ -1,4 +1,5 @@
 """Conceptual Captions' TSV with the images of the usual downloaders."""
+
 import zlib
 
 import pytest
@@ -13,7 +14,9 @@ ROWS = [(f'caption {i}', f'http://x/{i}.jpg?a=1,2') for i in range(12)]
 
 def tsv(folder, rows=ROWS, header='', end='\n', name='Train_GCC-training.tsv'):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes((header + '\n'.join('\t'.join(row) for row in rows) + end).encode('utf-8', 'surrogateescape'))
+    (folder / name).write_bytes(
+        (header + '\n'.join('\t'.join(row) for row in rows) + end).encode('utf-8', 'surrogateescape')
+    )
     return folder / name
 
 
@@ -22,7 +25,12 @@ def image(path, content=None):
     path.write_bytes(png() if content is None else content)
 
 
-NAMES = {'img2dataset': 'images/00000/{:09d}.jpg', 'DownloadConceptualCaptions': 'training/{}_{}', 'row': '{}.PNG', 'padded row': '{:08d}.jpeg'}
+NAMES = {
+    'img2dataset': 'images/00000/{:09d}.jpg',
+    'DownloadConceptualCaptions': 'training/{}_{}',
+    'row': '{}.PNG',
+    'padded row': '{:08d}.jpeg',
+}
 
 
 @pytest.mark.parametrize('name', NAMES.values(), ids=NAMES)
@@ -35,7 +43,9 @@ def test_images_belong_to_their_rows(tmp_path, name, header, end):
     captions = Cc3mTsv(path)
     assert len(captions) == 3 and captions.num_rows == 12 and captions.class_names is None
     assert [captions.read(k).caption for k in range(3)] == ['caption 0', 'caption 3', 'caption 11']
-    assert [captions.read(k).key for k in range(3)] == ['row 0', 'row 3', 'row 11'] and captions.read(1).meta == {'url': ROWS[3][1]}
+    assert [captions.read(k).key for k in range(3)] == ['row 0', 'row 3', 'row 11'] and captions.read(1).meta == {
+        'url': ROWS[3][1]
+    }
     assert len(Cc3mTsv(tmp_path, tmp_path)) == 3
 
 
@@ -62,7 +72,13 @@ def test_bad_rows_say_why(tmp_path):
     image(tmp_path / 'set/6.png')
     captions = Cc3mTsv(tmp_path / 'set')
     assert captions.read(0).caption == 'fine' and captions.read(6).caption == 'alone'
-    for i, reason in ((1, 'no caption'), (2, 'not UTF-8'), (3, 'several images'), (4, 'not an image'), (5, 'leaves the folder')):
+    for i, reason in (
+        (1, 'no caption'),
+        (2, 'not UTF-8'),
+        (3, 'several images'),
+        (4, 'not an image'),
+        (5, 'leaves the folder'),
+    ):
         with pytest.raises(BadSample, match=f'row {i}: .*{reason}'):
             captions.read(i)
     assert good_samples(captions)[0].tolist() == [0, 6]

@@ -1,4 +1,5 @@
 """The check of a set before training: once, shared between processes, kept until the data changes."""
+
 import json
 import os
 import subprocess
@@ -19,13 +20,17 @@ from tests.workspace import ROOT
 
 @pytest.fixture
 def tars(tmp_path):
-    """Two tars of ten samples each; 3 and 14 are broken, and both shards have an image without a caption under the same key."""
+    """Two tars of ten samples each; 3 and 14 are broken, and both shards have an image without a caption under the same
+    key."""
     folder = tmp_path / 'tars'
     folder.mkdir()
     for shard in range(2):
         members = [('none.png', png(99))]
         for i in range(10 * shard, 10 * shard + 10):
-            members += [(f'{i:04d}.png', b'broken' if i in (3, 14) else png(i)), (f'{i:04d}.txt', f'caption {i}'.encode())]
+            members += [
+                (f'{i:04d}.png', b'broken' if i in (3, 14) else png(i)),
+                (f'{i:04d}.txt', f'caption {i}'.encode()),
+            ]
         raw_tar(folder / f'{shard}.tar', members)
     return folder
 
@@ -35,6 +40,7 @@ BAD = {'0003', '0014', 'none', 'none (sample 11)'}
 
 class Watched(CaptionSet):
     """Counts its reads, and is interrupted before read number `stop`."""
+
     reads, stop = 0, None
 
     def read(self, i):
@@ -55,7 +61,7 @@ def test_every_bad_sample_is_found_once_and_remembered(tars):
 @pytest.mark.parametrize('change', ['data', 'min_side', 'verdict'])
 def test_a_changed_set_is_checked_anew(tars, change):
     good_samples(Watched(tars))
-    verdict, = tars.glob('.checked-*.json')
+    (verdict,) = tars.glob('.checked-*.json')
     if change == 'data':
         (tars / '1.tar').write_bytes((tars / '0.tar').read_bytes())
     elif change == 'verdict':
@@ -71,7 +77,9 @@ def test_tiny_pictures_are_bad_below_the_side_asked_for(tars):
 
 
 def test_the_verdict_goes_elsewhere_where_the_data_cannot_be_written(tars, tmp_path, monkeypatch):
-    monkeypatch.setattr(check.os, 'access', lambda path, mode: path != tars)      # tests may run as root, who may write everywhere
+    monkeypatch.setattr(
+        check.os, 'access', lambda path, mode: path != tars
+    )  # tests may run as root, who may write everywhere
     elsewhere = tmp_path / 'run' / 'here'
     good_samples(Watched(tars), directory=elsewhere)
     assert [p.suffix for p in elsewhere.iterdir()] == ['.json'] and not list(tars.glob('.checked*'))
@@ -103,11 +111,17 @@ def test_processes_share_the_check_and_end_with_one_verdict(tars, monkeypatch):
 
 
 def test_two_real_processes_agree(tars):
-    code = ('import sys, json; from diffdis_ms.data import check; from diffdis_ms.data.sources.webdataset import CaptionSet; check.PART = 1\n'
-            f'good, skipped = check.good_samples(CaptionSet({str(tars)!r}), rank=int(sys.argv[1]), size=2, num_workers=1)\n'
-            'print(json.dumps([good.tolist(), skipped]))')
-    processes = [subprocess.Popen([sys.executable, '-c', code, str(rank)], env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.PIPE)
-                 for rank in range(2)]
+    code = (
+        'import sys, json; from diffdis_ms.data import check; from diffdis_ms.data.sources.webdataset import'
+        f' CaptionSet; check.PART = 1\ngood, skipped = check.good_samples(CaptionSet({str(tars)!r}),'
+        ' rank=int(sys.argv[1]), size=2, num_workers=1)\nprint(json.dumps([good.tolist(), skipped]))'
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-c', code, str(rank)], env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
     one, two = (json.loads(p.communicate(timeout=120)[0]) for p in processes)
     assert one == two and len(one[0]) == 18 and one[1].keys() == BAD
 
@@ -138,6 +152,7 @@ def test_good_samples_are_indices(tmp_path):
             if i % 2:
                 raise check.BadSample(str(i), 'odd')
             return check_sample_image()
+
     good, skipped = good_samples(Even(), rank=1, size=2)
     assert good.dtype == np.int64 and good.tolist() == [0, 2] and skipped == {'1': 'odd', '3': 'odd'}
 

@@ -1,11 +1,19 @@
 """Labels and templates from text, lists and CLIP_benchmark's JSON."""
+
 import json
 from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
 
-from diffdis_ms.data.benchmarks.class_names import CLIP_NAMES, TEMPLATES, clip_names, read_labels, read_templates, resolve_names
+from diffdis_ms.data.benchmarks.class_names import (
+    CLIP_NAMES,
+    TEMPLATES,
+    clip_names,
+    read_labels,
+    read_templates,
+    resolve_names,
+)
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.tasks import open_zeroshot
@@ -73,7 +81,7 @@ def test_clips_names_are_found_by_what_a_set_calls_its_classes(tmp_path):
         ('food101', 'food', ['apple pie', 'baby back ribs', 'beef carpaccio']),
     ):
         assert open_zeroshot(dataset, tmp_path / folder, 'clip')[1] == names
-    with pytest.raises(ConfigError, match="no class 'zen garden'"):              # the replica's, not the official set's
+    with pytest.raises(ConfigError, match="no class 'zen garden'"):  # the replica's, not the official set's
         open_zeroshot('sun397', tmp_path / 'sun', 'clip')
     assert clip_names('cifar100', ['maple_tree', 'Lawn mower']) == ['maple tree', 'lawn mower']
     with pytest.raises(ConfigError, match='no list for folder'):
@@ -84,7 +92,7 @@ def test_clips_names_are_found_by_what_a_set_calls_its_classes(tmp_path):
 
 def test_order_of_names_given_never_permutes_labels(tmp_path):
     replicas.eurosat(tmp_path)
-    clips_order = [EUROSAT[i] for i in (1, 6, 7, 8, 5, 9, 2, 0, 4, 3)]           # as prompts.md has them
+    clips_order = [EUROSAT[i] for i in (1, 6, 7, 8, 5, 9, 2, 0, 4, 3)]  # as prompts.md has them
     (tmp_path / 'names.txt').write_text('\n'.join(clips_order))
     assert open_zeroshot('eurosat', tmp_path, tmp_path / 'names.txt')[1] == EUROSAT
     own = open_zeroshot('eurosat', tmp_path)[1]
@@ -101,7 +109,9 @@ def test_names_that_marks_alone_tell_apart():
     images = SimpleNamespace(class_names=['C', 'C++', 'C#'])
     assert resolve_names('C#,C,C++', 'folder', images) == ['C', 'C++', 'C#']
     assert resolve_names(None, 'folder', images) == images.class_names
-    clips = list(json.loads(CLIP_NAMES.read_text(encoding='utf-8'))['imagenet'].values())        # 'missile' and 'sunglasses' twice
+    clips = list(
+        json.loads(CLIP_NAMES.read_text(encoding='utf-8'))['imagenet'].values()
+    )  # 'missile' and 'sunglasses' twice
     many = SimpleNamespace(class_names=[str(k) for k in range(1000)])
     assert resolve_names(','.join(clips), 'folder', many) == clips
     with pytest.raises(ConfigError, match="'a' is given twice"):
@@ -115,8 +125,12 @@ def test_labels_from_text_and_files(tmp_path):
     (tmp_path / 'a.txt').write_text('cat\n sea lion \n\n', encoding='utf-8')
     (tmp_path / 'a.json').write_text(json.dumps(['cat', 'sea lion']))
     (tmp_path / 'b.json').write_text(json.dumps({'pets': ['cat', 'sea lion'], 'other': ['x']}))
-    for source, dataset in (('cat, sea lion', None), (tmp_path / 'a.txt', None), (str(tmp_path / 'a.json'), None),
-                            (tmp_path / 'b.json', 'pets')):
+    for source, dataset in (
+        ('cat, sea lion', None),
+        (tmp_path / 'a.txt', None),
+        (str(tmp_path / 'a.json'), None),
+        (tmp_path / 'b.json', 'pets'),
+    ):
         assert read_labels(source, dataset) == ['cat', 'sea lion']
 
 

@@ -1,4 +1,5 @@
 """tools/prepare_data.py coco-fid: which captions are chosen, their pictures, and what is refused."""
+
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ def coco(tmp_path):
         name = f'COCO_val2014_{i:012d}.jpg'
         images.append({'id': 1000 + 7 * i, 'file_name': name, 'width': 64, 'height': 48})
         wide = Image.new('RGB', (96, 32), 'black')
-        wide.paste(picture(i), (32, 0))          # only the centre has the colour
+        wide.paste(picture(i), (32, 0))  # only the centre has the colour
         wide.save(src / 'val2014' / name, quality=95)
         if i < COUNT:
             annotations += [
@@ -48,15 +49,15 @@ def test_captions_and_square_pictures(coco, tmp_path):
     paths = list_images(tmp_path / 'out')
     assert [p.name for p in paths] == [f'0000{i}.png' for i in range(6)]
     captions = captions_of_pictures(tmp_path / 'out' / 'prompts.json', paths)
-    for path, caption in zip(paths, captions):
+    for path, caption in zip(paths, captions, strict=True):
         image = Image.open(path)
         assert (
             image.size == (16, 16)
             and image.format == 'PNG'
             and caption.startswith(f'picture {number_of(image)}, caption ')
         )
-        assert np.asarray(image).std((0, 1)).max() < 40                          # the centre, not the whole squashed
-    named = {path.name: caption for path, caption in zip(paths, captions)}
+        assert np.asarray(image).std((0, 1)).max() < 40  # the centre, not the whole squashed
+    named = {path.name: caption for path, caption in zip(paths, captions, strict=True)}
     for file in ('prompts.json', 'prompts.txt'):
         assert read_prompts(SimpleNamespace(prompt=[], prompts=str(tmp_path / 'out' / file))) == named
     again = prepare_coco_fid(coco, tmp_path / 'again', 6, 16, seed=3, progress=False)
@@ -69,7 +70,7 @@ def test_each_picture_once_any_of_its_captions(coco):
     files, captions = read_captions(coco)
     assert len(files) == 11 and len(captions) == COUNT and captions[1000][0] == (0, 'picture 0, caption 0')
     rows = [row for seed in range(200) for row in choose(files, captions, COUNT, seed)]
-    assert all(len({image for _, image, *_ in rows[i:i + COUNT]}) == COUNT for i in range(0, len(rows), COUNT))
+    assert all(len({image for _, image, *_ in rows[i : i + COUNT]}) == COUNT for i in range(0, len(rows), COUNT))
     assert (
         min(Counter(caption for *_, caption, _ in rows).values()) > 15
         and len({caption for *_, caption, _ in rows}) == 50
@@ -88,8 +89,11 @@ def test_what_is_missing_is_named(coco, tmp_path):
     with pytest.raises(ConfigError, match=f'1 of the 5 pictures are missing .{first}'):
         prepare_coco_fid(coco, tmp_path / 'out', 5, progress=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['coco']
-    for content, message in (('{', 'damaged'), ('{"images": [{"id": 1}], "annotations": []}', 'not MSCOCO'),
-                             ('{"images": [{"id": 1, "file_name": "../x.jpg"}], "annotations": []}', 'no file name')):
+    for content, message in (
+        ('{', 'damaged'),
+        ('{"images": [{"id": 1}], "annotations": []}', 'not MSCOCO'),
+        ('{"images": [{"id": 1, "file_name": "../x.jpg"}], "annotations": []}', 'no file name'),
+    ):
         (coco / 'annotations' / 'captions_val2014.json').write_text(content)
         with pytest.raises(ConfigError, match=message):
             prepare_coco_fid(coco, tmp_path / 'out', 5, progress=False)

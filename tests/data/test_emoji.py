@@ -1,4 +1,5 @@
 """The demo set: what is drawn, what is left out, and that held out means unseen."""
+
 import json
 from collections import Counter, defaultdict
 
@@ -59,7 +60,9 @@ def test_held_out_combinations_are_unseen_but_composable(drawn):
     train, held_out = split_held_out(drawn[0])
     assert len(held_out) >= 400 and len(train) + len(held_out) == len(drawn[0])
     combinations = {(e.base, e.tones) for e in train}
-    assert not combinations & {(e.base, e.tones) for e in held_out} and not {e.caption for e in train} & {e.caption for e in held_out}
+    assert not combinations & {(e.base, e.tones) for e in held_out} and not {e.caption for e in train} & {
+        e.caption for e in held_out
+    }
     seen = defaultdict(set)
     for base, tones in combinations:
         seen[base].add(tones)
@@ -74,7 +77,7 @@ def test_held_out_combinations_are_unseen_but_composable(drawn):
 def test_no_held_out_picture_is_in_training(drawn):
     train, held_out = split_held_out(drawn[0])
     assert not {e.image.tobytes() for e in train} & {e.image.tobytes() for e in held_out}
-    assert 'man cook dark skin tone' not in {e.caption for e in held_out}         # 'cook dark skin tone' looks the same
+    assert 'man cook dark skin tone' not in {e.caption for e in held_out}  # 'cook dark skin tone' looks the same
 
 
 def test_split_depends_on_the_seed_alone(drawn):
@@ -92,9 +95,16 @@ def test_written_set(out, drawn):
     read = read_all(held_out, SIZE, progress=False)
     pixels, captions, labels, skipped = read.pixels, read.captions, read.labels, read.skipped
     assert len(pixels) == len(held_out) and not skipped
-    assert [names[label] for label in labels] == [split_caption(c)[0] for c in captions] and set(labels) == set(range(len(names)))
+    assert [names[label] for label in labels] == [split_caption(c)[0] for c in captions] and set(labels) == set(
+        range(len(names))
+    )
     sample = held_out.read(0)
-    assert sample.meta == {'emoji': sample.meta['emoji'], 'caption': sample.caption, 'base': names[sample.label], 'split': 'held_out'}
+    assert sample.meta == {
+        'emoji': sample.meta['emoji'],
+        'caption': sample.caption,
+        'base': names[sample.label],
+        'split': 'held_out',
+    }
     assert train.read(0).meta['split'] == 'train'
 
 

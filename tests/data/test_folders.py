@@ -1,4 +1,5 @@
 """Plain folders and csv files as caption sets, and the choice of the reader."""
+
 import pytest
 from PIL import Image
 
@@ -29,14 +30,20 @@ def test_image_folder_has_classes_as_labels_and_captions(tmp_path):
     assert folder.class_names == ['cat', 'dog', 'empty'] and len(folder) == 4
     assert folder.skipped == {'empty/': 'no picture in this class folder (it holds .txt)'}
     samples = [folder.read(i) for i in range(3)]
-    assert [(s.key, s.caption, s.label) for s in samples] == [('cat/9.PNG', 'cat', 0), ('dog/1.jpg', 'dog', 1), ('dog/2.png', 'dog', 1)]
+    assert [(s.key, s.caption, s.label) for s in samples] == [
+        ('cat/9.PNG', 'cat', 0),
+        ('dog/1.jpg', 'dog', 1),
+        ('dog/2.png', 'dog', 1),
+    ]
     with pytest.raises(BadSample, match='dog/3.png'):
         folder.read(3)
 
 
 def test_csv_rows_are_samples(tmp_path):
     save(tmp_path / 'images' / 'a.png')
-    rows = CsvFolder(csv_set(tmp_path, 'images/a.png,"a fox, red"', 'images/none.png,x', 'images/a.png,  ', ',x', 'images/a.png'))
+    rows = CsvFolder(
+        csv_set(tmp_path, 'images/a.png,"a fox, red"', 'images/none.png,x', 'images/a.png,  ', ',x', 'images/a.png')
+    )
     assert len(rows) == 5 and rows.class_names is None
     sample = rows.read(0)
     assert (sample.key, sample.caption, sample.label) == ('images/a.png', 'a fox, red', None)
@@ -80,14 +87,28 @@ def test_reader_is_picked_by_what_lies_there(tmp_path):
     (tmp_path / 'cc3m' / 'a.tsv').write_text('a fox\thttp://x\n')
     with MindRecordWriter(tmp_path / 'records' / 'train') as writer:
         writer.write('a', Image.new('RGB', (10, 10)), 'x')
-    for path, kind in (('tars/train', CaptionSet), ('tars/train/00000.tar', CaptionSet), ('tars/train/*.tar', CaptionSet),
-                       ('csv', CsvFolder), ('csv/img_txt.csv', CsvFolder), ('classes', ImageFolder),
-                       ('cc3m', Cc3mTsv), ('cc3m/a.tsv', Cc3mTsv), ('records/train', MindRecordSet), ('records/train/*.mindrecord', MindRecordSet),
-                       ('records/train/00000.mindrecord', MindRecordSet)):
+    for path, kind in (
+        ('tars/train', CaptionSet),
+        ('tars/train/00000.tar', CaptionSet),
+        ('tars/train/*.tar', CaptionSet),
+        ('csv', CsvFolder),
+        ('csv/img_txt.csv', CsvFolder),
+        ('classes', ImageFolder),
+        ('cc3m', Cc3mTsv),
+        ('cc3m/a.tsv', Cc3mTsv),
+        ('records/train', MindRecordSet),
+        ('records/train/*.mindrecord', MindRecordSet),
+        ('records/train/00000.mindrecord', MindRecordSet),
+    ):
         opened = open_captions(str(tmp_path / path))
         assert isinstance(opened, kind) and len(opened) == 1
-    for path, match in (('none', 'does not exist'), ('classes/cat', 'neither'), ('classes/cat/1.png', 'neither'),
-                        ('tars', 'did you mean .*train'), ('records', 'did you mean .*train')):
+    for path, match in (
+        ('none', 'does not exist'),
+        ('classes/cat', 'neither'),
+        ('classes/cat/1.png', 'neither'),
+        ('tars', 'did you mean .*train'),
+        ('records', 'did you mean .*train'),
+    ):
         with pytest.raises(ConfigError, match=match) as error:
             open_captions(tmp_path / path)
         assert '\n' not in str(error.value)

@@ -1,4 +1,5 @@
 """Karpathy's split files for MSCOCO and Flickr30k, as they lie on disk."""
+
 import json
 
 import pytest
@@ -13,7 +14,12 @@ from tests.workspace import draw
 def make_flickr(root, folder='flickr30k-images'):
     (root / folder).mkdir(parents=True, exist_ok=True)
     draw('red', 'bar').save(root / folder / '1000092795.jpg')
-    image = {'filename': '1000092795.jpg', 'imgid': 0, 'split': 'test', 'sentences': [{'raw': f'text {k}'} for k in range(5)]}
+    image = {
+        'filename': '1000092795.jpg',
+        'imgid': 0,
+        'split': 'test',
+        'sentences': [{'raw': f'text {k}'} for k in range(5)],
+    }
     (root / 'dataset_flickr30k.json').write_text(json.dumps({'images': [image], 'dataset': 'flickr30k'}))
 
 
@@ -26,16 +32,21 @@ def test_coco_keeps_all_captions_of_the_test_split(tmp_path):
     assert sample.caption == 'A blue thing 0.' and sample.image.resize((1, 1)).getpixel((0, 0))[2] > 100
 
 
-@pytest.mark.parametrize('split, found', [(None, ['A red thing 0.', 'A blue thing 0.']), ('train', ['A green thing 0.']), ('restval', ['A black thing 0.'])])
+@pytest.mark.parametrize(
+    'split, found',
+    [(None, ['A red thing 0.', 'A blue thing 0.']), ('train', ['A green thing 0.']), ('restval', ['A black thing 0.'])],
+)
 def test_other_splits_can_be_chosen(tmp_path, split, found):
     make_coco(tmp_path)
     images = open_retrieval('coco', tmp_path, split)
-    assert [images.read(i).caption for i in range(len(images))] == found and images.split == f'Karpathy {split or "test"}'
+    assert [
+        images.read(i).caption for i in range(len(images))
+    ] == found and images.split == f'Karpathy {split or "test"}'
 
 
 def test_splits_that_do_not_exist(tmp_path):
     make_coco(tmp_path)
-    with pytest.raises(ConfigError, match="no image in split 'val'"):            # this replica has none
+    with pytest.raises(ConfigError, match="no image in split 'val'"):  # this replica has none
         open_retrieval('coco', tmp_path, 'val')
     for dataset in ('captions', 'emoji'):
         with pytest.raises(ConfigError, match=f'split: {dataset} has no splits.*--data-root'):
@@ -58,10 +69,20 @@ def test_what_is_missing_is_named(tmp_path):
         open_retrieval('coco', tmp_path)
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{"images": 3}', '{"images": [{}]}', '{"images": []}', '[' * 100000,
-                                     '{"images": [{"split": "test", "filename": "/etc/passwd", "sentences": [{"raw": "x"}]}]}',
-                                     '{"images": [{"split": "test", "filename": "../x.jpg", "sentences": [{"raw": "x"}]}]}',
-                                     '{"images": [{"split": "test", "filename": "x.jpg", "sentences": []}]}'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        '',
+        '[]',
+        '{"images": 3}',
+        '{"images": [{}]}',
+        '{"images": []}',
+        '[' * 100000,
+        '{"images": [{"split": "test", "filename": "/etc/passwd", "sentences": [{"raw": "x"}]}]}',
+        '{"images": [{"split": "test", "filename": "../x.jpg", "sentences": [{"raw": "x"}]}]}',
+        '{"images": [{"split": "test", "filename": "x.jpg", "sentences": []}]}',
+    ],
+)
 def test_damaged_files(tmp_path, content):
     (tmp_path / 'dataset_coco.json').write_text(content)
     with pytest.raises(ConfigError, match='dataset_coco.json') as e:

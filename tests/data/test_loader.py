@@ -1,4 +1,5 @@
 """The batch stream: order, resume, bad samples, augmentation."""
+
 import json
 from itertools import islice
 
@@ -13,6 +14,7 @@ from diffdis_ms.errors import BadSample, ConfigError
 
 class Numbers:
     """Sample i is an image of brightness i (left half black); those in `bad` cannot be read."""
+
     class_names = None
 
     def __init__(self, count, bad=(), size=8):
@@ -26,7 +28,7 @@ class Numbers:
         if i in self.bad:
             raise BadSample(f'k{i}', 'broken')
         array = np.full((self.size, self.size, 3), i, np.uint8)
-        array[:, :self.size // 2] = 0
+        array[:, : self.size // 2] = 0
         return Sample(f'k{i}', Image.fromarray(array), f'caption {i}', i % 4)
 
 
@@ -46,7 +48,7 @@ def test_batches_match_their_samples():
 def test_each_epoch_is_another_permutation_and_no_batch_holds_a_sample_twice(count, size):
     batches = take(Loader(Numbers(count), size, 8, seed=0), 6 * count)
     stream = [i for batch in batches for i in batch]
-    epochs = [stream[e * count:(e + 1) * count] for e in range(6)]
+    epochs = [stream[e * count : (e + 1) * count] for e in range(6)]
     assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 3
     assert all(len(set(batch)) == size for batch in batches)
@@ -56,8 +58,11 @@ def test_each_epoch_is_another_permutation_and_no_batch_holds_a_sample_twice(cou
 def test_processes_together_see_the_batches_of_one(count, size):
     whole = list(islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3), 12))
     for ranks in (2, 3):
-        parts = [islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3, rank=r, size=ranks), 12) for r in range(ranks)]
-        for expected, batches in zip(whole, zip(*parts)):
+        parts = [
+            islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3, rank=r, size=ranks), 12)
+            for r in range(ranks)
+        ]
+        for expected, batches in zip(whole, zip(*parts, strict=True), strict=True):
             for rank, batch in enumerate(batches):
                 np.testing.assert_array_equal(batch.indices, expected.indices[rank::ranks])
                 np.testing.assert_array_equal(batch.pixels, expected.pixels[rank::ranks])
@@ -76,6 +81,7 @@ def test_order_depends_on_the_seed_and_on_nothing_else():
 def test_stream_continues_exactly_after_restore_whatever_the_number_of_processes(stop, before, after):
     def make(rank, size):
         return Loader(Numbers(11, bad={2, 5}), 4, 8, seed=3, random_flip=True, random_shift=2, rank=rank, size=size)
+
     whole = list(islice(make(0, 1), 12))
     first = [make(rank, before) for rank in range(before)]
     for loader in first:
@@ -85,7 +91,7 @@ def test_stream_continues_exactly_after_restore_whatever_the_number_of_processes
     for rank in range(after):
         second = make(rank, after)
         second.restore(states[0])
-        for resumed, expected in zip(islice(second, 12 - stop), whole[stop:]):
+        for resumed, expected in zip(islice(second, 12 - stop), whole[stop:], strict=True):
             np.testing.assert_array_equal(resumed.indices, expected.indices[rank::after])
             np.testing.assert_array_equal(resumed.pixels, expected.pixels[rank::after])
 
@@ -94,7 +100,11 @@ def test_state_of_another_run_is_refused():
     state = Loader(Numbers(10), 2, 8, seed=0).state()
     with pytest.raises(ConfigError, match='seed'):
         Loader(Numbers(10), 2, 8, seed=1).restore(state)
-    for other in (Loader(Numbers(11), 2, 8, seed=0), Loader(Numbers(10, bad={3}), 2, 8, seed=0), Loader(Numbers(10), 5, 8, seed=0)):
+    for other in (
+        Loader(Numbers(11), 2, 8, seed=0),
+        Loader(Numbers(10, bad={3}), 2, 8, seed=0),
+        Loader(Numbers(10), 5, 8, seed=0),
+    ):
         with pytest.raises(ConfigError, match='num_samples|num_good|batch_size'):
             other.restore(state)
     state = Loader(Numbers(10, bad={2}), 2, 8, seed=0).state()

@@ -1,4 +1,6 @@
-"""10,000 samples, 3 % of them bad in 14 ways: every good one is seen exactly once an epoch over 2 processes, every bad one is listed."""
+"""10,000 samples, 3 % of them bad in 14 ways: every good one is seen exactly once an epoch over 2 processes, every bad
+one is listed."""
+
 import io
 import struct
 import zlib
@@ -18,20 +20,26 @@ COUNT, EVERY, SHARD, SIZE, BATCH = 10_000, 33, 2_000, 16, 64
 
 def encoded(kind='JPEG', size=(20, 20), seed=0, mode='RGB'):
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode).save(buffer, kind)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode).save(
+        buffer, kind
+    )
     return buffer.getvalue()
 
 
 def bomb():
     """A PNG of a few bytes whose header announces 50,000 x 50,000 pixels."""
     chunks = b''
-    for name, content in ((b'IHDR', struct.pack('>IIBBBBB', 50000, 50000, 8, 2, 0, 0, 0)), (b'IDAT', zlib.compress(b'\0' * 1000)), (b'IEND', b'')):
+    for name, content in (
+        (b'IHDR', struct.pack('>IIBBBBB', 50000, 50000, 8, 2, 0, 0, 0)),
+        (b'IDAT', zlib.compress(b'\0' * 1000)),
+        (b'IEND', b''),
+    ):
         chunks += struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
     return b'\x89PNG\r\n\x1a\n' + chunks
 
 
 SOUND, TEXT = encoded(), b'a caption'
-BAD = {                                          # kind -> members of the sample, what its reason says
+BAD = {  # kind -> members of the sample, what its reason says
     'truncated JPEG': ({'jpg': encoded(size=(64, 64))[:900], 'txt': TEXT}, 'cannot be decoded'),
     'no bytes': ({'jpg': b'', 'txt': TEXT}, 'empty file'),
     'a web page': ({'jpg': b'<html>404 not found</html>', 'txt': TEXT}, 'not an image'),
@@ -47,7 +55,7 @@ BAD = {                                          # kind -> members of the sample
     'broken json': ({'jpg': SOUND, 'json': b'{"caption": "x"'}, 'json'),
     'half a character': ({'jpg': SOUND, 'json': b'{"caption": "\\ud800 x"}'}, 'halves'),
 }
-GOOD = [                                         # unusual ones among them: image's extension, pictures, caption's extension and text
+GOOD = [  # unusual ones among them: image's extension, pictures, caption's extension and text
     ('jpg', [encoded(seed=k) for k in range(9)], 'txt', 'sample {}'),
     ('png', [encoded('PNG', seed=k, mode='L') for k in range(9)], 'txt', 'sample {}'),
     ('jpeg', [encoded(seed=k, mode='CMYK') for k in range(9)], 'json', '{{"caption": "sample {}"}}'),
@@ -58,7 +66,8 @@ GOOD = [                                         # unusual ones among them: imag
 
 @pytest.fixture(scope='module')
 def large(tmp_path_factory):
-    """(directory, {key of a bad sample: what its reason says}); a tar that ends in a sample, and one with a name that leads out of it."""
+    """(directory, {key of a bad sample: what its reason says}); a tar that ends in a sample, and one with a name that
+    leads out of it."""
     folder, bad, kinds = tmp_path_factory.mktemp('large'), {}, list(BAD.values())
     for start in range(0, COUNT, SHARD):
         members = []
@@ -71,15 +80,19 @@ def large(tmp_path_factory):
                 content = {extension: pictures[i % 9], caption: text.format(i).encode()}
             members += [(f'{i:05d}.{name}', data) for name, data in content.items()]
         raw_tar(folder / f'{start:05d}.tar', members)
-    content = raw_tar(folder / 'x.tar', [('../../out.jpg', SOUND), ('../../out.txt', TEXT), ('cut.txt', TEXT), ('cut.jpg', SOUND * 9)]).read_bytes()
-    (folder / 'x.tar').write_bytes(content[:5 * 512 + 1024 + 512 + 700])
+    content = raw_tar(
+        folder / 'x.tar', [('../../out.jpg', SOUND), ('../../out.txt', TEXT), ('cut.txt', TEXT), ('cut.jpg', SOUND * 9)]
+    ).read_bytes()
+    (folder / 'x.tar').write_bytes(content[: 5 * 512 + 1024 + 512 + 700])
     bad['cut'] = 'ends in the middle'
     return folder, bad
 
 
 def make(folder, **options):
     """Members above 64 kB are too large here, to keep the files small."""
-    return Loader(CaptionSet(folder, max_member_bytes=65536), BATCH, SIZE, seed=7, min_side=16, num_workers=2, **options)
+    return Loader(
+        CaptionSet(folder, max_member_bytes=65536), BATCH, SIZE, seed=7, min_side=16, num_workers=2, **options
+    )
 
 
 def test_every_good_sample_once_an_epoch_over_two_processes_every_bad_one_listed(large):
@@ -88,19 +101,23 @@ def test_every_good_sample_once_an_epoch_over_two_processes_every_bad_one_listed
     assert len(bad) > 0.03 * COUNT and len(BAD) >= 12
     for loader in loaders:
         assert loader.skipped.keys() == bad.keys()
-        assert not [(key, loader.skipped[key], reason) for key, reason in bad.items() if reason not in loader.skipped[key]]
+        assert not [
+            (key, loader.skipped[key], reason) for key, reason in bad.items() if reason not in loader.skipped[key]
+        ]
     good = loaders[0].good
-    assert len(good) == COUNT + 1 - (len(bad) - 1)           # also the one whose name leads out of the tar: it is read, never written
+    assert len(good) == COUNT + 1 - (
+        len(bad) - 1
+    )  # also the one whose name leads out of the tar: it is read, never written
 
     steps = -(-2 * len(good) // BATCH)
     streams, captions = [], []
-    for batches in zip(*(islice(loader, steps) for loader in loaders)):
+    for batches in zip(*(islice(loader, steps) for loader in loaders), strict=True):
         joined = np.stack([b.indices for b in batches], 1).reshape(-1)
         assert len(set(joined)) == BATCH
         streams.append(joined)
         captions += [c for b in batches for c in b.captions]
     stream = np.concatenate(streams)
-    first, second = stream[:len(good)], stream[len(good):2 * len(good)]
+    first, second = stream[: len(good)], stream[len(good) : 2 * len(good)]
     assert sorted(first) == sorted(second) == good.tolist() and not (first == second).all()
     assert set(captions) == {f'sample {i}' for i in range(COUNT) if f'{i:05d}' not in bad} | {'a caption'}
     assert not (folder.parent.parent / 'out.jpg').exists()
@@ -115,10 +132,12 @@ def test_the_middle_of_an_epoch_is_continued_by_another_number_of_processes(larg
     four = [make(large[0], rank=rank, size=4) for rank in range(4)]
     for loader in four:
         loader.restore(pair[0].state())
-    for expected, batches in zip(whole[5:], zip(*(islice(loader, 7) for loader in four))):
+    for expected, batches in zip(whole[5:], zip(*(islice(loader, 7) for loader in four), strict=True), strict=True):
         np.testing.assert_array_equal(np.stack([b.indices for b in batches], 1).reshape(-1), expected)
 
 
 def test_too_few_good_samples_are_an_early_error(large):
-    with pytest.raises(ConfigError, match=r'^9\d\d\d good samples \(30\d skipped, for example .*\) do not fill one batch of 9900'):
+    with pytest.raises(
+        ConfigError, match=r'^9\d\d\d good samples \(30\d skipped, for example .*\) do not fill one batch of 9900'
+    ):
         Loader(CaptionSet(large[0], max_member_bytes=65536), 9_900, SIZE, seed=7, min_side=16)

@@ -1,4 +1,5 @@
 """Decoding of untrusted images, resizing and value ranges."""
+
 import io
 import struct
 import zlib
@@ -35,7 +36,9 @@ def test_lossless_image_is_decoded_exactly_from_bytes_and_path(tmp_path):
         np.testing.assert_array_equal(np.asarray(image), array)
 
 
-@pytest.mark.parametrize('content', [b'', b'no image', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', png_header(20, 20)])
+@pytest.mark.parametrize(
+    'content', [b'', b'no image', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', png_header(20, 20)]
+)
 def test_what_is_no_image_is_refused_in_one_line(content):
     with pytest.raises(BadImage) as error:
         decode_image(content)
@@ -46,10 +49,10 @@ def test_what_is_no_image_is_refused_in_one_line(content):
 def test_truncated_image_is_refused(kind):
     content = encoded(Image.fromarray(noise(200, 200)), kind)
     with pytest.raises(BadImage):
-        decode_image(content[:len(content) // 2])
+        decode_image(content[: len(content) // 2])
 
 
-@pytest.mark.parametrize('side', [9000, 20000, 2 ** 31 - 1])
+@pytest.mark.parametrize('side', [9000, 20000, 2**31 - 1])
 def test_bomb_is_refused_by_its_header(side):
     with pytest.raises(BadImage, match='pixels'):
         decode_image(png_header(side, side))
@@ -160,7 +163,7 @@ def test_deep_pixels_are_turned_upright():
 
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6                             # the camera was held upright: to be turned by 90 degrees
+    exif[0x0112] = 6  # the camera was held upright: to be turned by 90 degrees
     assert decode_image(encoded(Image.new('RGB', (40, 20)), 'JPEG', exif=exif)).size == (20, 40)
     assert decode_image(encoded(Image.new('RGB', (40, 20)), 'JPEG', exif=b'Exif\0\0broken')).size == (40, 20)
 
@@ -196,5 +199,8 @@ def test_pixels_and_values_go_round():
 def test_clip_normalize_is_openais_constants():
     out = clip_normalize(np.zeros((2, 3, 4, 4), np.float32))
     assert out.dtype == np.float32 and out.shape == (2, 3, 4, 4)
-    np.testing.assert_allclose(out[0, :, 0, 0], [(0.5 - 0.48145466) / 0.26862954, (0.5 - 0.4578275) / 0.26130258,
-                                                 (0.5 - 0.40821073) / 0.27577711], rtol=1e-5)
+    np.testing.assert_allclose(
+        out[0, :, 0, 0],
+        [(0.5 - 0.48145466) / 0.26862954, (0.5 - 0.4578275) / 0.26130258, (0.5 - 0.40821073) / 0.27577711],
+        rtol=1e-5,
+    )

@@ -1,4 +1,5 @@
 """Webdataset tars: written, read, and met in a bad state."""
+
 import io
 import json
 import tarfile
@@ -43,7 +44,12 @@ def test_what_is_written_is_read_back(tmp_path):
     assert [p.name for p in captions.paths] == ['00000.tar', '00001.tar', '00002.tar'] and len(captions) == 7
     for i in range(7):
         sample = captions.read(i)
-        assert (sample.key, sample.caption, sample.label, sample.meta) == (f'{i:04d}', f'caption {i}', i % 3, {'number': i})
+        assert (sample.key, sample.caption, sample.label, sample.meta) == (
+            f'{i:04d}',
+            f'caption {i}',
+            i % 3,
+            {'number': i},
+        )
         np.testing.assert_array_equal(np.asarray(sample.image), np.asarray(picture(i)))
     assert captions.class_names is None and captions.skipped == {}
     assert len(CaptionSet(tmp_path / '00001.tar')) == 3 and len(CaptionSet(str(tmp_path / '0000[01].tar'))) == 6
@@ -67,9 +73,20 @@ def test_no_unfinished_shard_is_left_after_an_error(tmp_path):
 
 
 def test_members_are_grouped_as_webdataset_does(tmp_path):
-    raw_tar(tmp_path / 'a.tar', [('x/1.png', png(1)), ('x/1.txt', b'one'), ('y.z/1.TXT', b'two'), ('y.z/1.PNG', png(2)),
-                                 ('3.png', png(3)), ('3.json', json.dumps({'caption': ' three ', 'url': 'u'}).encode()),
-                                 ('.hidden', b''), ('note', b''), ('__readme.txt', b'text')])
+    raw_tar(
+        tmp_path / 'a.tar',
+        [
+            ('x/1.png', png(1)),
+            ('x/1.txt', b'one'),
+            ('y.z/1.TXT', b'two'),
+            ('y.z/1.PNG', png(2)),
+            ('3.png', png(3)),
+            ('3.json', json.dumps({'caption': ' three ', 'url': 'u'}).encode()),
+            ('.hidden', b''),
+            ('note', b''),
+            ('__readme.txt', b'text'),
+        ],
+    )
     captions = CaptionSet(tmp_path)
     samples = [captions.read(i) for i in range(len(captions))]
     assert [(s.key, s.caption) for s in samples] == [('x/1', 'one'), ('y.z/1', 'two'), ('3', 'three')]
@@ -77,15 +94,19 @@ def test_members_are_grouped_as_webdataset_does(tmp_path):
     assert captions.skipped == {'__readme': 'no image'}
 
 
-@pytest.mark.parametrize('members,reason', [
-    ([('a.png', b'broken'), ('a.txt', b'x')], 'not an image'),
-    ([('a.png', b''), ('a.txt', b'x')], 'empty'),
-    ([('a.png', png())], 'no caption'),
-    ([('a.png', png()), ('a.txt', b' \n')], 'no caption'),
-    ([('a.png', png()), ('a.txt', b'caf\xe9')], 'UTF-8'),
-    ([('a.png', png()), ('a.txt', b'x'), ('a.json', b'{')], 'json'),
-    ([('a.png', png()), ('a.json', b'{"caption": 3}')], 'no caption'),
-    ([('a.png', png()), ('a.txt', b'x'), ('a.cls', b'cat')], 'integer')])
+@pytest.mark.parametrize(
+    'members,reason',
+    [
+        ([('a.png', b'broken'), ('a.txt', b'x')], 'not an image'),
+        ([('a.png', b''), ('a.txt', b'x')], 'empty'),
+        ([('a.png', png())], 'no caption'),
+        ([('a.png', png()), ('a.txt', b' \n')], 'no caption'),
+        ([('a.png', png()), ('a.txt', b'caf\xe9')], 'UTF-8'),
+        ([('a.png', png()), ('a.txt', b'x'), ('a.json', b'{')], 'json'),
+        ([('a.png', png()), ('a.json', b'{"caption": 3}')], 'no caption'),
+        ([('a.png', png()), ('a.txt', b'x'), ('a.cls', b'cat')], 'integer'),
+    ],
+)
 def test_unusable_samples_say_why(tmp_path, members, reason):
     captions = CaptionSet(raw_tar(tmp_path / 'a.tar', members))
     with pytest.raises(BadSample, match=reason) as error:
@@ -94,12 +115,17 @@ def test_unusable_samples_say_why(tmp_path, members, reason):
 
 
 def test_caption_may_be_optional(tmp_path):
-    sample = CaptionSet(raw_tar(tmp_path / 'a.tar', [('a.png', png()), ('a.cls', b'4\n')]), require_caption=False).read(0)
+    sample = CaptionSet(raw_tar(tmp_path / 'a.tar', [('a.png', png()), ('a.cls', b'4\n')]), require_caption=False).read(
+        0
+    )
     assert sample.caption == '' and sample.label == 4
 
 
 def test_members_beyond_the_limit_and_doubled_ones_are_refused(tmp_path):
-    path = raw_tar(tmp_path / 'a.tar', [('a.png', png()), ('a.txt', b'x' * 5000), ('b.png', png()), ('b.png', png()), ('b.txt', b'x')])
+    path = raw_tar(
+        tmp_path / 'a.tar',
+        [('a.png', png()), ('a.txt', b'x' * 5000), ('b.png', png()), ('b.png', png()), ('b.txt', b'x')],
+    )
     captions = CaptionSet(path, max_member_bytes=4000)
     assert len(captions) == 1 and 'two members' in captions.skipped['b']
     with pytest.raises(BadSample, match='more than 4000'):
@@ -135,7 +161,7 @@ def test_damage_in_the_middle_of_a_tar_is_reported(tmp_path):
     content = bytearray((tmp_path / '00000.tar').read_bytes())
     with tarfile.open(tmp_path / '00000.tar') as tar:
         start = tar.getmember('0002.png').offset
-    content[start:start + 512] = b'\x55' * 512
+    content[start : start + 512] = b'\x55' * 512
     (tmp_path / '00000.tar').write_bytes(content)
     captions = CaptionSet(tmp_path)
     assert len(captions) == 2 and 'damaged' in captions.skipped[f'00000.tar@{start}']
@@ -148,8 +174,14 @@ def test_what_is_no_set_is_refused_in_one_line(tmp_path):
     with tarfile.open(tmp_path / 'zip.tar', 'w:gz') as tar:
         tar.addfile(tarfile.TarInfo('a'))
     (tmp_path / 'dir').mkdir()
-    for name, match in (('broken.tar', 'not an uncompressed tar'), ('empty.tar', 'not an uncompressed tar'), ('text.tar', 'no image'),
-                        ('zip.tar', 'gunzip'), ('dir', 'no \\*.tar'), ('none*.tar', 'matches no file')):
+    for name, match in (
+        ('broken.tar', 'not an uncompressed tar'),
+        ('empty.tar', 'not an uncompressed tar'),
+        ('text.tar', 'no image'),
+        ('zip.tar', 'gunzip'),
+        ('dir', 'no \\*.tar'),
+        ('none*.tar', 'matches no file'),
+    ):
         with pytest.raises(ConfigError, match=match) as error:
             CaptionSet(tmp_path / name)
         assert name in str(error.value) and '\n' not in str(error.value)

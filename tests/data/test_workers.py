@@ -1,4 +1,5 @@
 """MindSpore's dataset pipeline gives what threads give, ends with its loader, and says what went wrong."""
+
 import multiprocessing
 import os
 import signal
@@ -27,13 +28,25 @@ def workspace(tmp_path_factory):
 
 
 def children(pid):
-    return list(map(int, subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)], capture_output=True, text=True, check=False).stdout.split()))
+    return list(
+        map(
+            int,
+            subprocess.run(
+                ['ps', '-o', 'pid=', '--ppid', str(pid)], capture_output=True, text=True, check=False
+            ).stdout.split(),
+        )
+    )
 
 
 def start(workspace):
     """A process that has read three batches, and goes on."""
-    process = subprocess.Popen([sys.executable, '-c', SCRIPT, str(workspace / 'data')], env={**os.environ, 'PYTHONPATH': str(ROOT)}, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, '-c', SCRIPT, str(workspace / 'data')],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     for _ in range(3):
         assert process.stdout.readline() == 'on\n'
     return process
@@ -43,12 +56,25 @@ def test_processes_give_what_threads_give_and_are_gone_at_the_end(workspace):
     tokenizer = Tokenizer.load(workspace / 'tokenizer')
 
     def make(workers):
-        return Loader(open_captions(workspace / 'data'), 6, 32, seed=2, num_workers=2, random_flip=True, random_shift=3, rank=1, size=2,
-                      workers=workers, tokenizer=tokenizer, token_length=16)
+        return Loader(
+            open_captions(workspace / 'data'),
+            6,
+            32,
+            seed=2,
+            num_workers=2,
+            random_flip=True,
+            random_shift=3,
+            rank=1,
+            size=2,
+            workers=workers,
+            tokenizer=tokenizer,
+            token_length=16,
+        )
+
     threads, processes = make('threads'), make('processes')
     expected = list(islice(threads, 7))
     iterator = iter(processes)
-    for batch, other in zip(islice(iterator, 4), expected):
+    for batch, other in zip(islice(iterator, 4), expected, strict=True):
         for name in ('pixels', 'indices', 'token_ids'):
             np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
             assert getattr(batch, name).dtype == getattr(other, name).dtype
@@ -74,20 +100,23 @@ def test_what_processes_cannot_do_is_refused():
     with pytest.raises(ConfigError, match='cache_in_memory'):
         Loader(Numbers(8), 4, 8, seed=0, workers='processes', cache=True)
     with pytest.raises(ConfigError, match='cores'):
-        next(iter(Loader(Numbers(8), 4, 8, seed=0, workers='processes', num_workers=10 ** 4)))
+        next(iter(Loader(Numbers(8), 4, 8, seed=0, workers='processes', num_workers=10**4)))
     with pytest.raises(ConfigError, match='data.workers'):
         Loader(Numbers(8), 4, 8, seed=0, workers='fibres')
 
 
 def test_a_dead_worker_ends_the_loader_with_one_line(workspace):
-    """In a process with a handler for SIGTERM, as a training run has: MindSpore's own answer, to terminate the process, is then void."""
+    """In a process with a handler for SIGTERM, as a training run has: MindSpore's own answer, to terminate the process,
+    is then void."""
     process = start(workspace)
     time.sleep(0.5)
     victim = children(process.pid)[0]
     os.kill(victim, signal.SIGKILL)
     process.stdout.read()
     assert process.wait(timeout=60) != 0
-    error = process.stderr.read()                # one time in ten MindSpore crashes in its pipeline before we can speak: then its line is there
+    error = (
+        process.stderr.read()
+    )  # one time in ten MindSpore crashes in its pipeline before we can speak: then its line is there
     assert 'ConfigError: a process that reads data has died' in error or 'Dataset worker process' in error
 
 

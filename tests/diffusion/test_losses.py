@@ -1,4 +1,5 @@
 """Eqs. 4, 7, 8, 9 and their gradients against NumPy in float64."""
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ class Alignment(nn.Cell):
 
 def numpy_alignment(a, b, scale):
     """Eq. 8 in float64, and its gradients by central differences."""
+
     def loss(a, b, scale):
         a, b = a / np.linalg.norm(a, axis=1, keepdims=True), b / np.linalg.norm(b, axis=1, keepdims=True)
         s = scale * a @ b.T
@@ -29,8 +31,12 @@ def numpy_alignment(a, b, scale):
             g[i] = (f(x + d) - f(x - d)) / (2 * h)
         return g
 
-    return (loss(a, b, scale), gradient(lambda x: loss(x, b, scale), a), gradient(lambda x: loss(a, x, scale), b),
-            gradient(lambda x: loss(a, b, x), np.array(scale, np.float64)))
+    return (
+        loss(a, b, scale),
+        gradient(lambda x: loss(x, b, scale), a),
+        gradient(lambda x: loss(a, x, scale), b),
+        gradient(lambda x: loss(a, b, x), np.array(scale, np.float64)),
+    )
 
 
 @pytest.mark.parametrize('scale', [1.0, 1 / 0.07])
@@ -41,7 +47,7 @@ def test_eq8_alignment_loss_and_its_gradients(scale):
     loss, grads = f(*(Tensor(x, ms.float32) for x in (a, b, scale)))
     expected, *expected_grads = numpy_alignment(a, b, scale)
     assert np.isclose(float(loss), expected, rtol=1e-5)
-    for g, e in zip(grads, expected_grads):
+    for g, e in zip(grads, expected_grads, strict=True):
         assert np.allclose(g.asnumpy(), e, rtol=1e-4, atol=1e-6)
 
 
@@ -63,9 +69,12 @@ def test_eq4_and_eq9():
 def test_autoencoder_loss():
     rng = np.random.default_rng(3)
     r, x = rng.standard_normal((2, 3, 4, 4)).astype(np.float32), rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
-    mean, logvar = rng.standard_normal((2, 4, 2, 2)).astype(np.float32), rng.standard_normal((2, 4, 2, 2)).astype(np.float32)
+    mean, logvar = (
+        rng.standard_normal((2, 4, 2, 2)).astype(np.float32),
+        rng.standard_normal((2, 4, 2, 2)).astype(np.float32),
+    )
     d = r - x
     chroma = np.abs(d - d.mean(1, keepdims=True)).mean()
-    kl = 0.5 * (mean ** 2 + np.exp(logvar) - 1 - logvar).mean()
+    kl = 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar).mean()
     found = float(autoencoder_loss(*(Tensor(a) for a in (r, x, mean, logvar)), 0.1, 2.0))
-    assert np.isclose(found, np.abs(d).mean() + (d ** 2).mean() + 2 * chroma + 0.1 * kl, rtol=1e-5)
+    assert np.isclose(found, np.abs(d).mean() + (d**2).mean() + 2 * chroma + 0.1 * kl, rtol=1e-5)

@@ -1,4 +1,5 @@
 """Eqs. 5, 6: schedules and forward processes."""
+
 import numpy as np
 import pytest
 
@@ -43,7 +44,7 @@ def test_every_target_gives_back_the_noise():
     x0, noise, abar = rng.standard_normal((3, 5)), rng.standard_normal((3, 5)), np.array([[0.999], [0.5], [0.005]])
     x_t = q_sample(x0, noise, abar)
     v = velocity(x0, noise, abar)
-    assert np.allclose(v ** 2 + x_t ** 2, x0 ** 2 + noise ** 2)                  # (x_t, v) is (x0, noise), turned
+    assert np.allclose(v**2 + x_t**2, x0**2 + noise**2)  # (x_t, v) is (x0, noise), turned
     for target, prediction in (('noise', noise), ('data', x0), ('velocity', v)):
         assert np.allclose(noise_from_target(x_t, prediction, abar, target), noise)
 
@@ -51,7 +52,10 @@ def test_every_target_gives_back_the_noise():
 def test_linear_beta_schedule_is_another_one():
     beta = betas(ImageDiffusionConfig(schedule='linear_beta'))
     assert np.isclose(beta[0], 0.00085) and np.isclose(beta[-1], 0.012) and np.allclose(np.diff(beta, 2), 0)
-    assert alphas_cumprod(ImageDiffusionConfig(schedule='linear_beta'))[-1] < 0.5 * alphas_cumprod(ImageDiffusionConfig())[-1]
+    assert (
+        alphas_cumprod(ImageDiffusionConfig(schedule='linear_beta'))[-1]
+        < 0.5 * alphas_cumprod(ImageDiffusionConfig())[-1]
+    )
 
 
 @pytest.mark.parametrize('total', [1000, 500, 7, 1])
@@ -60,8 +64,8 @@ def test_every_number_of_steps_begins_near_the_end(total):
         timesteps = sampling_timesteps(steps, total)
         assert len(timesteps) == steps and np.issubdtype(timesteps.dtype, np.integer)
         assert timesteps[-1] >= 0 and timesteps[0] < total and (np.diff(timesteps) < 0).all(), steps
-        assert total - 1 - timesteps[0] <= total / steps, steps                  # 400 steps began at 799, 600 at 600
-        if total % steps == 0 and steps < total:                                 # diffusers' leading spacing, to the step
+        assert total - 1 - timesteps[0] <= total / steps, steps  # 400 steps began at 799, 600 at 600
+        if total % steps == 0 and steps < total:  # diffusers' leading spacing, to the step
             assert (timesteps == np.arange(steps)[::-1] * (total // steps) + 1).all(), steps
     assert sampling_timesteps(total, total).tolist() == list(range(total))[::-1]
 

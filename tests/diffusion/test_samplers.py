@@ -1,4 +1,5 @@
 """Algorithms 2 and 3: guidance, image samplers, and the text query's sampler with gamma."""
+
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ def test_text_sampler_recovers_e0_from_a_perfect_predictor(target, gamma, steps)
         seen.append((t, e_t))
         if target == 'data':
             return e0
-        e0_hat = data_from_noise(e_t, eps, abar[t], gamma)                       # right on the forward process alone
+        e0_hat = data_from_noise(e_t, eps, abar[t], gamma)  # right on the forward process alone
         return e0_hat / np.linalg.norm(e0_hat, axis=-1, keepdims=True)
 
     found = sample_text_query(predict_data, state(999), timesteps, abar, gamma)
@@ -56,7 +57,7 @@ def test_text_sampler_with_a_predictor_that_errs(gamma):
         return e0_hat / np.linalg.norm(e0_hat, axis=-1, keepdims=True)
 
     e = start
-    for t, following in zip(timesteps, timesteps[1:]):
+    for t, following in zip(timesteps, timesteps[1:], strict=True):
         e0_hat = predict_data(e, t)
         eps = (e - gamma * np.sqrt(abar[t]) * e0_hat) / np.sqrt(1 - abar[t])
         e = gamma * np.sqrt(abar[following]) * e0_hat + np.sqrt(1 - abar[following]) * eps
@@ -87,7 +88,7 @@ def test_image_samplers_recover_z0_from_a_perfect_predictor(name):
         return noise_from_data(z, z0, abar[t])
 
     found = SAMPLERS[name](predict, rng.standard_normal(z0.shape), sampling_timesteps(50, 1000), abar)
-    left_over = 2 * np.sqrt(1 - abar[0])                                         # ddim and pndm stop at abar_0, as Stable Diffusion does
+    left_over = 2 * np.sqrt(1 - abar[0])  # ddim and pndm stop at abar_0, as Stable Diffusion does
     assert np.abs(found - z0).max() < 4 * left_over
 
 
@@ -112,5 +113,5 @@ def test_image_samplers_walk_along_the_forward_process(name, steps):
     assert all(np.abs(z - state(t)).max() < 1e-9 for t, z in seen)
     expected = timesteps.tolist()
     if name == 'pndm' and steps > 1:
-        expected.insert(1, expected[1])                                          # its first step is taken twice
+        expected.insert(1, expected[1])  # its first step is taken twice
     assert [t for t, _ in seen] == expected

@@ -1,4 +1,5 @@
 """Random weights of the networks that measure."""
+
 import pytest
 from safetensors.numpy import save_file
 
@@ -24,6 +25,13 @@ def clip(tmp_path_factory):
     folder, config = tmp_path_factory.mktemp('clip'), make_tiny_config()
     config.text_encoder.vocab_size = 516
     tokenizer = train_tokenizer(['red square blue frame'] * 3, 516, folder / 'tokenizer')
-    save_model(folder / 'clip', config, {'text_encoder': parameters_to_numpy(randomize(CLIPTextEncoder(config.text_encoder), 0)),
-                                         'image_encoder': parameters_to_numpy(randomize(CLIPImageEncoder(config.image_encoder), 1))}, tokenizer)
+    save_model(
+        folder / 'clip',
+        config,
+        {
+            'text_encoder': parameters_to_numpy(randomize(CLIPTextEncoder(config.text_encoder), 0)),
+            'image_encoder': parameters_to_numpy(randomize(CLIPImageEncoder(config.image_encoder), 1)),
+        },
+        tokenizer,
+    )
     return folder / 'clip'

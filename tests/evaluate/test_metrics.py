@@ -1,4 +1,5 @@
 """Zero-shot and retrieval metrics against direct computations, ties included."""
+
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ def test_zeroshot_metrics_by_hand():
     e0, classes, labels = unit(rng, 40, 6), unit(rng, 9, 6), rng.integers(0, 9, 40)
     found = zeroshot_metrics(e0, classes, labels)
     hits1, hits5, per_class = 0, 0, {}
-    for x, label in zip(e0, labels):
+    for x, label in zip(e0, labels, strict=True):
         order = sorted(range(9), key=lambda c: (-(classes[c] @ x), c))
         hits1, hits5 = hits1 + (order[0] == label), hits5 + (label in order[:5])
         per_class.setdefault(label, []).append(order[0] == label)
@@ -37,14 +38,18 @@ def test_equal_similarities_share_the_hit():
     query, candidates = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]] * 3)
     assert np.allclose(hits(query, candidates, [np.array([1])], (1, 2, 3, 5)), [[1 / 3, 2 / 3, 1, 1]])
     assert np.allclose(hits(query, candidates, [np.array([0, 2])], (1, 2)), [[2 / 3, 1]])
-    assert hits(query, np.array([[0.6, 0.8], [0.6, 0.8], [1, 0]]), [np.array([0, 1])], (1, 2)).tolist() == [[0, 1]]     # right ones alone tie
+    assert hits(query, np.array([[0.6, 0.8], [0.6, 0.8], [1, 0]]), [np.array([0, 1])], (1, 2)).tolist() == [
+        [0, 1]
+    ]  # right ones alone tie
 
 
 def test_one_embedding_for_everything_scores_as_chance():
     """It used to be the first of equals: 100 % where the right one stands first."""
     same = np.tile(unit(np.random.default_rng(2), 8), (20, 1))
     found = retrieval_metrics(same, same, np.arange(20))
-    assert np.allclose([found['image_to_text_R@1'], found['text_to_image_R@5'], found['mean_R@1']], [1 / 20, 5 / 20, 1 / 20])
+    assert np.allclose(
+        [found['image_to_text_R@1'], found['text_to_image_R@5'], found['mean_R@1']], [1 / 20, 5 / 20, 1 / 20]
+    )
     assert np.isclose(zeroshot_metrics(same, same[:10], np.zeros(20, int))['acc1'], 1 / 10)
 
 
@@ -53,16 +58,22 @@ def test_embeddings_that_are_not_finite_are_an_error_and_no_score(value):
     e0 = unit(np.random.default_rng(3), 6, 4)
     bad = e0.copy()
     bad[2:5, 1] = value
-    for call in (lambda: retrieval_metrics(bad, e0, np.arange(6)), lambda: retrieval_metrics(e0, bad, np.arange(6)),
-                 lambda: zeroshot_metrics(bad, e0, np.arange(6)), lambda: zeroshot_metrics(e0, bad, np.arange(6)),
-                 lambda: confusion(bad, e0, np.arange(6)), lambda: clip_score(bad, e0), lambda: clip_score(e0, bad)):
+    for call in (
+        lambda: retrieval_metrics(bad, e0, np.arange(6)),
+        lambda: retrieval_metrics(e0, bad, np.arange(6)),
+        lambda: zeroshot_metrics(bad, e0, np.arange(6)),
+        lambda: zeroshot_metrics(e0, bad, np.arange(6)),
+        lambda: confusion(bad, e0, np.arange(6)),
+        lambda: clip_score(bad, e0),
+        lambda: clip_score(e0, bad),
+    ):
         with pytest.raises(ConfigError, match='3 of the 6 .*not finite.*number 3'):
             call()
 
 
 def test_retrieval_with_several_captions_an_image():
     e0 = np.eye(3)
-    e = np.array([[0.9, 0.1, 0], [0, 1, 0], [0.8, 0, 0.2], [0, 0.2, 1]])         # texts of images 0, 1, 2, 2
+    e = np.array([[0.9, 0.1, 0], [0, 1, 0], [0.8, 0, 0.2], [0, 0.2, 1]])  # texts of images 0, 1, 2, 2
     found = retrieval_metrics(e0, e, [0, 1, 2, 2], ks=(1, 2))
     assert found['image_to_text_R@1'] == 1.0
     assert found['text_to_image_R@1'] == 0.75 and found['text_to_image_R@2'] == 1.0
@@ -74,7 +85,7 @@ def test_hits_in_blocks_are_those_of_a_full_sort(monkeypatch):
     queries, candidates = unit(rng, 50, 8), unit(rng, 70, 8)
     own = [np.sort(rng.choice(70, rng.integers(1, 6), replace=False)) for _ in range(50)]
     expected = []
-    for q, right in zip(queries, own):
+    for q, right in zip(queries, own, strict=True):
         order = sorted(range(70), key=lambda c: (-np.float32(candidates[c] @ q), c))
         expected.append([min(order.index(i) for i in right) < k for k in ks])
     assert hits(queries, candidates, own, ks).tolist() == expected

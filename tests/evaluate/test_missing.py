@@ -1,5 +1,6 @@
 """A metric over part of a set is an error, or the result names the part that is missing. The encoder is a stand-in: no
 network runs."""
+
 import json
 
 import numpy as np
@@ -19,6 +20,7 @@ SAMPLINGS = [Sampling()]
 
 class Colours:
     """Embeds a picture as its mean colour, and a text as the colour it names."""
+
     image_size, batch_size, resize = 8, 2, staticmethod(resize_center_crop)
     NAMES = {'red': (1, 0, 0), 'green': (0, 1, 0), 'blue': (0, 0, 1)}
 
@@ -45,9 +47,11 @@ def make_flickr(root, count=3):
     """Flickr30k's files with so many pictures, red, green and blue."""
     (root / 'flickr30k-images').mkdir(parents=True)
     images = []
-    for k, name in zip(range(count), Colours.NAMES):
+    for k, name in zip(range(count), Colours.NAMES, strict=True):
         Image.new('RGB', (16, 16), name).save(root / f'flickr30k-images/{k}.jpg')
-        images.append({'filename': f'{k}.jpg', 'split': 'test', 'sentences': [{'raw': f'{name} {n}'} for n in range(5)]})
+        images.append(
+            {'filename': f'{k}.jpg', 'split': 'test', 'sentences': [{'raw': f'{name} {n}'} for n in range(5)]}
+        )
     (root / 'dataset_flickr30k.json').write_text(json.dumps({'images': images}))
     return root
 
@@ -62,7 +66,9 @@ def test_missing_pictures_of_a_split(tmp_path, missing):
         embed_set(Colours(), reader, SAMPLINGS)
     assert ('1 more, for example 2.jpg' in str(e.value)) == (len(missing) == 2)
     embedded = embed_set(Colours(), reader, SAMPLINGS, allow_missing=True)
-    result = tasks.describe('retrieval', 'flickr30k', reader, embedded, tasks.retrieval(Colours(), embedded, reader), {})
+    result = tasks.describe(
+        'retrieval', 'flickr30k', reader, embedded, tasks.retrieval(Colours(), embedded, reader), {}
+    )
     assert result['missing']['names'] == [f'{k}.jpg' for k in missing] and result['missing']['count'] == len(missing)
     assert result['num_samples'] == 3 - len(missing) and result['num_captions'] == 5 * result['num_samples']
 
@@ -70,7 +76,9 @@ def test_missing_pictures_of_a_split(tmp_path, missing):
 def test_a_whole_set_has_nothing_missing(tmp_path):
     reader = tasks.open_retrieval('flickr30k', make_flickr(tmp_path))
     embedded = embed_set(Colours(), reader, SAMPLINGS)
-    result = tasks.describe('retrieval', 'flickr30k', reader, embedded, tasks.retrieval(Colours(), embedded, reader), {})
+    result = tasks.describe(
+        'retrieval', 'flickr30k', reader, embedded, tasks.retrieval(Colours(), embedded, reader), {}
+    )
     assert 'missing' not in result and result['metrics']['mean_R@1'] == 1
     with pytest.raises(ConfigError, match='0.jpg does not exist'):
         for k in range(3):
@@ -125,7 +133,7 @@ def test_missing_pictures_of_a_benchmark_set(tmp_path):
 def test_an_embedding_that_is_not_finite_is_named(tmp_path):
     class Broken(Colours):
         def __call__(self, pixels, indices, samplings):
-            e0, = super().__call__(pixels, indices, samplings)
+            (e0,) = super().__call__(pixels, indices, samplings)
             e0[indices == 3] = np.nan
             return [e0]
 

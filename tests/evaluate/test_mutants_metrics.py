@@ -1,4 +1,5 @@
 """Retrieval's numbers by their names, KID's limits and seed: what tools/mutate.py found unnoticed."""
+
 import numpy as np
 import pytest
 

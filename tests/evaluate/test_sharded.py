@@ -1,4 +1,6 @@
-"""An evaluation shared by processes, or killed and started again, writes the file that one undisturbed process writes."""
+"""An evaluation shared by processes, or killed and started again, writes the file that one undisturbed process
+writes."""
+
 import json
 import os
 import signal
@@ -10,11 +12,34 @@ import pytest
 
 from tests.workspace import ROOT, assert_one_line_error, command, make_pictures, msrun
 
-ARGS = ('--dataset', 'webdataset', '--batch-size', '2', '--steps', '3', '2', '--guidance-weight', '3', '0', '--seeds', '2')
+ARGS = (
+    '--dataset',
+    'webdataset',
+    '--batch-size',
+    '2',
+    '--steps',
+    '3',
+    '2',
+    '--guidance-weight',
+    '3',
+    '0',
+    '--seeds',
+    '2',
+)
 
 
 def arguments(trained, out):
-    return ['tools/evaluate.py', 'zeroshot', '--model', trained[0] / 'run/model', '--data-root', trained[0] / 'data', *ARGS, '--out', out]
+    return [
+        'tools/evaluate.py',
+        'zeroshot',
+        '--model',
+        trained[0] / 'run/model',
+        '--data-root',
+        trained[0] / 'data',
+        *ARGS,
+        '--out',
+        out,
+    ]
 
 
 def result(out):
@@ -30,7 +55,9 @@ def expected(trained, tmp_path_factory):
     done = command(*arguments(trained, out))
     assert done.returncode == 0, done.stderr
     found = result(out)
-    assert len(found['sweep']) == 8 and len(found['spread']) == 4 and found['metrics']['acc1'] == found['sweep'][0]['acc1']
+    assert (
+        len(found['sweep']) == 8 and len(found['spread']) == 4 and found['metrics']['acc1'] == found['sweep'][0]['acc1']
+    )
     assert sum(row['count'] for row in found['per_class']) == found['num_samples'] == 15
     return found
 
@@ -47,8 +74,13 @@ def test_two_ranks(trained, expected, tmp_path):
 def test_killed_and_started_again(trained, expected, tmp_path):
     (tmp_path / 'killed').mkdir()
     out = tmp_path / 'killed' / 'result.json'
-    process = subprocess.Popen([sys.executable, *map(str, arguments(trained, out))], cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments(trained, out))],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while process.poll() is None and len(list(out.parent.rglob('*.npz'))) < 3:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -62,14 +94,38 @@ def test_killed_and_started_again(trained, expected, tmp_path):
 
 
 def generation(folder, out, weights, clip):
-    return ['tools/evaluate.py', 'generation', '--real', folder / 'real', '--fake', folder / 'fake', '--captions', folder / 'captions.txt',
-            '--metrics', 'fid,kid,clip_score', '--inception', weights, '--clip', clip, '--batch-size', '2', '--kid-subset-size', '4',
-            '--cache-dir', out.parent / 'cache', '--out', out]
+    return [
+        'tools/evaluate.py',
+        'generation',
+        '--real',
+        folder / 'real',
+        '--fake',
+        folder / 'fake',
+        '--captions',
+        folder / 'captions.txt',
+        '--metrics',
+        'fid,kid,clip_score',
+        '--inception',
+        weights,
+        '--clip',
+        clip,
+        '--batch-size',
+        '2',
+        '--kid-subset-size',
+        '4',
+        '--cache-dir',
+        out.parent / 'cache',
+        '--out',
+        out,
+    ]
 
 
 def measured(out):
     """The file without its time, and a check that only the cache of the real set lies beside it."""
-    assert sorted(p.name for p in out.parent.iterdir()) == ['cache', out.name] and len(list((out.parent / 'cache').iterdir())) == 1
+    assert (
+        sorted(p.name for p in out.parent.iterdir()) == ['cache', out.name]
+        and len(list((out.parent / 'cache').iterdir())) == 1
+    )
     return {key: value for key, value in json.loads(out.read_text()).items() if key != 'seconds'}
 
 
@@ -86,8 +142,13 @@ def test_generation_of_two_ranks_and_of_a_killed_run(weights, clip, tmp_path):
     assert done.returncode == 0, done.stderr
     assert measured(outs['two']) == expected
 
-    process = subprocess.Popen([sys.executable, *map(str, generation(tmp_path, outs['killed'], weights, clip))], cwd=ROOT,
-                               env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, generation(tmp_path, outs['killed'], weights, clip))],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while process.poll() is None and len(list(outs['killed'].parent.rglob('fake*.npz'))) < 1:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -103,8 +164,20 @@ PROMPTS = ['red square', 'blue bar', 'green frame', 'black bar', 'yellow square'
 
 
 def sample(trained, out, *more):
-    return ['tools/sample.py', '--model', trained[0] / 'run/model', '--prompts', out.parent / 'prompts.txt', '--steps', '3', '--batch-size', '2',
-            '--out', out, *more]
+    return [
+        'tools/sample.py',
+        '--model',
+        trained[0] / 'run/model',
+        '--prompts',
+        out.parent / 'prompts.txt',
+        '--steps',
+        '3',
+        '--batch-size',
+        '2',
+        '--out',
+        out,
+        *more,
+    ]
 
 
 def test_pictures_of_two_ranks_are_those_of_one(trained, tmp_path):
@@ -112,15 +185,21 @@ def test_pictures_of_two_ranks_are_those_of_one(trained, tmp_path):
     done = command(*sample(trained, tmp_path / 'one', '--grid'))
     assert done.returncode == 0 and '5 of 5' in done.stdout, done.stderr
     one = {p.name: p.read_bytes() for p in (tmp_path / 'one').glob('0*.png')}
-    assert len(set(one.values())) == 5 and sorted(p.name for p in (tmp_path / 'one').iterdir()) == [*sorted(one), 'grid.png', 'prompts.json']
+    assert len(set(one.values())) == 5 and sorted(p.name for p in (tmp_path / 'one').iterdir()) == [
+        *sorted(one),
+        'grid.png',
+        'prompts.json',
+    ]
     done = msrun(2, 8219, tmp_path / 'logs', *sample(trained, tmp_path / 'two'))
     assert done.returncode == 0, done.stderr
     assert {p.name: p.read_bytes() for p in (tmp_path / 'two').glob('0*.png')} == one
 
-    (tmp_path / 'one' / '00003.png').unlink()    # as if it had been killed before this one
+    (tmp_path / 'one' / '00003.png').unlink()  # as if it had been killed before this one
     before = (tmp_path / 'one' / '00000.png').stat().st_mtime_ns
     assert command(*sample(trained, tmp_path / 'one')).returncode == 0
-    assert (tmp_path / 'one' / '00003.png').read_bytes() == one['00003.png'] and (tmp_path / 'one' / '00000.png').stat().st_mtime_ns == before
+    assert (tmp_path / 'one' / '00003.png').read_bytes() == one['00003.png'] and (
+        tmp_path / 'one' / '00000.png'
+    ).stat().st_mtime_ns == before
     assert_one_line_error(command(*sample(trained, tmp_path / 'one', '--seed', '5')), 'prompts.json', '--out')
 
 
@@ -128,6 +207,10 @@ def test_pictures_do_not_depend_on_the_batch_size(trained):
     from PIL import ImageChops
 
     from diffdis_ms import DiffDisPipeline
-    pictures = [DiffDisPipeline.from_pretrained(trained[0] / 'run/model', batch_size=b).generate(PROMPTS[:3], steps=3) for b in (1, 3)]
-    for a, b in zip(*pictures):                  # but for rounding
+
+    pictures = [
+        DiffDisPipeline.from_pretrained(trained[0] / 'run/model', batch_size=b).generate(PROMPTS[:3], steps=3)
+        for b in (1, 3)
+    ]
+    for a, b in zip(*pictures, strict=True):  # but for rounding
         assert max(high for _, high in ImageChops.difference(a, b).getextrema()) <= 1

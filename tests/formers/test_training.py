@@ -1,4 +1,5 @@
 """MindFormers' trainer from a YAML file: the same training as ours, on one process and on two, and resumed."""
+
 import json
 import os
 import shutil
@@ -55,7 +56,7 @@ def test_one_process_trains_as_ours_does(ours, formers):
     assert np.allclose(losses(formers), losses(ours), rtol=1e-5, atol=0) and len(losses(ours)) == STEPS
     assert_same_run(formers, ours)
     names = sorted(p.name for p in (formers / 'checkpoint/rank_0').glob('*.ckpt'))
-    assert names == ['diffdis_rank_0-1_3.ckpt', 'diffdis_rank_0-1_6.ckpt']       # steps 3 and 6 of the one epoch
+    assert names == ['diffdis_rank_0-1_3.ckpt', 'diffdis_rank_0-1_6.ckpt']  # steps 3 and 6 of the one epoch
     files = [sorted(p.name for p in (run / 'model').iterdir()) for run in (formers, ours)]
     assert files[0] == files[1] and 'tokenizer' in files[0]
 
@@ -71,10 +72,34 @@ def test_two_processes_continue_from_a_checkpoint_and_stay_equal(directory, ours
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     run = directory / 'two'
-    done = subprocess.run(['bash', 'tools/launch.sh', '--port', str(port), '--logs', str(directory / 'logs'), '2', 'tools/mindformers_train.py',
-                           '--config', str(directory / 'mindformers.yaml'), '--use_parallel', 'True', '--output_dir', str(run), '--load_checkpoint',
-                           str(directory / 'half'), '--resume_training', 'True', 'runner_config.batch_size=2'],
-                          cwd=ROOT, env={**os.environ, 'VENV': sys.prefix}, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [
+            'bash',
+            'tools/launch.sh',
+            '--port',
+            str(port),
+            '--logs',
+            str(directory / 'logs'),
+            '2',
+            'tools/mindformers_train.py',
+            '--config',
+            str(directory / 'mindformers.yaml'),
+            '--use_parallel',
+            'True',
+            '--output_dir',
+            str(run),
+            '--load_checkpoint',
+            str(directory / 'half'),
+            '--resume_training',
+            'True',
+            'runner_config.batch_size=2',
+        ],
+        cwd=ROOT,
+        env={**os.environ, 'VENV': sys.prefix},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)['step'] for line in (run / 'metrics.jsonl').read_text().splitlines()] == [4, 5, 6]
     assert_same_run(run, ours)
@@ -86,6 +111,12 @@ def test_two_processes_continue_from_a_checkpoint_and_stay_equal(directory, ours
 
 def test_mistakes_are_one_clear_line(directory):
     assert_one_line_error(command('tools/mindformers_train.py', '--config', directory / 'nothing.yaml'), '--config')
-    assert_one_line_error(command('tools/mindformers_train.py', '--config', mindformers_yaml(directory), 'seed'), 'section.key=value')
+    assert_one_line_error(
+        command('tools/mindformers_train.py', '--config', mindformers_yaml(directory), 'seed'), 'section.key=value'
+    )
     done = command('tools/mindformers_train.py', '--config', mindformers_yaml(directory), 'runner_config.epochs=2')
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: ') and 'train.max_steps' in done.stderr.splitlines()[-1]
+    assert (
+        done.returncode == 1
+        and done.stderr.splitlines()[-1].startswith('error: ')
+        and 'train.max_steps' in done.stderr.splitlines()[-1]
+    )

@@ -1,4 +1,6 @@
-"""A latent cache of the tiny workspace without running V and T, and ascend_configs/mindformers_tiny.yaml turned to it."""
+"""A latent cache of the tiny workspace without running V and T, and ascend_configs/mindformers_tiny.yaml turned to
+it."""
+
 import numpy as np
 import yaml
 
@@ -22,10 +24,19 @@ class Encoders:
     def __init__(self, config):
         self.config, text = config, config.text_encoder
         side = config.image_size // 2 ** (len(config.vae.block_out_channels) - 1)
-        self.shapes = (config.vae.latent_channels, side, side), (text.max_position_embeddings, text.hidden_size), (1, text.projection_dim)
+        self.shapes = (
+            (config.vae.latent_channels, side, side),
+            (text.max_position_embeddings, text.hidden_size),
+            (1, text.projection_dim),
+        )
 
     def encode_images(self, pixels):
-        return np.stack([np.random.default_rng([int(x.astype(np.int64).sum())]).standard_normal(self.shapes[0], np.float32) for x in pixels])
+        return np.stack(
+            [
+                np.random.default_rng([int(x.astype(np.int64).sum())]).standard_normal(self.shapes[0], np.float32)
+                for x in pixels
+            ]
+        )
 
     def encode_texts(self, texts):
         rngs = [np.random.default_rng(list(text.encode()) + [1]) for text in texts]
@@ -39,12 +50,26 @@ def make_cached_workspace(directory):
     config = load(directory / 'diffdis.yaml')
     model, towers = config.model, directory / 'towers'
     networks = {'vae': AutoencoderKL(model.vae), 'text_encoder': CLIPTextEncoder(model.text_encoder)}
-    save_model(towers, model, {stem: parameters_to_numpy(initialize(cell, 3) or cell) for stem, cell in networks.items()},
-               Tokenizer.load(directory / 'tokenizer'))
-    CacheWriter(directory / 'cache', cache_key(towers, towers, model.image_size), 'float32', open_captions(directory / 'data'),
-                config.data.min_side).run(Encoders(model))
-    ours = {'base': 'diffdis.yaml', 'init': {'vae': str(towers), 'text_encoder': str(towers)}, 'data': {'cache': str(directory / 'cache')},
-            'optimizer': {'learning_rate': 1e-3, 'new_learning_rate': 3e-3, 'warmup_steps': 4, 'weight_decay': 0.1}, 'train': COMMON}
+    save_model(
+        towers,
+        model,
+        {stem: parameters_to_numpy(initialize(cell, 3) or cell) for stem, cell in networks.items()},
+        Tokenizer.load(directory / 'tokenizer'),
+    )
+    CacheWriter(
+        directory / 'cache',
+        cache_key(towers, towers, model.image_size),
+        'float32',
+        open_captions(directory / 'data'),
+        config.data.min_side,
+    ).run(Encoders(model))
+    ours = {
+        'base': 'diffdis.yaml',
+        'init': {'vae': str(towers), 'text_encoder': str(towers)},
+        'data': {'cache': str(directory / 'cache')},
+        'optimizer': {'learning_rate': 1e-3, 'new_learning_rate': 3e-3, 'warmup_steps': 4, 'weight_decay': 0.1},
+        'train': COMMON,
+    }
     (directory / 'cached.yaml').write_text(yaml.safe_dump(ours))
     return directory
 
@@ -53,6 +78,13 @@ def mindformers_yaml(directory, name='mindformers.yaml', **sections):
     """The tiny MindFormers YAML over directory/cached.yaml; keyword arguments replace sections. Returns its path."""
     config = yaml.safe_load((ROOT / 'ascend_configs/mindformers_tiny.yaml').read_text())
     config['model']['model_config'].update(config_file=str(directory / 'cached.yaml'), overrides=[])
-    config.update({'lr_schedule': {'type': 'ConstantWarmUpLR'}, 'runner_config': {'sink_mode': False}, 'output_dir': str(directory / 'formers'), **sections})
+    config.update(
+        {
+            'lr_schedule': {'type': 'ConstantWarmUpLR'},
+            'runner_config': {'sink_mode': False},
+            'output_dir': str(directory / 'formers'),
+            **sections,
+        }
+    )
     (directory / name).write_text(yaml.safe_dump(config))
     return directory / name

@@ -2,6 +2,7 @@
 
 The kernel itself is replaced by `strict_kernel`: plain operators that refuse whatever FlashAttentionScore refuses.
 """
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from diffdis_ms.models.clip import CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
 from tests.helpers import normal, randomize
 
-calls = []                                       # shapes of q and k and of the mask, of every kernel a graph was compiled with
+calls = []  # shapes of q and k and of the mask, of every kernel a graph was compiled with
 
 
 @ms.ops.constexpr(reuse_result=False)
@@ -47,7 +48,11 @@ class Net(nn.Cell):
         self.kernel, self.mask = kernel, mask
 
     def construct(self, q, k, v, weight):
-        out = plain_attention(q, k, v, self.mask) if self.kernel is None else padded_attention(self.kernel, q, k, v, self.mask)
+        out = (
+            plain_attention(q, k, v, self.mask)
+            if self.kernel is None
+            else padded_attention(self.kernel, q, k, v, self.mask)
+        )
         return ops.sum(out * weight), out
 
 
@@ -56,11 +61,24 @@ def run(kernel, mask, *inputs):
     return [x.asnumpy() for x in (out, *grads)]
 
 
-@pytest.mark.parametrize('n, m, d', [(64, 64, 40), (65, 65, 40), (65, 65, 80), (17, 17, 160), (64, 77, 40), (64, 77, 64), (1, 50, 64),
-                                     (16, 16, 512), (50, 50, 64), (5, 3, 8)])
+@pytest.mark.parametrize(
+    'n, m, d',
+    [
+        (64, 64, 40),
+        (65, 65, 40),
+        (65, 65, 80),
+        (17, 17, 160),
+        (64, 77, 40),
+        (64, 77, 64),
+        (1, 50, 64),
+        (16, 16, 512),
+        (50, 50, 64),
+        (5, 3, 8),
+    ],
+)
 def test_padding_changes_nothing(n, m, d):
     inputs = normal(1, 2, 3, n, d), normal(2, 2, 3, m, d), normal(3, 2, 3, m, d), normal(4, 2, 3, n, d)
-    for ours, plain in zip(run(strict_kernel, None, *inputs), run(None, None, *inputs)):
+    for ours, plain in zip(run(strict_kernel, None, *inputs), run(None, None, *inputs), strict=True):
         assert np.linalg.norm(ours - plain) <= 1e-6 * np.linalg.norm(plain)
 
 
@@ -68,7 +86,7 @@ def test_padding_changes_nothing(n, m, d):
 def test_a_causal_mask_is_kept_beside_the_padding(n):
     mask = Tensor(np.triu(np.full((n, n), -1e4, np.float32), 1))
     inputs = [normal(i, 1, 2, n, 64) for i in range(4)]
-    for ours, plain in zip(run(strict_kernel, mask, *inputs), run(None, mask, *inputs)):
+    for ours, plain in zip(run(strict_kernel, mask, *inputs), run(None, mask, *inputs), strict=True):
         assert np.linalg.norm(ours - plain) <= 1e-6 * np.linalg.norm(plain)
 
 
@@ -81,7 +99,8 @@ def test_aligned_sizes_reach_the_kernel_as_they_are():
 
 @pytest.fixture
 def strict_everywhere(monkeypatch):
-    """All of the package's attention through the strict kernel, in float32, too (the CPU's half precision would hide errors)."""
+    """All of the package's attention through the strict kernel, in float32, too (the CPU's half precision would hide
+    errors)."""
     monkeypatch.setattr(module, 'ascend_kernel', strict_kernel)
     monkeypatch.setattr(module, '_FLASH_DTYPES', (ms.float32, ms.float16))
     calls.clear()
@@ -99,12 +118,17 @@ def test_the_whole_network_with_the_query_among_the_tokens(strict_everywhere, ti
     def outputs():
         unet = randomize(DiffDisUNet(tiny_config), 0)
         return unet(*inputs).asnumpy(), unet(inputs[0], inputs[1], normal(3, 2, 16, 32)).asnumpy()
+
     plain = outputs()
     assert not calls
     use_flash(True)
     flash = outputs()
-    assert {(q[2], k[2]) for q, k, _ in calls} >= {(80, 80), (64, 64), (64, 16)}           # 1 + 64 tokens, 64, and those of a caption
-    for a, b in zip(flash, plain):
+    assert {(q[2], k[2]) for q, k, _ in calls} >= {
+        (80, 80),
+        (64, 64),
+        (64, 16),
+    }  # 1 + 64 tokens, 64, and those of a caption
+    for a, b in zip(flash, plain, strict=True):
         assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
 
 
@@ -114,7 +138,7 @@ def test_captions_stay_causal(strict_everywhere, tiny_config):
     use_flash(True)
     flash = [x.asnumpy() for x in randomize(CLIPTextEncoder(tiny_config.text_encoder), 0)(ids)]
     assert calls and all(hidden == (16, 16) for _, _, hidden in calls)
-    for a, b in zip(flash, plain):
+    for a, b in zip(flash, plain, strict=True):
         assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
 
 

@@ -1,4 +1,5 @@
 """The two models in one UNet: what predict_query depends on, what it trains, and how fresh weights are drawn."""
+
 import re
 
 import mindspore as ms
@@ -40,7 +41,9 @@ def test_query_depends_on_image_query_and_timestep_of_its_own_row(unet):
 def test_permuting_the_batch_permutes_the_output(unet):
     order = [2, 0, 1]
     permuted = unet.predict_query(*[Tensor(x.asnumpy()[order]) for x in (Z, E_T, T_E)])
-    np.testing.assert_allclose(permuted.asnumpy(), unet.predict_query(Z, E_T, T_E).asnumpy()[order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        permuted.asnumpy(), unet.predict_query(Z, E_T, T_E).asnumpy()[order], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_numpy_arrays_and_tensors_are_the_same(unet):
@@ -64,11 +67,14 @@ class QuerySum(nn.Cell):
 
 
 def test_query_trains_the_encoder_half_the_middle_and_the_new_parts_only(unet):
-    """Zero gradients: the decoder half, and of cross-attention all that a zero context silences (the last bias is left)."""
+    """Zero gradients: the decoder half, and of cross-attention all that a zero context silences (the last bias is
+    left)."""
     params = unet.trainable_params()
     gradients = ms.jit(ms.grad(QuerySum(unet), grad_position=None, weights=params))(Z, E_T, T_E)
-    trained = {p.name for p, gradient in zip(params, gradients) if np.abs(gradient.asnumpy()).max() > 0}
-    silenced = re.compile(r'(up_blocks|conv_norm_out|conv_out)\..*|.*\.transformer_blocks\.\d+\.(norm2\..*|attn2\..*weight)')
+    trained = {p.name for p, gradient in zip(params, gradients, strict=True) if np.abs(gradient.asnumpy()).max() > 0}
+    silenced = re.compile(
+        r'(up_blocks|conv_norm_out|conv_out)\..*|.*\.transformer_blocks\.\d+\.(norm2\..*|attn2\..*weight)'
+    )
     assert trained == {p.name for p in params if not silenced.fullmatch(p.name)}
 
 
@@ -79,7 +85,9 @@ def test_initialize_depends_on_name_and_seed_alone():
     initialize(other, 2)
     a, b, other = values(a), values(b), values(other)
     assert all(np.array_equal(a[name], b[name]) for name in a)
-    assert [name for name in a if a[name].std() > 0 and not name.endswith('gamma') and np.array_equal(a[name], other[name])] == []
+    assert [
+        name for name in a if a[name].std() > 0 and not name.endswith('gamma') and np.array_equal(a[name], other[name])
+    ] == []
     plain = UNet2DConditionModel(make_tiny_config())
     initialize(plain, 1)
     assert all(np.array_equal(value, a[name]) for name, value in values(plain).items())
@@ -127,7 +135,9 @@ def test_the_query_copies_the_images_weights_as_they_are_but_keeps_what_a_file_h
     copy_image_weights(cell, keep=kept)
     for name, value in values(cell).items():
         copied = '.dual_stream.blocks.' in name and name not in kept
-        np.testing.assert_array_equal(value, before[name.replace('.dual_stream.blocks.', '.transformer_blocks.') if copied else name])
+        np.testing.assert_array_equal(
+            value, before[name.replace('.dual_stream.blocks.', '.transformer_blocks.') if copied else name]
+        )
     assert kept and any('.dual_stream.blocks.' in name and name not in kept for name in before)
 
 

@@ -1,4 +1,6 @@
-"""The dual-stream blocks: invisible where they are not used, Fig. 3 where they are, and the switches of the ablations."""
+"""The dual-stream blocks: invisible where they are not used, Fig. 3 where they are, and the switches of the
+ablations."""
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -35,7 +37,8 @@ def names(cell):
 
 
 def copy_parameters(cell, source, target):
-    """Give the parameters whose names hold `target` the values of those that hold `source` in its place; returns their number."""
+    """Give the parameters whose names hold `target` the values of those that hold `source` in its place; returns their
+    number."""
     params = dict(cell.parameters_and_names())
     found = [name for name in params if target in name and name.replace(target, source) in params]
     for name in found:
@@ -52,7 +55,8 @@ def assert_differ(a, b):
 
 
 class ReferenceQuery(nn.Cell):
-    """Fig. 3 written out: cross-attention to an explicit zero context, one projection at a time, no shared code paths."""
+    """Fig. 3 written out: cross-attention to an explicit zero context, one projection at a time, no shared code
+    paths."""
 
     def __init__(self, unet, config):
         super().__init__(auto_prefix=False)
@@ -82,7 +86,7 @@ class ReferenceQuery(nn.Cell):
         b, c, height, width = x.shape
         tokens = cell.proj_in(cell.norm(x)).reshape(b, c, height * width).transpose(0, 2, 1)
         q = cell.dual_stream.proj_in(query)
-        for block, own in zip(cell.transformer_blocks, cell.dual_stream.blocks):
+        for block, own in zip(cell.transformer_blocks, cell.dual_stream.blocks, strict=True):
             q, tokens = self.transformer_block(block, own, q, tokens)
         x = x + cell.proj_out(tokens.transpose(0, 2, 1).reshape(b, c, height, width))
         return x, cell.dual_stream.proj_out(q)
@@ -124,7 +128,9 @@ def test_query_follows_figure_3(config, share_attention, modality_ffn):
     assert_close(predicted, ReferenceQuery(unet, config)(Z, E_T, T_E))
 
 
-@pytest.mark.parametrize('switch, parts', [({'share_attention': False}, ['attn1']), ({'modality_ffn': True}, ['ff', 'norm3'])])
+@pytest.mark.parametrize(
+    'switch, parts', [({'share_attention': False}, ['attn1']), ({'modality_ffn': True}, ['ff', 'norm3'])]
+)
 def test_own_weights_of_the_query_are_used(config, switch, parts):
     """With own weights that are copies, a switch changes nothing; with other ones it does."""
     base = {'share_attention': True, 'modality_ffn': False}

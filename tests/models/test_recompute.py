@@ -1,4 +1,5 @@
 """Recompute changes memory, not numbers."""
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ def loss_and_gradients(config, recompute):
     cell, inputs = make_objective(config)
     if recompute:
         assert apply_recompute(cell.unet) > 10
-    (loss, *_), gradients = ms.value_and_grad(cell.set_train(), None, ms.ParameterTuple(cell.trainable_params()), has_aux=True)(*inputs)
+    (loss, *_), gradients = ms.value_and_grad(
+        cell.set_train(), None, ms.ParameterTuple(cell.trainable_params()), has_aux=True
+    )(*inputs)
     return [p.name for p in cell.trainable_params()], [loss, *gradients]
 
 
@@ -23,7 +26,7 @@ def test_loss_gradients_and_names_are_the_same():
     unet.block_out_channels, unet.attention_levels, unet.layers_per_block = [32, 64], [True, False], 1
     (names, plain), (other_names, recomputed) = loss_and_gradients(config, False), loss_and_gradients(config, True)
     assert names == other_names
-    for a, b in zip(plain, recomputed):
+    for a, b in zip(plain, recomputed, strict=True):
         np.testing.assert_allclose(a.asnumpy(), b.asnumpy(), rtol=1e-4, atol=1e-6)
 
 

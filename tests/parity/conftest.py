@@ -1,5 +1,6 @@
-"""Parity needs the torch side. Where it is missing these tests are skipped, but under CI=true they fail: a proof that did not
-run proves nothing."""
+"""Parity needs the torch side. Where it is missing these tests are skipped, but under CI=true they fail: a proof that
+did not run proves nothing."""
+
 import importlib.util
 import os
 

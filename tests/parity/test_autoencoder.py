@@ -1,4 +1,5 @@
 """The autoencoder against diffusers' AutoencoderKL."""
+
 import mindspore as ms
 import pytest
 import torch

@@ -1,4 +1,5 @@
 """CLIP's towers against transformers' CLIPModel."""
+
 import numpy as np
 import pytest
 import torch
@@ -15,15 +16,20 @@ def make_captions(text, batch):
     rng, length = np.random.default_rng(1), text.max_position_embeddings
     ids = np.full((batch, length), text.vocab_size - 1, np.int32)
     ids[:, 0] = text.vocab_size - 2
-    for row, words in zip(ids, (5, 0, length - 2)):
-        row[1:1 + words] = rng.integers(0, text.vocab_size - 2, words)
+    for row, words in zip(ids, (5, 0, length - 2), strict=True):
+        row[1 : 1 + words] = rng.integers(0, text.vocab_size - 2, words)
     return ids
 
 
 def compare(config, tolerance, batch=3):
     """Last hidden state, text query and image embedding of one batch."""
-    text, image = randomize(CLIPTextEncoder(config.text_encoder), 0), randomize(CLIPImageEncoder(config.image_encoder), 1)
-    module = copy_to_torch(make_clip(config.text_encoder, config.image_encoder), text, image, torch_only=('logit_scale',))
+    text, image = (
+        randomize(CLIPTextEncoder(config.text_encoder), 0),
+        randomize(CLIPImageEncoder(config.image_encoder), 1),
+    )
+    module = copy_to_torch(
+        make_clip(config.text_encoder, config.image_encoder), text, image, torch_only=('logit_scale',)
+    )
     ids, size = Tensor(make_captions(config.text_encoder, batch)), config.image_encoder.image_size
     pixels = normal(2, batch, 3, size, size)
     with torch.no_grad():
@@ -45,7 +51,9 @@ def test_clip(tiny_config, hidden_act):
 def test_text_shorter_than_the_longest(tiny_config):
     text = randomize(CLIPTextEncoder(tiny_config.text_encoder), 0)
     image = randomize(CLIPImageEncoder(tiny_config.image_encoder), 1)
-    module = copy_to_torch(make_clip(tiny_config.text_encoder, tiny_config.image_encoder), text, image, torch_only=('logit_scale',))
+    module = copy_to_torch(
+        make_clip(tiny_config.text_encoder, tiny_config.image_encoder), text, image, torch_only=('logit_scale',)
+    )
     ids = Tensor(make_captions(tiny_config.text_encoder, 2)[:, :9])
     with torch.no_grad():
         expected = module.text_model(input_ids=to_torch(ids).long()).last_hidden_state

@@ -1,4 +1,6 @@
-"""Stable Diffusion v1 and CLIP ViT-L/14 at their real sizes, random weights. One network a test: memory is freed in between."""
+"""Stable Diffusion v1 and CLIP ViT-L/14 at their real sizes, random weights. One network a test: memory is freed in
+between."""
+
 import gc
 
 import pytest

@@ -1,4 +1,5 @@
 """FID's Inception against torch-fidelity's, with random weights: nothing is downloaded."""
+
 import numpy as np
 import pytest
 import torch
@@ -22,13 +23,15 @@ def test_average_pool_counts_no_padding(size):
 def test_inception(tmp_path):
     cell = randomize(InceptionV3(), 0)
     weights = {torch_name(name): to_torch(p) for name, p in cell.parameters_and_names()}
-    torch.save(weights, tmp_path / 'weights.pth')                                # a file in the layout of the published one
-    module = copy_to_torch(FeatureExtractorInceptionV3('inception', ['2048', 'logits_unbiased'], str(tmp_path / 'weights.pth')), cell)
+    torch.save(weights, tmp_path / 'weights.pth')  # a file in the layout of the published one
+    module = copy_to_torch(
+        FeatureExtractorInceptionV3('inception', ['2048', 'logits_unbiased'], str(tmp_path / 'weights.pth')), cell
+    )
     pixels = np.random.default_rng(1).integers(0, 256, (2, 3, 299, 299), np.uint8)
     settle_batch_norms(cell, module, torch.from_numpy(pixels))
     with torch.no_grad():
-        features, logits = module(torch.from_numpy(pixels))                      # its resize to 299 x 299 is the identity
-    assert relative_error(features[:1], features[1:]) > 0.02                     # the network tells pictures apart
+        features, logits = module(torch.from_numpy(pixels))  # its resize to 299 x 299 is the identity
+    assert relative_error(features[:1], features[1:]) > 0.02  # the network tells pictures apart
     ours = cell(Tensor((pixels.astype(np.float32) - 128) / 128))
     check('features', ours[0], features, 1e-4)
     check('logits', ours[1], logits, 1e-4)

@@ -1,4 +1,5 @@
 """Each layer against diffusers and transformers, outputs to 1e-5; gradients of the hand-composed ones to 1e-4."""
+
 import mindspore as ms
 import pytest
 import torch
@@ -30,7 +31,9 @@ def error(cell, module, *inputs):
 @pytest.mark.parametrize('in_channels, out_channels', [(32, 32), (32, 48)])
 def test_resnet_block_with_timestep(in_channels, out_channels):
     cell = layers.ResnetBlock2D(in_channels, out_channels, 8, 1e-5, 64)
-    module = torch_resnet.ResnetBlock2D(in_channels=in_channels, out_channels=out_channels, temb_channels=64, groups=8, eps=1e-5)
+    module = torch_resnet.ResnetBlock2D(
+        in_channels=in_channels, out_channels=out_channels, temb_channels=64, groups=8, eps=1e-5
+    )
     assert error(cell, module, normal(1, 2, in_channels, 6, 5), normal(2, 2, 64)) <= 1e-5
 
 
@@ -52,18 +55,32 @@ def test_cross_attention():
 
 
 def test_attention_of_the_autoencoder():
-    module = TorchAttention(32, heads=1, dim_head=32, bias=True, norm_num_groups=8, eps=1e-6, residual_connection=True,
-                            upcast_softmax=True, _from_deprecated_attn_block=True)
+    module = TorchAttention(
+        32,
+        heads=1,
+        dim_head=32,
+        bias=True,
+        norm_num_groups=8,
+        eps=1e-6,
+        residual_connection=True,
+        upcast_softmax=True,
+        _from_deprecated_attn_block=True,
+    )
     assert error(MidAttention(32, 8), module, normal(1, 2, 32, 6, 5)) <= 1e-5
 
 
 def test_feed_forward():
-    assert error(layers.FeedForward(32), torch_attention.FeedForward(32, activation_fn='geglu'), normal(1, 2, 7, 32)) <= 1e-5
+    assert (
+        error(layers.FeedForward(32), torch_attention.FeedForward(32, activation_fn='geglu'), normal(1, 2, 7, 32))
+        <= 1e-5
+    )
 
 
 def make_transformer_blocks():
-    return (BasicTransformerBlock(32, 4, 24),
-            torch_attention.BasicTransformerBlock(32, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=24))
+    return (
+        BasicTransformerBlock(32, 4, 24),
+        torch_attention.BasicTransformerBlock(32, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=24),
+    )
 
 
 def test_basic_transformer_block():
@@ -75,7 +92,9 @@ def test_basic_transformer_block():
 @pytest.mark.parametrize('num_blocks', [1, 2])
 def test_transformer_2d(tiny_config, num_blocks):
     tiny_config.unet.transformer_layers_per_block = num_blocks
-    module = TorchTransformer2DModel(4, 8, in_channels=32, num_layers=num_blocks, cross_attention_dim=32, norm_num_groups=8)
+    module = TorchTransformer2DModel(
+        4, 8, in_channels=32, num_layers=num_blocks, cross_attention_dim=32, norm_num_groups=8
+    )
     module.forward = lambda x, c, forward=module.forward: forward(x, encoder_hidden_states=c, return_dict=False)[0]
     assert error(Transformer2DModel(32, tiny_config), module, normal(1, 2, 32, 6, 5), normal(2, 2, 5, 32)) <= 1e-5
 
@@ -139,17 +158,19 @@ def assert_gradients(cell, module, inputs, tolerance):
     copy_to_torch(module, cell)
     torch_inputs = [to_torch(x).requires_grad_() for x in inputs]
     (module(*torch_inputs) * to_torch(weights)).sum().backward()
-    for ours, theirs in zip(input_gradients, torch_inputs):
+    for ours, theirs in zip(input_gradients, torch_inputs, strict=True):
         assert relative_error(ours, theirs.grad) <= tolerance
     expected = dict(module.named_parameters())
     assert len(weight_gradients) == len(expected)
-    for param, ours in zip(params, weight_gradients):
+    for param, ours in zip(params, weight_gradients, strict=True):
         assert relative_error(ours, expected[torch_name(param.name)].grad) <= tolerance, param.name
 
 
 def test_gradients_of_a_resnet_block():
     module = torch_resnet.ResnetBlock2D(in_channels=32, out_channels=48, temb_channels=64, groups=8, eps=1e-5)
-    assert_gradients(layers.ResnetBlock2D(32, 48, 8, 1e-5, 64), module, (normal(1, 2, 32, 6, 5), normal(2, 2, 64)), 1e-4)
+    assert_gradients(
+        layers.ResnetBlock2D(32, 48, 8, 1e-5, 64), module, (normal(1, 2, 32, 6, 5), normal(2, 2, 64)), 1e-4
+    )
 
 
 def test_gradients_of_a_transformer_block():

@@ -1,4 +1,6 @@
-"""ckpt_convert's reader gives bit for bit what torch saved, in each format that torch, safetensors and transformers write."""
+"""ckpt_convert's reader gives bit for bit what torch saved, in each format that torch, safetensors and transformers
+write."""
+
 import collections
 import importlib
 import json
@@ -14,7 +16,18 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.reader import open_checkpoint
 
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+)
 STRANGER = '''
 from pathlib import Path
 (Path(__file__).parent / 'imported').touch()     # each time it is imported
@@ -31,14 +44,33 @@ def state_dict():
     torch.manual_seed(0)
     base = torch.randn(6, 5)
     state = {str(dtype).split('.')[1]: torch.randint(0, 256, (3, 2)).to(dtype) for dtype in DTYPES}
-    state['bits'] = torch.arange(-2**15, 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)      # each number there is, NaNs too
-    state['half bits'] = torch.arange(-2**15, 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
-    state.update({
-        'base': base, 'same': base, 'transposed': base.t(), 'rows': base[2:4], 'strided': base[1:5:2, ::3], 'axes': torch.randn(2, 3, 4).permute(2, 0, 1),
-        'expanded': torch.randn(3, 1).expand(3, 4), 'scalar': torch.tensor(3.5), 'bfloat16 scalar': torch.tensor(1.25, dtype=torch.bfloat16),
-        'element': base[3, 2], 'empty': torch.zeros(0, 3), 'nothing': torch.zeros(0), 'one': torch.randn(1, 1)[:, 0], 'diagonal': base.diagonal(),
-        'bfloat16 strided': torch.randn(4, 4).bfloat16()[::2, 1::2], 'bytes as floats': torch.arange(16, dtype=torch.uint8).view(torch.float32),
-        'parameter': nn.Parameter(torch.randn(2, 2)), 'frozen': nn.Parameter(torch.randn(2), requires_grad=False), 'dots.and/\u00e9': torch.ones(2)})
+    state['bits'] = (
+        torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    )  # each number there is, NaNs too
+    state['half bits'] = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    state.update(
+        {
+            'base': base,
+            'same': base,
+            'transposed': base.t(),
+            'rows': base[2:4],
+            'strided': base[1:5:2, ::3],
+            'axes': torch.randn(2, 3, 4).permute(2, 0, 1),
+            'expanded': torch.randn(3, 1).expand(3, 4),
+            'scalar': torch.tensor(3.5),
+            'bfloat16 scalar': torch.tensor(1.25, dtype=torch.bfloat16),
+            'element': base[3, 2],
+            'empty': torch.zeros(0, 3),
+            'nothing': torch.zeros(0),
+            'one': torch.randn(1, 1)[:, 0],
+            'diagonal': base.diagonal(),
+            'bfloat16 strided': torch.randn(4, 4).bfloat16()[::2, 1::2],
+            'bytes as floats': torch.arange(16, dtype=torch.uint8).view(torch.float32),
+            'parameter': nn.Parameter(torch.randn(2, 2)),
+            'frozen': nn.Parameter(torch.randn(2), requires_grad=False),
+            'dots.and/\u00e9': torch.ones(2),
+        }
+    )
     return collections.OrderedDict(state)
 
 
@@ -46,7 +78,10 @@ def numbers(tensor):
     """NumPy's array of a tensor; bfloat16 becomes float32, whose upper bits it is."""
     tensor = tensor.detach().contiguous()
     if tensor.dtype == torch.bfloat16:
-        return (tensor.view(torch.int16).numpy().view(np.uint16).astype(np.uint32).reshape(tensor.shape) * np.uint32(1 << 16)).view(np.float32)
+        return (
+            tensor.view(torch.int16).numpy().view(np.uint16).astype(np.uint32).reshape(tensor.shape)
+            * np.uint32(1 << 16)
+        ).view(np.float32)
     return tensor.numpy()
 
 
@@ -91,17 +126,29 @@ def stranger(tmp_path, monkeypatch):
 def test_torch_save(tmp_path, zipped, protocol):
     state, kind = state_dict(), 'zip' if zipped else 'legacy'
     if not zipped:
-        state.pop('bytes as floats')             # torch refuses to save two types of one storage in the old format
+        state.pop('bytes as floats')  # torch refuses to save two types of one storage in the old format
     path = tmp_path / 'model.ckpt'
-    how = dict(pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    how = {'pickle_protocol': protocol, '_use_new_zipfile_serialization': zipped}
     torch.save(dict(state), path, **how)
     checkpoint = assert_same(path, state, kind)
     assert checkpoint.other == [] and list(checkpoint.tensors) == list(state)
-    state._metadata = {'': {'version': 1}}       # as of module.state_dict()
+    state._metadata = {'': {'version': 1}}  # as of module.state_dict()
     for wrapper in ('state_dict', 'model_state_dict', 'model'):
-        torch.save({'epoch': 3, 'optimizer': {'state': {0: {'step': torch.tensor(1.)}}, 'param_groups': [{'lr': 0.1}]}, wrapper: state}, path, **how)
+        torch.save(
+            {
+                'epoch': 3,
+                'optimizer': {'state': {0: {'step': torch.tensor(1.0)}}, 'param_groups': [{'lr': 0.1}]},
+                wrapper: state,
+            },
+            path,
+            **how,
+        )
         assert_same(path, state, kind)
-    torch.save({**state, 'step': 7, 'rate': 0.5, 'name': 'x', 'list': [torch.ones(2)], 5: torch.ones(1), 'none': None}, path, **how)
+    torch.save(
+        {**state, 'step': 7, 'rate': 0.5, 'name': 'x', 'list': [torch.ones(2)], 5: torch.ones(1), 'none': None},
+        path,
+        **how,
+    )
     assert {'step', 'rate', 'name', 'list', '5'} <= set(assert_same(path, state, kind).other)
 
 
@@ -129,18 +176,35 @@ def test_torchscript(tmp_path, how):
 
 @pytest.mark.parametrize('zipped', [True, False])
 def test_classes_of_the_file_are_never_imported(tmp_path, stranger, zipped):
-    state = {'weight': torch.randn(2, 3), 'callback': stranger.Callback(), 'table': stranger.Table(a=1), 'kind': stranger.Kind('x'),
-             'class': stranger.Callback, 'random': np.random.RandomState(0).get_state(), 'numpy': np.float64(3), 'device': torch.device('cpu'),
-             'type': torch.float32, 'size': torch.Size([1, 2]), 'path': tmp_path, 'set': {1, 2}, 'bytes': b'x' * 300, 'number': 1 << 70}
-    if zipped:                                   # in the old format, a storage of unknown type would hide what follows
+    state = {
+        'weight': torch.randn(2, 3),
+        'callback': stranger.Callback(),
+        'table': stranger.Table(a=1),
+        'kind': stranger.Kind('x'),
+        'class': stranger.Callback,
+        'random': np.random.RandomState(0).get_state(),
+        'numpy': np.float64(3),
+        'device': torch.device('cpu'),
+        'type': torch.float32,
+        'size': torch.Size([1, 2]),
+        'path': tmp_path,
+        'set': {1, 2},
+        'bytes': b'x' * 300,
+        'number': 1 << 70,
+    }
+    if zipped:  # in the old format, a storage of unknown type would hide what follows
         state['complex'] = torch.randn(2).cfloat()
     path = tmp_path / 'model.ckpt'
-    torch.save({'state_dict': state, 'callbacks': {stranger.Callback: stranger.Callback()}}, path, _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {'state_dict': state, 'callbacks': {stranger.Callback: stranger.Callback()}},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
     del sys.modules['stranger_of_reader']
     (tmp_path / 'imported').unlink()
     before = set(sys.modules)
     checkpoint = assert_same(path, {'weight': state['weight']}, 'zip' if zipped else 'legacy')
-    assert set(checkpoint.other) == set(state) - {'weight', 'callback'}      # it might be a module, but has no tensors
+    assert set(checkpoint.other) == set(state) - {'weight', 'callback'}  # it might be a module, but has no tensors
     assert {m for m in set(sys.modules) - before if not m.startswith('encodings.')} == set()
     assert not (tmp_path / 'imported').exists() and not (tmp_path / 'called').exists()
 
@@ -148,7 +212,7 @@ def test_classes_of_the_file_are_never_imported(tmp_path, stranger, zipped):
 @pytest.mark.parametrize('zipped', [True, False])
 def test_shared_storage(tmp_path, zipped):
     big = torch.randn(1000)
-    state = {f'part {i}': big[i * 100:i * 100 + 100].view(10, 10).t() for i in range(10)}
+    state = {f'part {i}': big[i * 100 : i * 100 + 100].view(10, 10).t() for i in range(10)}
     torch.save(state, tmp_path / 'model.pt', _use_new_zipfile_serialization=zipped)
     assert_same(tmp_path / 'model.pt', state, 'zip' if zipped else 'legacy')
 
@@ -164,9 +228,11 @@ def test_safetensors(tmp_path):
 @pytest.mark.parametrize('safe', [True, False])
 def test_shards_of_transformers(tmp_path, safe):
     torch.manual_seed(0)
-    model = CLIPTextModel(CLIPTextConfig(vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)).bfloat16()
+    model = CLIPTextModel(
+        CLIPTextConfig(vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    ).bfloat16()
     model.save_pretrained(tmp_path, max_shard_size='20KB', safe_serialization=safe)
-    index, = tmp_path.glob('*.index.json')
+    (index,) = tmp_path.glob('*.index.json')
     shards = set(json.loads(index.read_text())['weight_map'].values())
     assert len(shards) > 2
     checkpoint = assert_same(index, model.state_dict(), 'safetensors' if safe else 'zip')
@@ -188,6 +254,6 @@ def test_cut_files_are_refused(tmp_path, kind, share):
     else:
         torch.save(module.state_dict(), path, _use_new_zipfile_serialization=kind == 'zip')
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(CheckpointError, match='model'):
         open_checkpoint(path)

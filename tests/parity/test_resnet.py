@@ -1,4 +1,5 @@
 """CLIP's ModifiedResNet against open_clip's."""
+
 import json
 from collections import OrderedDict
 from pathlib import Path
@@ -19,9 +20,17 @@ modified_resnet = import_part('open_clip.modified_resnet')
 
 def make_resnet(config):
     """open_clip's tower, under the name it has in its CLIP."""
-    return torch.nn.Sequential(OrderedDict(visual=modified_resnet.ModifiedResNet(
-        layers=config.resnet_layers, output_dim=config.projection_dim, heads=config.num_attention_heads, image_size=config.image_size,
-        width=config.hidden_size // 32)))
+    return torch.nn.Sequential(
+        OrderedDict(
+            visual=modified_resnet.ModifiedResNet(
+                layers=config.resnet_layers,
+                output_dim=config.projection_dim,
+                heads=config.num_attention_heads,
+                image_size=config.image_size,
+                width=config.hidden_size // 32,
+            )
+        )
+    )
 
 
 def compare(config, tolerance, batch=3):
@@ -32,7 +41,7 @@ def compare(config, tolerance, batch=3):
     settle_batch_norms(cell, module, to_torch(pixels))
     with torch.no_grad():
         expected = torch.nn.functional.normalize(module(to_torch(pixels)), dim=-1)
-    assert relative_error(expected[:1], expected[1:2]) > 0.02                    # the network tells pictures apart
+    assert relative_error(expected[:1], expected[1:2]) > 0.02  # the network tells pictures apart
     check('image embedding', cell(pixels), expected, tolerance)
 
 
@@ -62,6 +71,11 @@ def test_rn50():
     clip = json.loads((Path(modified_resnet.__file__).parent / 'model_configs' / 'RN50.json').read_text())
     vision = clip['vision_cfg']
     config = ImageEncoderConfig(architecture='resnet', hidden_size=2048, num_attention_heads=32, projection_dim=1024)
-    assert vision == {'image_size': config.image_size, 'layers': config.resnet_layers, 'width': config.hidden_size // 32, 'patch_size': None}
+    assert vision == {
+        'image_size': config.image_size,
+        'layers': config.resnet_layers,
+        'width': config.hidden_size // 32,
+        'patch_size': None,
+    }
     assert clip['embed_dim'] == config.projection_dim and config.hidden_size // config.num_attention_heads == 64
     compare(config, 1e-4, batch=2)

@@ -1,4 +1,6 @@
-"""Image samplers against diffusers' schedulers over 50 steps, and the text process's gradients against torch float64."""
+"""Image samplers against diffusers' schedulers over 50 steps, and the text process's gradients against torch
+float64."""
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -43,16 +45,29 @@ def test_sampler_equals_diffusers(name, steps):
     assert error <= 1e-5
 
 
-@pytest.mark.parametrize('name, betas, prediction_type, ours', [
-    ('ddim', {}, 'v_prediction', {'target': 'velocity'}), ('ddim', {}, 'sample', {'target': 'data'}), ('dpm++', {}, 'v_prediction', {'target': 'velocity'}),
-    ('ddim', {'beta_schedule': 'linear', 'beta_start': 0.0001, 'beta_end': 0.02}, 'epsilon',
-     {'schedule': 'linear_beta', 'beta_start': 0.0001, 'beta_end': 0.02}),
-    ('pndm', {'beta_schedule': 'squaredcos_cap_v2'}, 'epsilon', {'schedule': 'cosine'})])
+@pytest.mark.parametrize(
+    'name, betas, prediction_type, ours',
+    [
+        ('ddim', {}, 'v_prediction', {'target': 'velocity'}),
+        ('ddim', {}, 'sample', {'target': 'data'}),
+        ('dpm++', {}, 'v_prediction', {'target': 'velocity'}),
+        (
+            'ddim',
+            {'beta_schedule': 'linear', 'beta_start': 0.0001, 'beta_end': 0.02},
+            'epsilon',
+            {'schedule': 'linear_beta', 'beta_start': 0.0001, 'beta_end': 0.02},
+        ),
+        ('pndm', {'beta_schedule': 'squaredcos_cap_v2'}, 'epsilon', {'schedule': 'cosine'}),
+    ],
+)
 def test_targets_and_schedules_equal_diffusers(name, betas, prediction_type, ours):
-    """And the velocity that training asks for is diffusers' get_velocity. (Its PNDM extrapolates v from step to step, ours the noise that v
+    """And the velocity that training asks for is diffusers' get_velocity. (Its PNDM extrapolates v from step to step,
+    ours the noise that v
     stands for, as PNDM is defined: no case of that.)"""
     start = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
-    settings = {key: value for key, value in SCHEDULERS[name]().config.items() if not key.startswith('_')}       # _use_default_values undoes the rest
+    settings = {
+        key: value for key, value in SCHEDULERS[name]().config.items() if not key.startswith('_')
+    }  # _use_default_values undoes the rest
     scheduler = type(SCHEDULERS[name]())(**{**settings, **betas, 'prediction_type': prediction_type})
     scheduler.set_timesteps(20)
     z = torch.tensor(start)
@@ -61,7 +76,9 @@ def test_targets_and_schedules_equal_diffusers(name, betas, prediction_type, our
     config = ImageDiffusionConfig(**ours)
     abar = alphas_cumprod(config)
     timesteps = scheduler.timesteps.numpy() if name == 'dpm++' else sampling_timesteps(20, 1000)
-    found = SAMPLERS[name](lambda z, t: noise_from_target(z, predict(z, t), float(abar[t]), config.target), start, timesteps, abar)
+    found = SAMPLERS[name](
+        lambda z, t: noise_from_target(z, predict(z, t), float(abar[t]), config.target), start, timesteps, abar
+    )
     error = np.linalg.norm(found - z.numpy()) / np.linalg.norm(z.numpy())
     print(f'{name}, {prediction_type}: relative error {error:.1e}')
     assert error <= 1e-4
@@ -89,14 +106,18 @@ def test_gamma_process_gradients_equal_torch_in_float64(gamma):
     e, noise, weight = rng.standard_normal((5, 16)), rng.standard_normal((5, 16)), rng.standard_normal((16, 16))
     e /= np.linalg.norm(e, axis=1, keepdims=True)
     abar = alphas_cumprod(TextDiffusionConfig())[[3, 200, 500, 800, 990]].reshape(-1, 1)
-    loss, grads = ms.value_and_grad(GammaProcess(gamma), (0, 3))(*(Tensor(x, ms.float32) for x in (e, noise, abar, weight)))
+    loss, grads = ms.value_and_grad(GammaProcess(gamma), (0, 3))(
+        *(Tensor(x, ms.float32) for x in (e, noise, abar, weight))
+    )
 
     te, tw = torch.tensor(e, requires_grad=True), torch.tensor(weight, requires_grad=True)
     e_t = gamma * torch.tensor(abar).sqrt() * te + (1 - torch.tensor(abar)).sqrt() * torch.tensor(noise)
     logits = torch.nn.functional.normalize(e_t @ tw, dim=1) @ torch.nn.functional.normalize(te, dim=1).T / 0.07
     target = torch.arange(5)
-    expected = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
+    expected = (
+        torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
+    ) / 2
     expected.backward()
     assert np.isclose(float(loss), expected.item(), rtol=1e-5)
-    for ours, theirs in zip(grads, (te.grad, tw.grad)):
+    for ours, theirs in zip(grads, (te.grad, tw.grad), strict=True):
         assert np.linalg.norm(ours.asnumpy() - theirs.numpy()) <= 1e-4 * np.linalg.norm(theirs.numpy())

@@ -1,4 +1,5 @@
 """The UNet against diffusers' UNet2DConditionModel, with Stable Diffusion's block types."""
+
 import mindspore as ms
 import pytest
 import torch
@@ -13,11 +14,23 @@ from tests.parity.weights import check, copy_to_torch, to_torch
 CONFIGS = {
     'stable diffusion in small': {},
     'one residual block, two transformer blocks': {
-        'block_out_channels': [32, 64], 'attention_levels': [False, True], 'layers_per_block': 1, 'transformer_layers_per_block': 2},
+        'block_out_channels': [32, 64],
+        'attention_levels': [False, True],
+        'layers_per_block': 1,
+        'transformer_layers_per_block': 2,
+    },
     'three residual blocks, attention on every level': {
-        'block_out_channels': [16, 32, 48], 'attention_levels': [True, True, True], 'layers_per_block': 3, 'num_attention_heads': 2},
+        'block_out_channels': [16, 32, 48],
+        'attention_levels': [True, True, True],
+        'layers_per_block': 3,
+        'num_attention_heads': 2,
+    },
     'no attention but in the middle': {
-        'block_out_channels': [32, 32, 64, 64], 'attention_levels': [False] * 4, 'layers_per_block': 1, 'norm_num_groups': 16},
+        'block_out_channels': [32, 32, 64, 64],
+        'attention_levels': [False] * 4,
+        'layers_per_block': 1,
+        'norm_num_groups': 16,
+    },
 }
 
 

@@ -1,4 +1,6 @@
-"""Import parts of open_clip and torch_fidelity where torchvision is not installed: see CONTRIBUTING.md, dependencies."""
+"""Import parts of open_clip and torch_fidelity where torchvision is not installed: see CONTRIBUTING.md,
+dependencies."""
+
 import importlib
 import importlib.util
 import os
@@ -20,10 +22,10 @@ def import_part(name):
             pytest.fail(f'this parity test needs {package}', pytrace=False)
         pytest.skip(f'this parity test needs {package}', allow_module_level=True)
     sys.modules.setdefault(package, importlib.util.module_from_spec(spec))
-    stub = types.ModuleType('torchvision.ops.misc')                              # open_clip.utils wants one class, for layers it freezes
+    stub = types.ModuleType('torchvision.ops.misc')  # open_clip.utils wants one class, for layers it freezes
     stub.FrozenBatchNorm2d = None
     sys.modules[stub.__name__] = stub
     try:
         return importlib.import_module(name)
     finally:
-        del sys.modules[stub.__name__]                                           # transformers must not find it
+        del sys.modules[stub.__name__]  # transformers must not find it

@@ -1,4 +1,5 @@
 """Accumulation changes nothing but memory; fp16's loss scale skips what overflows, and only that."""
+
 import numpy as np
 import pytest
 
@@ -12,7 +13,11 @@ from tests.helpers import make_objective, tiny_run
 def make(objective, batch_size, steps, **train):
     config = tiny_run(objective, batch_size=batch_size, accumulation_steps=steps, ema_decay=0.9, **train)
     config.optimizer.learning_rate = config.optimizer.new_learning_rate = 1e-3
-    config.model.unet.block_out_channels, config.model.unet.attention_levels, config.model.unet.layers_per_block = [32, 64], [True, True], 1
+    config.model.unet.block_out_channels, config.model.unet.attention_levels, config.model.unet.layers_per_block = (
+        [32, 64],
+        [True, True],
+        1,
+    )
     cell, _ = make_objective(config)
     apply_precision(cell, config.train.precision)
     units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
@@ -31,7 +36,9 @@ def weights(update):
     return {p.name: p.asnumpy().copy() for p in update.units.parameters}
 
 
-@pytest.mark.parametrize('objective, generation', [('diffdis', None), ('diffdis', 4), ('clip', None), ('autoencoder', None)])
+@pytest.mark.parametrize(
+    'objective, generation', [('diffdis', None), ('diffdis', 4), ('clip', None), ('autoencoder', None)]
+)
 def test_four_parts_equal_the_whole_batch(objective, generation):
     whole, of_whole = make(objective, 8, 1, generation_batch_size=generation)
     parts, of_parts = make(objective, 2, 4, generation_batch_size=generation and generation // 4)
@@ -43,7 +50,7 @@ def test_four_parts_equal_the_whole_batch(objective, generation):
         ours, theirs = ([float(x) for x in s.run(arrays)] for s in (parts, whole))
         assert np.allclose(ours, theirs, rtol=1e-5, atol=1e-6), (step, ours, theirs)
     ours, theirs = weights(of_parts), weights(of_whole)
-    for name in theirs:                          # Adam divides by tiny gradients' size; that of a key's bias is nothing but rounding
+    for name in theirs:  # Adam divides by tiny gradients' size; that of a key's bias is nothing but rounding
         assert name.endswith('k_proj.bias') or np.abs(ours[name] - theirs[name]).max() < 2e-4, name
     drift = np.concatenate([(ours[name] - theirs[name]).reshape(-1) for name in theirs])
     moved = np.concatenate([(theirs[name] - before[name]).reshape(-1) for name in theirs])
@@ -54,10 +61,14 @@ def test_four_parts_equal_the_whole_batch(objective, generation):
 def test_an_overflow_is_skipped_and_halves_the_scale(steps):
     step, update = make('diffdis', 8 // steps, steps, precision='fp16', loss_scale=1024.0, loss_scale_window=2)
     good, bad = inputs('diffdis', 0), inputs('diffdis', 1)
-    bad[0] = bad[0] * np.float32(1e30)           # more than fp16 can hold
+    bad[0] = bad[0] * np.float32(1e30)  # more than fp16 can hold
 
     step.run(good)
-    before, averages, count = weights(update), {k: v.copy() for k, v in update.averaged().items()}, int(update.optimizer.global_step.asnumpy().item())
+    before, averages, count = (
+        weights(update),
+        {k: v.copy() for k, v in update.averaged().items()},
+        int(update.optimizer.global_step.asnumpy().item()),
+    )
     step.run(bad)
     assert all(np.array_equal(before[name], value) for name, value in weights(update).items())
     assert all(np.array_equal(averages[name], value) for name, value in update.averaged().items())
@@ -76,4 +87,8 @@ def test_half_precision_reaches_the_products_and_spares_the_weights():
     arrays = inputs('diffdis', 0)
     exact, rounded = (float(s.run(arrays)[0]) for s in (full, half))
     assert exact != rounded and abs(exact - rounded) < 5e-3 * abs(exact)
-    assert all(p.dtype.__str__() == 'Float32' for p in update.get_parameters() if p.name != 'global_step' and 'Float' in str(p.dtype))
+    assert all(
+        p.dtype.__str__() == 'Float32'
+        for p in update.get_parameters()
+        if p.name != 'global_step' and 'Float' in str(p.dtype)
+    )

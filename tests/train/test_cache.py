@@ -1,4 +1,5 @@
 """Latents and text features computed once train as those computed at every step do, and a stale cache is refused."""
+
 import json
 import shutil
 
@@ -16,6 +17,7 @@ from tests.workspace import assert_one_line_error, command, draw, make_data, mak
 
 class Encoders:
     """Features that tell which picture and caption they are of, without networks."""
+
     class config:
         image_size = 16
 
@@ -24,16 +26,20 @@ class Encoders:
 
     def encode_images(self, pixels):
         self.seen += len(pixels)
-        return np.broadcast_to(pixels.reshape(len(pixels), -1).mean(1).reshape(-1, 1, 1, 1), (len(pixels), 4, 2, 2)).astype(np.float32)
+        return np.broadcast_to(
+            pixels.reshape(len(pixels), -1).mean(1).reshape(-1, 1, 1, 1), (len(pixels), 4, 2, 2)
+        ).astype(np.float32)
 
     def encode_texts(self, texts):
         lengths = np.array([len(t) + 1 for t in texts], np.float32).reshape(-1, 1, 1)
-        return np.broadcast_to(lengths, (len(texts), 5, 3)).astype(np.float32), np.broadcast_to(lengths, (len(texts), 1, 7)).astype(np.float32)
+        return np.broadcast_to(lengths, (len(texts), 5, 3)).astype(np.float32), np.broadcast_to(
+            lengths, (len(texts), 1, 7)
+        ).astype(np.float32)
 
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, 'PART', 4)       # 15 samples: four parts
+    monkeypatch.setattr(module, 'PART', 4)  # 15 samples: four parts
     make_data(tmp_path / 'data')
     return CaptionSet(tmp_path / 'data')
 
@@ -53,7 +59,7 @@ def test_two_processes_make_it_and_any_number_reads_the_stream_of_the_pictures(d
     assert cache.zero_latent.shape == (1, 4, 2, 2) and (cache.empty_context == np.ones((1, 5, 3))).all()
     for rank in range(2):
         ours, theirs = CachedLoader(cache, 6, seed=3, rank=rank, size=2), Loader(data, 6, 16, seed=3, rank=rank, size=2)
-        for mine, other, _ in zip(ours, theirs, range(7)):
+        for mine, other, _ in zip(ours, theirs, range(7), strict=True):
             assert mine.captions == other.captions and np.array_equal(mine.indices, other.indices)
             assert np.allclose(mine.z, Encoders().encode_images(other.pixels), rtol=1e-3) and mine.z.dtype == np.float32
             c, e = Encoders().encode_texts(other.captions)
@@ -81,7 +87,7 @@ def test_a_run_that_was_killed_goes_on_with_the_parts_that_are_missing(data, tmp
     (out / 'part_00001.mindrecord.db').unlink()  # its index had not been put in place
     encoders = Encoders()
     assert make(data, out, encoders)
-    assert encoders.seen == 15 - 4 + 1           # all but the first part, and the zero image
+    assert encoders.seen == 15 - 4 + 1  # all but the first part, and the zero image
     assert len(LatentCache(out).good) == 15
 
 
@@ -122,27 +128,45 @@ def test_cached_and_uncached_runs_have_the_same_losses_and_stale_caches_are_refu
     out = tmp_path / 'cache'
     done = command('tools/cache_latents.py', '--model', model, '--data', directory / 'data', '--out', out)
     assert done.returncode == 0 and '15 samples' in done.stdout, done.stderr
-    train = ('tools/train.py', '--config', directory / 'diffdis.yaml', f'init.vae={model}', f'init.text_encoder={model}')
+    train = (
+        'tools/train.py',
+        '--config',
+        directory / 'diffdis.yaml',
+        f'init.vae={model}',
+        f'init.text_encoder={model}',
+    )
     for name, more in (('plain', ()), ('cached', (f'data.cache={out}',))):
         done = command(*train, f'output_dir={tmp_path / name}', *more)
         assert done.returncode == 0, done.stderr
-    for mine, other in zip(rows(tmp_path / 'cached'), rows(tmp_path / 'plain')):
-        assert all(np.isclose(mine[key], other[key], rtol=1e-4) for key in ('loss', 'loss_ig', 'loss_ita')), (mine, other)
+    for mine, other in zip(rows(tmp_path / 'cached'), rows(tmp_path / 'plain'), strict=True):
+        assert all(np.isclose(mine[key], other[key], rtol=1e-4) for key in ('loss', 'loss_ig', 'loss_ita')), (
+            mine,
+            other,
+        )
     assert len(rows(tmp_path / 'cached')) == 8
     files = sorted(p.name for p in (tmp_path / 'cached/model').iterdir())
     assert files == sorted(p.name for p in (tmp_path / 'plain/model').iterdir()) and 'vae.safetensors' in files
 
     cached = (f'data.cache={out}', f'output_dir={tmp_path / "refused"}')
-    assert_one_line_error(command(*train, *cached, f'init.vae={tmp_path / "cached/model"}', 'model.image_size=64'), 'stale')
+    assert_one_line_error(
+        command(*train, *cached, f'init.vae={tmp_path / "cached/model"}', 'model.image_size=64'), 'stale'
+    )
     assert_one_line_error(command(*train, *cached, 'data.random_flip=true'), 'data.cache', 'data.random_flip')
     (directory / 'data/00000.tar').touch()
     assert_one_line_error(command(*train, *cached), 'not of the data set')
     graphs = tmp_path / 'graphs'
     cached += ('data.path=', 'runtime.compile_cache=true', f'runtime.compile_cache_dir={graphs}')
     dry = command(*train, *cached, '--dry-run')
-    assert dry.returncode == 0 and 'millions' in dry.stdout and 'sum' in dry.stdout and 'is now in the compile cache' in dry.stdout, dry.stderr
+    assert (
+        dry.returncode == 0
+        and 'millions' in dry.stdout
+        and 'sum' in dry.stdout
+        and 'is now in the compile cache' in dry.stdout
+    ), dry.stderr
     assert (tmp_path / 'refused/first_batch.png').is_file() and not (tmp_path / 'refused/model').exists()
     stored = {path: path.read_bytes() for path in graphs.rglob('*') if path.is_file()}
     done = command(*train, *cached)
     assert done.returncode == 0, done.stderr
-    assert stored == {path: path.read_bytes() for path in graphs.rglob('*') if path.is_file()}      # taken: a new graph would have been written
+    assert stored == {
+        path: path.read_bytes() for path in graphs.rglob('*') if path.is_file()
+    }  # taken: a new graph would have been written

@@ -1,4 +1,5 @@
 """Checkpoints: damage is one clear line, and a step with weights that are no numbers is never saved."""
+
 import math
 from types import SimpleNamespace
 
@@ -33,8 +34,20 @@ def test_it_comes_back(checkpoint):
     assert (step.get_parameters()[0].asnumpy() == 1).all()
 
 
-@pytest.mark.parametrize('content', [b'', b'{"files": ', b'[]', b'{}', b'{"files": []}', b'{"files": {"state.json": 3}}', b'\xff\xfe\x00', b'[' * 100000,
-                                     '{"files": "é"}'.encode('latin-1')])
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'{"files": ',
+        b'[]',
+        b'{}',
+        b'{"files": []}',
+        b'{"files": {"state.json": 3}}',
+        b'\xff\xfe\x00',
+        b'[' * 100000,
+        '{"files": "é"}'.encode('latin-1'),
+    ],
+)
 def test_a_damaged_manifest_is_passed_over_with_one_line(checkpoint, content):
     (checkpoint / 'manifest.json').write_bytes(content)
     lines = []
@@ -54,7 +67,9 @@ def test_a_damaged_state_is_one_line(checkpoint, content):
 
 def job_of(*values):
     config, step = tiny_run(), step_of(*values)
-    return SimpleNamespace(config=config, step=step, update=step.update, first=True, world=SimpleNamespace(rank=0, size=1))
+    return SimpleNamespace(
+        config=config, step=step, update=step.update, first=True, world=SimpleNamespace(rank=0, size=1)
+    )
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
@@ -65,15 +80,23 @@ def test_weights_that_are_not_finite_never_become_the_newest_checkpoint(tmp_path
     assert [path.name for path in checkpoints(tmp_path)] == ['step_3']
 
 
-@pytest.mark.parametrize('outputs, what', [((math.nan, 1, 1, 1.0), 'the loss is nan'), ((2.0, 1, 1, math.inf), "the gradients' norm is inf"),
-                                           ((2.0, 1, 1, math.nan), "the gradients' norm is nan")])
+@pytest.mark.parametrize(
+    'outputs, what',
+    [
+        ((math.nan, 1, 1, 1.0), 'the loss is nan'),
+        ((2.0, 1, 1, math.inf), "the gradients' norm is inf"),
+        ((2.0, 1, 1, math.nan), "the gradients' norm is nan"),
+    ],
+)
 def test_a_step_that_is_not_finite_stops_training_with_its_samples(outputs, what):
     job, batch = job_of([1]), SimpleNamespace(indices=np.array([4, 9]))
     loop._check(job, 5, (2.0, 1, 1, 3.0), batch)
     with pytest.raises(loop.TrainingError, match=rf'step 5: {what} \(samples: \[4, 9\]'):
         loop._check(job, 5, outputs, batch)
     job.update.skipped_steps = Parameter(np.array(1, np.float32), name='skipped')
-    job.update.loss_scale = Parameter(np.array(2, np.float32), name='scale')                # fp16: it halves, and the step was skipped
+    job.update.loss_scale = Parameter(
+        np.array(2, np.float32), name='scale'
+    )  # fp16: it halves, and the step was skipped
     loop._check(job, 5, outputs, batch)
     job.update.loss_scale = Parameter(np.array(1, np.float32), name='scale')
     with pytest.raises(loop.TrainingError, match=what):

@@ -1,4 +1,5 @@
 """Several processes train as one does; a dead one ends the job, which a restart continues to the same last bit."""
+
 import json
 import os
 import signal
@@ -15,7 +16,12 @@ from safetensors.numpy import load_file
 from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
 
 STEPS = 20
-COMMON = (f'max_steps={STEPS}', 'checkpoint_every=6', 'optimizer.learning_rate=1e-4', 'optimizer.new_learning_rate=1e-4')
+COMMON = (
+    f'max_steps={STEPS}',
+    'checkpoint_every=6',
+    'optimizer.learning_rate=1e-4',
+    'optimizer.new_learning_rate=1e-4',
+)
 
 
 def free_port():
@@ -25,8 +31,22 @@ def free_port():
 
 
 def launch_args(directory, *arguments, restarts=0):
-    return ['bash', 'tools/launch.sh', '--port', str(free_port()), '--logs', str(directory / 'logs'), '--max-restarts', str(restarts), '2',
-            'tools/train.py', '--config', str(directory / 'diffdis.yaml'), *COMMON, *arguments]
+    return [
+        'bash',
+        'tools/launch.sh',
+        '--port',
+        str(free_port()),
+        '--logs',
+        str(directory / 'logs'),
+        '--max-restarts',
+        str(restarts),
+        '2',
+        'tools/train.py',
+        '--config',
+        str(directory / 'diffdis.yaml'),
+        *COMMON,
+        *arguments,
+    ]
 
 
 def environment():
@@ -34,7 +54,14 @@ def environment():
 
 
 def launch(directory, *arguments, **options):
-    return subprocess.run(launch_args(directory, *arguments, **options), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        launch_args(directory, *arguments, **options),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
 
 
 def rows(directory):
@@ -47,7 +74,7 @@ def state(directory, step=STEPS):
 
 def assert_close_runs(ours, theirs):
     """Losses and weights to 1e-5, relative."""
-    for mine, other in zip(rows(ours), rows(theirs)):
+    for mine, other in zip(rows(ours), rows(theirs), strict=True):
         assert mine['step'] == other['step']
         for key in ('loss', 'loss_ig', 'loss_ita', 'logit_scale'):
             assert np.isclose(mine[key], other[key], rtol=1e-5), (mine['step'], key, mine[key], other[key])
@@ -90,18 +117,24 @@ def test_sharded_optimizer_state_changes_no_bit_and_any_run_continues_from_its_c
     ours, theirs = state(directory, 12), state(two_processes, 12)
     assert ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     done = launch(directory, 'batch_size=2', 'shard_optimizer=true')
-    assert done.returncode == 0 and 'resumed from' in (directory / 'logs/attempt_0/worker_0.log').read_text(), done.stderr
+    assert done.returncode == 0 and 'resumed from' in (directory / 'logs/attempt_0/worker_0.log').read_text(), (
+        done.stderr
+    )
     ours, theirs = state(directory), state(two_processes)
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     models = [load_file(d / 'run/model/unet.safetensors') for d in (directory, two_processes)]
     assert all(np.array_equal(models[0][name], models[1][name]) for name in models[1])
-    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, f'max_steps={STEPS + 1}', 'batch_size=4')   # alone, without
+    done = command(
+        'tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, f'max_steps={STEPS + 1}', 'batch_size=4'
+    )  # alone, without
     assert done.returncode == 0 and 'resumed from' in done.stdout, done.stderr
 
 
 def test_four_accumulated_parts_equal_the_whole_batch(one_process, tmp_path):
     directory = make_workspace(tmp_path)
-    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, 'batch_size=1', 'accumulation_steps=4')
+    done = command(
+        'tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, 'batch_size=1', 'accumulation_steps=4'
+    )
     assert done.returncode == 0, done.stderr
     assert_close_runs(directory, one_process)
 
@@ -111,7 +144,11 @@ def workers(launcher):
     found = []
     for child in psutil.Process(launcher.pid).children(recursive=True):
         try:
-            if os.getpgid(child.pid) == child.pid and 'tools/train.py' in child.cmdline() and child.environ().get('MS_ROLE') == 'MS_WORKER':
+            if (
+                os.getpgid(child.pid) == child.pid
+                and 'tools/train.py' in child.cmdline()
+                and child.environ().get('MS_ROLE') == 'MS_WORKER'
+            ):
                 found.append(child)
         except (psutil.Error, ProcessLookupError):
             pass
@@ -127,8 +164,14 @@ def wait_for(directory, step, launcher):
 
 def test_a_killed_worker_ends_the_job_which_restarts_to_the_same_last_bit(two_processes, tmp_path):
     directory = make_workspace(tmp_path)
-    launcher = subprocess.Popen(launch_args(directory, 'batch_size=2', restarts=2), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
-                                stderr=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen(
+        launch_args(directory, 'batch_size=2', restarts=2),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for(directory, 8, launcher)
     first = workers(launcher)
     assert len(first) == 2
@@ -145,8 +188,14 @@ def test_a_killed_worker_ends_the_job_which_restarts_to_the_same_last_bit(two_pr
 
 def test_sigterm_saves_and_the_next_run_continues(two_processes, tmp_path):
     directory = make_workspace(tmp_path)
-    launcher = subprocess.Popen(launch_args(directory, 'batch_size=2', 'checkpoint_every=1000'), cwd=ROOT, env=environment(),
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen(
+        launch_args(directory, 'batch_size=2', 'checkpoint_every=1000'),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for(directory, 4, launcher)
     launcher.send_signal(signal.SIGTERM)
     _, errors = launcher.communicate(timeout=300)

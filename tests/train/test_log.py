@@ -1,4 +1,5 @@
 """What a run leaves for its reader: metrics.jsonl and TensorBoard's files."""
+
 import json
 import math
 
@@ -19,8 +20,8 @@ def events(directory):
     for path in sorted(directory.glob('events.*')):
         data, at = path.read_bytes(), 0
         while at < len(data):
-            size = int.from_bytes(data[at:at + 8], 'little')
-            for value in Event.FromString(data[at + 12:at + 12 + size]).summary.value:
+            size = int.from_bytes(data[at : at + 8], 'little')
+            for value in Event.FromString(data[at + 12 : at + 12 + size]).summary.value:
                 found.setdefault(value.tag, []).append(value)
             at += 16 + size
     return found
@@ -46,7 +47,12 @@ def test_steps_pictures_and_the_config_are_there_and_a_resumed_run_drops_what_ca
     found = events(tmp_path / 'tensorboard')
     assert [value.simple_value for value in found['loss']] == [0.5, 1.0, 1.5]
     assert len(found['samples']) == 1 and found['samples'][0].image.height > 0
-    assert any('batch_size: 4' in value.tensor.string_val[0].decode() for tag, values in found.items() if 'config' in tag for value in values)
+    assert any(
+        'batch_size: 4' in value.tensor.string_val[0].decode()
+        for tag, values in found.items()
+        if 'config' in tag
+        for value in values
+    )
     with make_log(tmp_path, step=2) as log:
         log.write(3, [9.0, 0.25, 0.25, 1.0], 14.0)
     assert [r['loss'] for r in rows(tmp_path)] == [0.5, 1.0, 9.0]

@@ -1,4 +1,5 @@
 """Algorithm 1: what is masked, dropped and drawn."""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.helpers import make_objective, tiny_run
 
 def run(cell, inputs, **changed):
     names = ('z', 'c', 'e', 'ids', 't_z', 'noise_z', 'drop_caption', 't_e', 'noise_e', 'drop_image')
-    return [float(x) for x in cell(*(changed.get(name, value) for name, value in zip(names, inputs)))]
+    return [float(x) for x in cell(*(changed.get(name, value) for name, value in zip(names, inputs, strict=True)))]
 
 
 @pytest.mark.parametrize('target', ['noise', 'data', 'velocity'])
@@ -26,7 +27,7 @@ def test_image_target(target):
     c, empty = Tensor(np.zeros((2, 3, 2), np.float32)), Tensor(np.zeros((1, 3, 2), np.float32))
     t_z, drop_caption = Tensor(np.array([0, 1], np.int32)), Tensor(np.zeros(2, bool))
     loss = DiffDisObjective.generation(cell, Tensor(z), c, empty, t_z, Tensor(noise), drop_caption)
-    assert np.isclose(float(loss), (expected ** 2).mean(), rtol=1e-5)
+    assert np.isclose(float(loss), (expected**2).mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize('target', ['noise', 'data'])
@@ -41,7 +42,9 @@ def test_text_target(target):
         return Tensor(noise if target == 'noise' else e)
 
     cell = SimpleNamespace(zero_latent=z[:1], abar_e=Tensor(abar), gamma=0.01, text_target=target, unet=unet)
-    found = DiffDisObjective.query(cell, z, Tensor(e), Tensor(np.array([0, 1], np.int32)), Tensor(noise), drop_image).asnumpy()
+    found = DiffDisObjective.query(
+        cell, z, Tensor(e), Tensor(np.array([0, 1], np.int32)), Tensor(noise), drop_image
+    ).asnumpy()
     cosine = (found * e[:, 0]).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(e[:, 0], axis=1)
     assert np.allclose(cosine, 1, atol=1e-5)
     a = abar.reshape(-1, 1, 1)
@@ -64,7 +67,12 @@ def test_joint_loss_is_built_from_the_two_networks():
     e_t = (0.01 * np.sqrt(abar) * e + np.sqrt(1 - abar) * noise_e).astype(np.float32)
     e0 = cell.unet.predict_query(z, e_t, t_e).asnumpy()[:, 0].astype(np.float64)
     s = e0 / np.linalg.norm(e0, axis=1, keepdims=True) @ e[:, 0].T / 0.07
-    expected = -(np.diag(s - np.log(np.exp(s).sum(1, keepdims=True))) + np.diag(s - np.log(np.exp(s).sum(0, keepdims=True)))).mean() / 2
+    expected = (
+        -(
+            np.diag(s - np.log(np.exp(s).sum(1, keepdims=True))) + np.diag(s - np.log(np.exp(s).sum(0, keepdims=True)))
+        ).mean()
+        / 2
+    )
     assert np.isclose(loss_ita, expected, rtol=1e-4)
     assert np.isclose(total, loss_ig + 0.5 * loss_ita, rtol=1e-6)
 
@@ -73,9 +81,13 @@ def test_dropped_captions_and_images_are_replaced_by_their_empty_forms():
     cell, inputs = make_objective(tiny_run())
     all_, none = Tensor(np.ones(4, bool)), Tensor(np.zeros(4, bool))
     dropped = run(cell, inputs, drop_caption=all_, drop_image=all_)
-    by_hand = run(cell, inputs, drop_caption=none, drop_image=none, c=Tensor(np.repeat(cell.empty_context.asnumpy(), 4, 0)))
+    by_hand = run(
+        cell, inputs, drop_caption=none, drop_image=none, c=Tensor(np.repeat(cell.empty_context.asnumpy(), 4, 0))
+    )
     assert np.isclose(dropped[1], by_hand[1], rtol=1e-6)
-    by_hand = run(cell, inputs, drop_caption=none, drop_image=none, z=Tensor(np.repeat(cell.zero_latent.asnumpy(), 4, 0)))
+    by_hand = run(
+        cell, inputs, drop_caption=none, drop_image=none, z=Tensor(np.repeat(cell.zero_latent.asnumpy(), 4, 0))
+    )
     assert np.isclose(dropped[2], by_hand[2], rtol=1e-6)
 
 
@@ -102,12 +114,12 @@ def test_alignment_never_sees_the_caption():
 def test_draws_depend_on_seed_and_step_alone_and_have_the_right_shares():
     config = tiny_run(batch_size=2000)
     one, again, next_step, other = (draw_diffdis(*a, config, (1, 1, 1)) for a in ((0, 3), (0, 3), (0, 4), (1, 3)))
-    assert all(np.array_equal(a, b) for a, b in zip(one, again))
-    assert not any(np.array_equal(a, b) for x in (next_step, other) for a, b in zip(one, x))
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not any(np.array_equal(a, b) for x in (next_step, other) for a, b in zip(one, x, strict=True))
     t_z, noise, drop_caption, t_e, noise_e, drop_image = one
     assert 0.07 < drop_caption.mean() < 0.13 and 0.07 < drop_image.mean() < 0.13
     for t in (t_z, t_e):
         assert t.min() < 5 and 994 < t.max() <= 999
-    for a, b in ((t_z, t_e), (drop_caption, drop_image), (noise[:, 0, 0, 0], noise_e[:, 0, 0])):       # drawn independently
+    for a, b in ((t_z, t_e), (drop_caption, drop_image), (noise[:, 0, 0, 0], noise_e[:, 0, 0])):  # drawn independently
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.1
     assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.05

@@ -1,4 +1,5 @@
 """16-bit training follows float32: fp16 as it runs, bf16 as it would be rounded (the CPU has no bf16 kernels)."""
+
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
@@ -20,7 +21,9 @@ STEPS, SHAPE, POOL = 300, (4, 8, 8), 32
 def make(precision, change=None):
     """(step, update, batch(n) -> arrays) of a tiny DiffDis that learns 32 random pairs."""
     config = tiny_run('diffdis', batch_size=8, precision=precision, ema_decay=0.9, loss_scale=256.0)
-    config.optimizer.learning_rate = config.optimizer.new_learning_rate = 1e-4         # at 1e-3 single windows drift by 14 %: so small a model, so few pairs
+    config.optimizer.learning_rate = config.optimizer.new_learning_rate = (
+        1e-4  # at 1e-3 single windows drift by 14 %: so small a model, so few pairs
+    )
     model = config.model
     model.unet.block_out_channels, model.unet.attention_levels, model.unet.layers_per_block = [32, 64], [True, True], 1
     text = model.text_encoder
@@ -34,7 +37,9 @@ def make(precision, change=None):
     apply_precision(unet, precision)
     if change:
         change(unet)
-    objective = DiffDisObjective(unet, config, np.zeros((1, *c.shape[1:]), np.float32), np.zeros((1, *SHAPE), np.float32))
+    objective = DiffDisObjective(
+        unet, config, np.zeros((1, *c.shape[1:]), np.float32), np.zeros((1, *SHAPE), np.float32)
+    )
     units, optimizer, _ = build_optimizer(config, list(objective.trainable_params()))
     update = Update(objective, units, optimizer, config)
 
@@ -66,7 +71,7 @@ def test_fp16_tracks_fp32_with_an_overflow_in_between(full):
     step, update, batch = make('fp16')
     first = losses(step, batch, 150)
     z, *others = batch(150)
-    step.run((z * np.float32(1e30), *others))    # more than fp16 can hold: skipped, so fp32 does not see it at all
+    step.run((z * np.float32(1e30), *others))  # more than fp16 can hold: skipped, so fp32 does not see it at all
     assert float(update.skipped_steps.asnumpy()) == 1.0
     rest = np.array([[float(x) for x in step.run(batch(n))[:3]] for n in range(150, STEPS)])
     assert float(update.skipped_steps.asnumpy()) == 1.0 and float(update.loss_scale.asnumpy()) == 128.0

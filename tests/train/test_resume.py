@@ -1,4 +1,5 @@
 """A run killed in the middle and resumed is the uninterrupted run, to the last bit."""
+
 import json
 import os
 import signal
@@ -16,15 +17,29 @@ LOSSES = ('step', 'loss', 'loss_ig', 'loss_ita', 'lr', 'lr_new', 'grad_norm', 'l
 
 
 def rows(directory):
-    return [{k: r[k] for k in LOSSES} for r in map(json.loads, (directory / 'run/metrics.jsonl').read_text().splitlines())]
+    return [
+        {k: r[k] for k in LOSSES} for r in map(json.loads, (directory / 'run/metrics.jsonl').read_text().splitlines())
+    ]
 
 
 def test_run_writes_what_the_contract_says(trained):
     directory, stdout = trained
     run = directory / 'run'
-    assert sorted(p.name for p in run.iterdir()) == ['checkpoints', 'config.yaml', 'metrics.jsonl', 'model', 'tensorboard']
-    assert sorted(p.name for p in (run / 'model').iterdir()) == ['config.yaml', 'manifest.json', 'text_encoder.safetensors', 'tokenizer',
-                                                                 'unet.safetensors', 'vae.safetensors']
+    assert sorted(p.name for p in run.iterdir()) == [
+        'checkpoints',
+        'config.yaml',
+        'metrics.jsonl',
+        'model',
+        'tensorboard',
+    ]
+    assert sorted(p.name for p in (run / 'model').iterdir()) == [
+        'config.yaml',
+        'manifest.json',
+        'text_encoder.safetensors',
+        'tokenizer',
+        'unet.safetensors',
+        'vae.safetensors',
+    ]
     assert [r['step'] for r in rows(directory)] == list(range(1, 9))
     assert sorted(p.name for p in (run / 'checkpoints').iterdir()) == ['step_3', 'step_6', 'step_8']
     assert str(run / 'model') in stdout
@@ -34,7 +49,13 @@ def test_run_writes_what_the_contract_says(trained):
 def test_kill_9_in_the_middle_then_resume_equals_the_uninterrupted_run(trained, tmp_path):
     directory = make_workspace(tmp_path)
     args = [sys.executable, 'tools/train.py', '--config', str(directory / 'diffdis.yaml')]
-    process = subprocess.Popen(args, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        args,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     log, deadline = directory / 'run/metrics.jsonl', time.monotonic() + 300
     while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) >= 5):
         assert process.poll() is None, 'the run ended before it could be killed'
@@ -57,7 +78,9 @@ def test_ema_weights_are_what_is_saved(trained):
     directory, _ = trained
     state = load_file(directory / 'run/checkpoints/step_8/state.safetensors')
     model = load_file(directory / 'run/model/unet.safetensors')
-    assert np.isin(model['conv_in.weight'].reshape(-1), state['ema.small.new']).all()          # all of a UNet from scratch is new
+    assert np.isin(
+        model['conv_in.weight'].reshape(-1), state['ema.small.new']
+    ).all()  # all of a UNet from scratch is new
     assert not np.array_equal(model['conv_in.weight'], state['conv_in.weight'])
 
 
@@ -71,7 +94,10 @@ def copy_checkpoint(source, target):
 def test_a_checkpoint_of_another_config_is_one_clear_line(trained, tmp_path):
     directory = make_workspace(tmp_path)
     copy_checkpoint(trained[0] / 'run/checkpoints/step_6', tmp_path / 'run/checkpoints/step_6')
-    assert_one_line_error(command('tools/train.py', '--config', directory / 'diffdis.yaml', 'model.alignment.num_layers=3'), 'another config')
+    assert_one_line_error(
+        command('tools/train.py', '--config', directory / 'diffdis.yaml', 'model.alignment.num_layers=3'),
+        'another config',
+    )
 
 
 def test_damaged_and_unfinished_checkpoints_are_passed_over_with_a_warning(trained, tmp_path):
@@ -85,19 +111,29 @@ def test_damaged_and_unfinished_checkpoints_are_passed_over_with_a_warning(train
     data[-50] ^= 1
     flipped.write_bytes(data)
     (checkpoints / '.step_9.elsewhere.1.tmp').mkdir()
-    assert_one_line_error(command('tools/train.py', '--config', directory / 'diffdis.yaml', f'resume={checkpoints / "step_6"}'), 'damaged')
+    assert_one_line_error(
+        command('tools/train.py', '--config', directory / 'diffdis.yaml', f'resume={checkpoints / "step_6"}'), 'damaged'
+    )
 
     done = command('tools/train.py', '--config', directory / 'diffdis.yaml')
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stdout.splitlines() if line.startswith('warning: ')]
-    assert len(warnings) == 3 and all(any(name in line for line in warnings) for name in ('step_6', 'step_8', '.step_9'))
+    assert len(warnings) == 3 and all(
+        any(name in line for line in warnings) for name in ('step_6', 'step_8', '.step_9')
+    )
     assert f'resumed from {checkpoints / "step_3"}' in done.stdout
     assert rows(directory)[-5:] == rows(trained[0])[-5:]
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_samples(tmp_path):
     directory = make_workspace(tmp_path)
-    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', 'optimizer.learning_rate=1e30', 'optimizer.new_learning_rate=1e30',
-                   'optimizer.warmup_steps=0')
+    done = command(
+        'tools/train.py',
+        '--config',
+        directory / 'diffdis.yaml',
+        'optimizer.learning_rate=1e30',
+        'optimizer.new_learning_rate=1e30',
+        'optimizer.warmup_steps=0',
+    )
     assert_one_line_error(done, 'step', 'the loss is', 'samples')
     assert not (directory / 'run/model').exists()

@@ -1,4 +1,5 @@
 """The training step: what it computes in one graph equals the same step taken apart."""
+
 import math
 
 import mindspore as ms
@@ -21,26 +22,31 @@ def make_step(config):
 def adamw(p, g, m, v, n, lr, decay, beta1=0.9, beta2=0.999, eps=1e-8):
     """One AdamW step in float64; returns (p, m, v)."""
     m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
-    return p * (1 - lr * decay) - lr * (m / (1 - beta1 ** n)) / (np.sqrt(v / (1 - beta2 ** n)) + eps), m, v
+    return p * (1 - lr * decay) - lr * (m / (1 - beta1**n)) / (np.sqrt(v / (1 - beta2**n)) + eps), m, v
 
 
 def test_step_equals_clipped_adamw_and_ema_computed_in_numpy():
     config = tiny_run('diffdis', ema_decay=0.9)
     config.optimizer.learning_rate, config.optimizer.new_learning_rate = 1e-3, 5e-3
-    config.optimizer.weight_decay = 20.0         # moves a weight by more than the tolerance below
+    config.optimizer.weight_decay = 20.0  # moves a weight by more than the tolerance below
     config.optimizer.max_grad_norm, config.init.unet = 0.5, 'pre-trained'
     step, units, inputs, _ = make_step(config)
     gradients = ms.value_and_grad(step.objective, None, units.parameters, has_aux=True)
     state = {p.name: (p.asnumpy().astype(np.float64), 0.0, 0.0) for p in units.parameters}
     averages = {name: value[0] for name, value in state.items()}
-    new = {p.name for group in ('new',) for p in units.parameters if 'dual_stream' in p.name or p.name.startswith(('text_query', 'alignment'))}
+    new = {
+        p.name
+        for group in ('new',)
+        for p in units.parameters
+        if 'dual_stream' in p.name or p.name.startswith(('text_query', 'alignment'))
+    }
     for n in range(1, 4):
         (loss, *_), grads = gradients(*inputs)
         norm = math.sqrt(sum(float((g.asnumpy().astype(np.float64) ** 2).sum()) for g in grads))
         found = [float(x) for x in step.run(inputs)]
         assert np.isclose(found[0], float(loss), rtol=1e-5) and np.isclose(found[3], norm, rtol=1e-4)
         rate = min(n - 1, 2) / 2
-        for p, g in zip(units.parameters, grads):
+        for p, g in zip(units.parameters, grads, strict=True):
             lr = rate * (5e-3 if p.name in new or p.name == 'logit_scale' else 1e-3)
             value, m, v = state[p.name]
             clipped = g.asnumpy().astype(np.float64) * min(1, 0.5 / norm)
@@ -48,10 +54,13 @@ def test_step_equals_clipped_adamw_and_ema_computed_in_numpy():
             decay = min(0.9, n / (9 + n))
             averages[p.name] = decay * averages[p.name] + (1 - decay) * state[p.name][0]
     for p in units.parameters:
-        assert np.allclose(p.asnumpy(), state[p.name][0], atol=2e-4), p.name     # Adam divides by tiny gradients' size
+        assert np.allclose(p.asnumpy(), state[p.name][0], atol=2e-4), p.name  # Adam divides by tiny gradients' size
     found = step.update.averaged()
     assert all(np.allclose(found[name], averages[name], atol=2e-4) for name in averages)
-    moved = [float(np.abs(p.asnumpy() - make.asnumpy()).max()) for p, make in zip(units.parameters, make_step(config)[1].parameters)]
+    moved = [
+        float(np.abs(p.asnumpy() - make.asnumpy()).max())
+        for p, make in zip(units.parameters, make_step(config)[1].parameters, strict=True)
+    ]
     assert max(moved) > 1e-3
 
 
@@ -78,7 +87,7 @@ def test_average_and_clipping_are_the_papers_unless_asked(ramp, norm):
     average = cell.weight.asnumpy().astype(np.float64)
     for n in range(3):
         found = step.run([np.array([3, 4, 12], np.float32)])
-        assert np.isclose(float(found[3]), 13.0)                                 # logged with and without clipping
+        assert np.isclose(float(found[3]), 13.0)  # logged with and without clipping
         decay = min(0.9, (1 + n) / (10 + n)) if ramp else 0.9
         average = decay * average + (1 - decay) * cell.weight.asnumpy()
         assert np.allclose(step.update.averaged()['conv_in.weight'], average, rtol=1e-5)
@@ -120,7 +129,9 @@ def test_warm_up_and_two_rates():
     config = tiny_run()
     config.optimizer.warmup_steps = 10
     _, _, schedules = build_optimizer(config, [ms.Parameter(np.zeros(3, np.float32), name='a')])
-    rates = {key: [float(schedule(ms.Tensor(n, ms.float32))) for n in (0, 5, 10, 50)] for key, schedule in schedules.items()}
+    rates = {
+        key: [float(schedule(ms.Tensor(n, ms.float32))) for n in (0, 5, 10, 50)] for key, schedule in schedules.items()
+    }
     assert np.allclose(rates['lr'], [0, 0.5e-5, 1e-5, 1e-5]) and np.allclose(rates['lr_new'], [0, 0.5e-4, 1e-4, 1e-4])
 
 

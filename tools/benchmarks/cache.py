@@ -1,4 +1,6 @@
-"""A training step's inputs from pictures, which V and T have to encode, beside the same inputs from a cache, on the tiny config."""
+"""A training step's inputs from pictures, which V and T have to encode, beside the same inputs from a cache, on the
+tiny config."""
+
 import shutil
 import statistics
 import time
@@ -19,29 +21,44 @@ BATCHES, VOCAB = 40, 570
 
 
 def measure(work, repeats, seed):
-    """Returns {'runs': {'pictures' or 'cache': [seconds a batch]}, 'medians', 'times': how much cheaper the cache is}."""
+    """Returns {'runs': {'pictures' or 'cache': [seconds a batch]}, 'medians', 'times': how much cheaper the cache
+    is}."""
     runtime.setup('CPU')
     from diffdis_ms.train.build import build, load_tokenizer
     from diffdis_ms.train.cache import CacheWriter, cache_key
     from diffdis_ms.train.features import CachedFeatures
+
     work = work.resolve() / 'cache'
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
         write_tars(work / 'tars', seed)
-        (work / 'tars' / 'summary.json').write_text(f'{{"num_kept": {COUNT}}}')  # what prepare_data.py would have written: no check beforehand
+        (work / 'tars' / 'summary.json').write_text(
+            f'{{"num_kept": {COUNT}}}'
+        )  # what prepare_data.py would have written: no check beforehand
         train_tokenizer(WORDS, VOCAB, work / 'tokenizer')
-        config = load('ascend_configs/tiny.yaml', [f'init.tokenizer={work / "tokenizer"}', f'model.text_encoder.vocab_size={VOCAB}', 'batch_size=8'])
+        config = load(
+            'ascend_configs/tiny.yaml',
+            [f'init.tokenizer={work / "tokenizer"}', f'model.text_encoder.vocab_size={VOCAB}', 'batch_size=8'],
+        )
         captions, tokenizer, size = open_captions(work / 'tars'), load_tokenizer(config), config.model.image_size
         setup = build(config, captions, tokenizer)
         model, out = work / 'model', work / 'latents'
-        save_model(model, config.model, {stem: parameters_to_numpy(setup.network(stem)) for stem in setup.networks}, tokenizer)
-        CacheWriter(out, cache_key(model, model, size), 'float32', captions, config.data.min_side).run(setup.features.encoders)
+        save_model(
+            model, config.model, {stem: parameters_to_numpy(setup.network(stem)) for stem in setup.networks}, tokenizer
+        )
+        CacheWriter(out, cache_key(model, model, size), 'float32', captions, config.data.min_side).run(
+            setup.features.encoders
+        )
         cache, batch = LatentCache(out), config.train.batch_size
         length = config.model.text_encoder.max_position_embeddings
         contenders = {
-            'pictures': (Loader(captions, batch, size, seed, 1, tokenizer=tokenizer, token_length=length), setup.features),
-            'cache': (CachedLoader(cache, batch, seed, 1), CachedFeatures(cache, config))}
+            'pictures': (
+                Loader(captions, batch, size, seed, 1, tokenizer=tokenizer, token_length=length),
+                setup.features,
+            ),
+            'cache': (CachedLoader(cache, batch, seed, 1), CachedFeatures(cache, config)),
+        }
         runs = {what: [] for what in contenders}
         for _ in tqdm(range(repeats), desc='rounds', disable=None):
             for what, contender in contenders.items():

@@ -1,8 +1,10 @@
-"""`ckpt_convert import` of a full-size Stable Diffusion checkpoint, beside a durable copy of the file and torch's load-and-save.
+"""`ckpt_convert import` of a full-size Stable Diffusion checkpoint, beside a durable copy of the file and torch's
+load-and-save.
 
-Each round runs all three, so that a busy moment of the machine hits each alike. All flush what they write. Before each, what an
-earlier one wrote is removed.
+Each round runs all three, so that a busy moment of the machine hits each alike. All flush what they write. Before each,
+what an earlier one wrote is removed.
 """
+
 import os
 import shutil
 import time
@@ -30,13 +32,31 @@ def measure(work, repeats, seed):
                 if what == 'copy':
                     runs[what].append(copy(source, target / 'copy'))
                 elif what == 'torch':
-                    runs[what].append(run_python('-m', 'tools.benchmarks.torch_side', 'load-and-save', source, target / 'saved.ckpt'))
+                    runs[what].append(
+                        run_python('-m', 'tools.benchmarks.torch_side', 'load-and-save', source, target / 'saved.ckpt')
+                    )
                 else:
-                    runs[what].append(run_python('-m', 'ckpt_convert', 'import', '--src', source, '--text-encoder', clip, '--vocab', work / 'tokenizer',
-                                                 '--dst', target / 'model'))
-        result = {'file_gb': source.stat().st_size / 1e9, 'runs': runs,
-                  'seconds': {what: median(r, 'seconds') for what, r in runs.items()},
-                  'peak_mb': {what: max(x['peak_mb'] for x in r) for what, r in runs.items() if what != 'copy'}}
+                    runs[what].append(
+                        run_python(
+                            '-m',
+                            'ckpt_convert',
+                            'import',
+                            '--src',
+                            source,
+                            '--text-encoder',
+                            clip,
+                            '--vocab',
+                            work / 'tokenizer',
+                            '--dst',
+                            target / 'model',
+                        )
+                    )
+        result = {
+            'file_gb': source.stat().st_size / 1e9,
+            'runs': runs,
+            'seconds': {what: median(r, 'seconds') for what, r in runs.items()},
+            'peak_mb': {what: max(x['peak_mb'] for x in r) for what, r in runs.items() if what != 'copy'},
+        }
         result['times_copy'] = result['seconds']['ckpt_convert'] / result['seconds']['copy']
         return result
     finally:
@@ -45,8 +65,8 @@ def measure(work, repeats, seed):
 
 def write_tokenizer(folder):
     """A vocabulary of CLIP's size."""
-    letters = [chr(c) for c in range(0x21, 0x7f)] + [chr(256 + i) for i in range(160)]
-    write_vocabulary([(a, b) for a in letters for b in letters][:49408 - 514], folder)
+    letters = [chr(c) for c in range(0x21, 0x7F)] + [chr(256 + i) for i in range(160)]
+    write_vocabulary([(a, b) for a in letters for b in letters][: 49408 - 514], folder)
 
 
 def copy(source, target):
@@ -64,5 +84,11 @@ def lines(result):
     seconds, peak = result['seconds'], result['peak_mb']
     yield f'checkpoint of {result["file_gb"]:.2f} GB, medians of {len(result["runs"]["copy"])} rounds, largest memory'
     yield f'  copy                   {seconds["copy"]:6.2f} s'
-    yield f'  ckpt_convert import    {seconds["ckpt_convert"]:6.2f} s   {peak["ckpt_convert"]:7,.0f} MB   {result["times_copy"]:.2f} x the copy'
-    yield f'  torch load and save    {seconds["torch"]:6.2f} s   {peak["torch"]:7,.0f} MB   {seconds["torch"] / seconds["copy"]:.2f} x the copy'
+    yield (
+        f'  ckpt_convert import    {seconds["ckpt_convert"]:6.2f} s   {peak["ckpt_convert"]:7,.0f} MB  '
+        f' {result["times_copy"]:.2f} x the copy'
+    )
+    yield (
+        f'  torch load and save    {seconds["torch"]:6.2f} s   {peak["torch"]:7,.0f} MB  '
+        f' {seconds["torch"] / seconds["copy"]:.2f} x the copy'
+    )

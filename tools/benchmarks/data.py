@@ -1,9 +1,11 @@
-"""Reading, decoding and tokenising 2,000 JPEGs from tars, beside a plain Pillow loop over the same tars and webdataset's own reader.
+"""Reading, decoding and tokenising 2,000 JPEGs from tars, beside a plain Pillow loop over the same tars and
+webdataset's own reader.
 
-All give batches of 64 pictures (uint8, 3 x 256 x 256) with token ids, all resize with Pillow's bicubic filter, all on one thread first:
-images a second of processor time is what a core is worth, whatever else the machine does. Then threads and processes, by the clock.
-Each round runs all of them, so that a busy moment of the machine hits each alike.
+All give batches of 64 pictures (uint8, 3 x 256 x 256) with token ids, all resize with Pillow's bicubic filter, all on
+one thread first: images a second of processor time is what a core is worth, whatever else the machine does. Then
+threads and processes, by the clock. Each round runs all of them, so that a busy moment of the machine hits each alike.
 """
+
 import io
 import os
 import shutil
@@ -24,7 +26,30 @@ from diffdis_ms.data.transforms import resize_center_crop
 from diffdis_ms.errors import ConfigError
 
 COUNT, SHARD, SIZE, BATCH, LENGTH = 2000, 500, 256, 64, 77
-WORDS = 'a photo of the red green small large old dog cat house river street man woman standing running beside under two three'.split()
+WORDS = [
+    'a',
+    'photo',
+    'of',
+    'the',
+    'red',
+    'green',
+    'small',
+    'large',
+    'old',
+    'dog',
+    'cat',
+    'house',
+    'river',
+    'street',
+    'man',
+    'woman',
+    'standing',
+    'running',
+    'beside',
+    'under',
+    'two',
+    'three',
+]
 
 
 def measure(work, repeats, seed):
@@ -41,7 +66,7 @@ def measure(work, repeats, seed):
         mean_kb = write_tars(work / 'tars', seed)
         with MindRecordWriter(work / 'records') as writer:
             copy_encoded(work / 'tars', writer)
-        for folder in ('tars', 'records'):       # what prepare_data.py would have written: no check beforehand
+        for folder in ('tars', 'records'):  # what prepare_data.py would have written: no check beforehand
             (work / folder / 'summary.json').write_text(f'{{"num_kept": {COUNT}}}')
         cores = os.cpu_count()
         contenders = {
@@ -56,10 +81,20 @@ def measure(work, repeats, seed):
         for _ in tqdm(range(repeats), desc='rounds', disable=None):
             for what, make in contenders.items():
                 runs[what].append(take(make()))
-        medians = {what: {key: statistics.median(r[key] for r in some) for key in some[0]} for what, some in runs.items()}
+        medians = {
+            what: {key: statistics.median(r[key] for r in some) for key in some[0]} for what, some in runs.items()
+        }
         mine = medians['ours']['images_per_cpu_second']
-        return {'mean_kb': mean_kb, 'size': SIZE, 'count': COUNT, 'runs': runs, 'medians': medians,
-                'times': {what: mine / medians[what]['images_per_cpu_second'] for what in ('plain Pillow loop', 'webdataset')}}
+        return {
+            'mean_kb': mean_kb,
+            'size': SIZE,
+            'count': COUNT,
+            'runs': runs,
+            'medians': medians,
+            'times': {
+                what: mine / medians[what]['images_per_cpu_second'] for what in ('plain Pillow loop', 'webdataset')
+            },
+        }
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -75,14 +110,25 @@ def take(batches):
     for _ in islice(batches, COUNT // BATCH - 1):
         number += BATCH
     wall = time.perf_counter() - wall
-    own = time.process_time() - cpu              # of this process: that of others says nothing, and is not shown
+    own = time.process_time() - cpu  # of this process: that of others says nothing, and is not shown
     batches.close()
     return {'images_per_cpu_second': number / own, 'images_per_second': number / wall, 'start': start}
 
 
 def ours(folder, tokenizer, num_workers, workers):
     """The training loader's batches, shuffled."""
-    batches = iter(Loader(open_captions(folder), BATCH, SIZE, 0, num_workers, workers=workers, tokenizer=tokenizer, token_length=LENGTH))
+    batches = iter(
+        Loader(
+            open_captions(folder),
+            BATCH,
+            SIZE,
+            0,
+            num_workers,
+            workers=workers,
+            tokenizer=tokenizer,
+            token_length=LENGTH,
+        )
+    )
     try:
         for batch in batches:
             yield batch.pixels, batch.token_ids
@@ -98,41 +144,62 @@ def plain(folder, tokenizer):
             for member in tar:
                 content = tar.extractfile(member).read()
                 if member.name.endswith('.jpg'):
-                    pixels = np.asarray(resize_center_crop(Image.open(io.BytesIO(content)).convert('RGB'), SIZE)).transpose(2, 0, 1)
+                    pixels = np.asarray(
+                        resize_center_crop(Image.open(io.BytesIO(content)).convert('RGB'), SIZE)
+                    ).transpose(2, 0, 1)
                 else:
                     rows.append((pixels, tokenizer.encode([content.decode()], LENGTH)[0]))
                 if len(rows) == BATCH:
-                    yield tuple(map(np.stack, zip(*rows)))
+                    yield tuple(map(np.stack, zip(*rows, strict=True)))
                     rows = []
 
 
 def peer(webdataset, folder, tokenizer):
     """webdataset as its README has it: shuffle buffer, decode('pil'), to_tuple, map_tuple, batched."""
     shards = [str(path) for path in sorted(folder.glob('*.tar'))]
-    pipeline = (webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).shuffle(200).decode('pil').to_tuple('jpg', 'txt')
-                .map_tuple(lambda image: np.asarray(resize_center_crop(image, SIZE)).transpose(2, 0, 1), lambda text: tokenizer.encode([text], LENGTH)[0])
-                .batched(BATCH))
+    pipeline = (
+        webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
+        .shuffle(200)
+        .decode('pil')
+        .to_tuple('jpg', 'txt')
+        .map_tuple(
+            lambda image: np.asarray(resize_center_crop(image, SIZE)).transpose(2, 0, 1),
+            lambda text: tokenizer.encode([text], LENGTH)[0],
+        )
+        .batched(BATCH)
+    )
     for pixels, ids in pipeline:
         yield np.asarray(pixels), np.asarray(ids)
 
 
 def write_tars(folder, seed):
-    """JPEGs of 256 to 512 pixels with the size of photographs': smooth shapes, and a little noise. Returns their mean kilobytes."""
+    """JPEGs of 256 to 512 pixels with the size of photographs': smooth shapes, and a little noise. Returns their mean
+    kilobytes."""
     folder.mkdir()
     rng, total = np.random.default_rng(seed), 0
     pictures = []
-    for _ in range(100):                         # each is written 20 times: drawing all would take longer than the benchmark
+    for _ in range(100):  # each is written 20 times: drawing all would take longer than the benchmark
         width, height = rng.integers(256, 513, 2).tolist()
-        layers = [np.asarray(Image.fromarray(rng.integers(0, 256, (k, k, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC), np.float32)
-                  for k in (4, 16, 64)]
-        pixels = .6 * layers[0] + .3 * layers[1] + .1 * layers[2] + rng.normal(0, 4, (height, width, 3))
+        layers = [
+            np.asarray(
+                Image.fromarray(rng.integers(0, 256, (k, k, 3), np.uint8)).resize(
+                    (width, height), Image.Resampling.BICUBIC
+                ),
+                np.float32,
+            )
+            for k in (4, 16, 64)
+        ]
+        pixels = 0.6 * layers[0] + 0.3 * layers[1] + 0.1 * layers[2] + rng.normal(0, 4, (height, width, 3))
         buffer = io.BytesIO()
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=90)
         pictures.append(buffer.getvalue())
     for shard in range(COUNT // SHARD):
         with tarfile.open(folder / f'{shard:05d}.tar', 'w') as tar:
             for i in range(shard * SHARD, (shard + 1) * SHARD):
-                for extension, content in (('jpg', pictures[i % len(pictures)]), ('txt', ' '.join(rng.choice(WORDS, 10)).encode())):
+                for extension, content in (
+                    ('jpg', pictures[i % len(pictures)]),
+                    ('txt', ' '.join(rng.choice(WORDS, 10)).encode()),
+                ):
                     info = tarfile.TarInfo(f'{i:06d}.{extension}')
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))
@@ -142,6 +209,7 @@ def write_tars(folder, seed):
 
 class _Encoded:
     """An image whose file is written as it is."""
+
     width = height = 512
 
     def __init__(self, content):
@@ -165,8 +233,10 @@ def copy_encoded(folder, writer):
 def lines(result):
     """For people."""
     medians = result['medians']
-    yield (f'{result["count"]} JPEGs of 256 to 512 pixels, {result["mean_kb"]:.0f} kB each, to {result["size"]} x {result["size"]} and token ids; '
-           f'medians of {len(result["runs"]["ours"])} rounds')
+    yield (
+        f'{result["count"]} JPEGs of 256 to 512 pixels, {result["mean_kb"]:.0f} kB each, to {result["size"]} x'
+        f' {result["size"]} and token ids; medians of {len(result["runs"]["ours"])} rounds'
+    )
     yield '                           images/s a core   images/s   first batch'
     for what, m in medians.items():
         cpu = f'{m["images_per_cpu_second"]:15.0f}' if 'process' not in what else ' ' * 15

@@ -1,4 +1,6 @@
-"""A full-size training step (Stable Diffusion's UNet with all new parts, float32) on a CPU, from a cache: memory beside --dry-run's estimate."""
+"""A full-size training step (Stable Diffusion's UNet with all new parts, float32) on a CPU, from a cache: memory beside
+--dry-run's estimate."""
+
 import json
 import os
 import shutil
@@ -16,7 +18,7 @@ from diffdis_ms.storage.files import whole_file
 from tools.benchmarks.data import WORDS
 from tools.benchmarks.processes import ROOT
 
-CONFIG, ROWS, VOCAB, GiB = 'ascend_configs/cc3m_diffdis.yaml', 8, 570, 2 ** 30
+CONFIG, ROWS, VOCAB, GiB = 'ascend_configs/cc3m_diffdis.yaml', 8, 570, 2**30
 MAKE = """
 import pathlib, sys
 from tools.benchmarks.full_step import make_cache, make_model
@@ -32,13 +34,24 @@ def measure(work, repeats, seed):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        # This process stays small, and what makes the model is gone before the measurement: it takes nearly all that the machine has.
+        # This process stays small, and what makes the model is gone before the measurement: it takes nearly all that
+        # the machine has.
         child([sys.executable, '-c', MAKE, str(work), str(seed)])
-        options = ['device=CPU', 'batch_size=1', 'init.unet=null', f'init.vae={work / "model"}', f'init.text_encoder={work / "model"}', 'data.path=',
-                   f'data.cache={work / "cache"}', 'data.num_workers=1', f'output_dir={work / "run"}', 'runtime.compile_cache=true',
-                   f'runtime.compile_cache_dir={work / "graphs"}']
-        # Compiling takes memory that stays: a process of its own does it, the measured one takes the graph from the cache, as training does
-        # after a --dry-run. (MindSpore finds a graph for the script that compiled it only.)
+        options = [
+            'device=CPU',
+            'batch_size=1',
+            'init.unet=null',
+            f'init.vae={work / "model"}',
+            f'init.text_encoder={work / "model"}',
+            'data.path=',
+            f'data.cache={work / "cache"}',
+            'data.num_workers=1',
+            f'output_dir={work / "run"}',
+            'runtime.compile_cache=true',
+            f'runtime.compile_cache_dir={work / "graphs"}',
+        ]
+        # Compiling takes memory that stays: a process of its own does it, the measured one takes the graph from the
+        # cache, as training does after a --dry-run. (MindSpore finds a graph for the script that compiled it only.)
         side = [sys.executable, 'tools/benchmarks/step_side.py', CONFIG]
         child([*side, '0', *options])
         return json.loads(child([*side, str(repeats + 1), *options]).splitlines()[-1])
@@ -48,20 +61,27 @@ def measure(work, repeats, seed):
 
 def child(command):
     """What a process prints; ConfigError where it fails."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}
+    )
     if done.returncode:
-        raise ConfigError(f'the step failed with code {done.returncode}: {(done.stderr.strip().splitlines() or ["killed: not enough memory?"])[-1]}')
+        raise ConfigError(
+            f'the step failed with code {done.returncode}:'
+            f' {(done.stderr.strip().splitlines() or ["killed: not enough memory?"])[-1]}'
+        )
     return done.stdout.strip()
 
 
 def make_model(directory, seed):
     """V and T at full size with random weights; of T's vocabulary a small one, as no text is read."""
     from diffdis_ms import runtime
+
     runtime.setup('CPU')
     from diffdis_ms.models.autoencoder import AutoencoderKL
     from diffdis_ms.models.clip import CLIPTextEncoder
     from diffdis_ms.models.init import initialize
     from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
+
     config = ModelConfig()
     config.text_encoder.vocab_size = VOCAB
     networks = {'vae': AutoencoderKL(config.vae), 'text_encoder': CLIPTextEncoder(config.text_encoder)}
@@ -74,6 +94,7 @@ def make_model(directory, seed):
 def make_cache(directory, model, seed):
     """Random latents and text features of the right shapes, in the cache's own format."""
     from diffdis_ms.train.cache import cache_key
+
     directory.mkdir()
     rng = np.random.default_rng(seed)
     z, c, e = (rng.standard_normal((ROWS, *shape), dtype=np.float32) for shape in ((4, 32, 32), (77, 768), (1, 768)))
@@ -81,8 +102,14 @@ def make_cache(directory, model, seed):
     write_part(directory, 0, [(z[i], c[i], e[i], 'a photo', i) for i in range(ROWS)], 'float32')
     with whole_file(directory / CONSTANTS) as f:
         f.write(save({'zero_latent': z[:1] * 0.5, 'empty_context': c[:1] * 0.5, 'good': np.arange(ROWS)}))
-    summary = {'key': cache_key(model, model, 256), 'data': None, 'dtype': 'float32', 'num_samples': ROWS, 'num_parts': 1,
-               'shapes': {'z': z.shape[1:], 'c': c.shape[1:], 'e': e.shape[1:]}}
+    summary = {
+        'key': cache_key(model, model, 256),
+        'data': None,
+        'dtype': 'float32',
+        'num_samples': ROWS,
+        'num_parts': 1,
+        'shapes': {'z': z.shape[1:], 'c': c.shape[1:], 'e': e.shape[1:]},
+    }
     with whole_file(directory / SUMMARY) as f:
         f.write(json.dumps(summary).encode())
 
@@ -91,12 +118,21 @@ def lines(result):
     """For people."""
     estimate, measured = result['estimate'], result['measured']
     first = sum(estimate[part] for part in ('weights that train', 'small ones once more, as one vector', 'EMA'))
-    rows = [('Python, MindSpore, MindFormers', None, measured['program']),
-            ('weights, EMA', first, measured['assembled'] - measured['program']),
-            ('the compiled graph', None, measured['compiled'] - measured['assembled']),
-            ("moments, gradients, activations, kernels' own", sum(estimate.values()) - first, measured['peak'] - measured['compiled']),
-            ('in all', sum(estimate.values()), measured['peak'])]
-    yield f'{result["parameters"] / 1e6:.2f} M parameters, batch 1: {result["seconds"]:.1f} s a step (the first one {result["first_step"]:.0f} s)'
+    rows = [
+        ('Python, MindSpore, MindFormers', None, measured['program']),
+        ('weights, EMA', first, measured['assembled'] - measured['program']),
+        ('the compiled graph', None, measured['compiled'] - measured['assembled']),
+        (
+            "moments, gradients, activations, kernels' own",
+            sum(estimate.values()) - first,
+            measured['peak'] - measured['compiled'],
+        ),
+        ('in all', sum(estimate.values()), measured['peak']),
+    ]
+    yield (
+        f'{result["parameters"] / 1e6:.2f} M parameters, batch 1: {result["seconds"]:.1f} s a step (the first one'
+        f' {result["first_step"]:.0f} s)'
+    )
     yield f'{"GiB":<46}{"estimated":>10}{"measured":>10}'
     for name, guess, found in rows:
         yield f'{name:<46}{"" if guess is None else format(guess / GiB, ".2f"):>10}{found / GiB:>10.2f}'

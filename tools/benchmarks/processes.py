@@ -1,4 +1,5 @@
 """Whole processes, measured from outside: seconds by the clock, peak memory as the system counted it."""
+
 import os
 import statistics
 import subprocess
@@ -18,12 +19,16 @@ def run_python(*args):
         ConfigError: the process failed; its last line is quoted.
     """
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *map(str, args)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, args)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     stderr = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise ConfigError(f'{" ".join(map(str, args[:3]))} failed: {(stderr.strip().splitlines() or ["no message"])[-1]}')
+        raise ConfigError(
+            f'{" ".join(map(str, args[:3]))} failed: {(stderr.strip().splitlines() or ["no message"])[-1]}'
+        )
     return {'seconds': time.perf_counter() - start, 'peak_mb': usage.ru_maxrss / 1024}
 
 

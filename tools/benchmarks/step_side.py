@@ -1,5 +1,6 @@
-"""The measured process of `full_step.py`: python step_side.py CONFIG STEPS [key=value ...]; its last line is JSON. With 0 steps it compiles
-and ends. A file of its own, as MindSpore's compile cache wants one."""
+"""The measured process of `full_step.py`: python step_side.py CONFIG STEPS [key=value ...]; its last line is JSON. With
+0 steps it compiles and ends. A file of its own, as MindSpore's compile cache wants one."""
+
 import json
 import os
 import resource
@@ -14,14 +15,14 @@ from diffdis_ms import runtime
 from diffdis_ms.config import load
 from diffdis_ms.runtime.compile_cache import compile_cached, give_back_memory
 
-RESERVE = 64 << 20                               # bytes
+RESERVE = 64 << 20  # bytes
 
 
 def watch():
     """End this process before the machine has no memory left."""
     while psutil.virtual_memory().available > RESERVE:
         time.sleep(0.02)
-    print(f'the memory of this machine does not suffice: {held() / 2 ** 30:.2f} GiB here', file=sys.stderr, flush=True)
+    print(f'the memory of this machine does not suffice: {held() / 2**30:.2f} GiB here', file=sys.stderr, flush=True)
     os._exit(3)
 
 
@@ -36,6 +37,7 @@ def main():
     runtime.setup('CPU')
     from diffdis_ms.train.dry_run import memory
     from diffdis_ms.train.loop import assemble
+
     program = held()
     job = assemble(config)
     assembled = held()
@@ -50,11 +52,26 @@ def main():
         losses.append(float(job.step.run(inputs)[0]))
         seconds.append(time.perf_counter() - begun)
         if step == 0:
-            give_back_memory()                   # as the training loop does
+            give_back_memory()  # as the training loop does
         inputs = job.setup.features(next(batches), step + 1)
-    measured = {'program': program, 'assembled': assembled, 'compiled': compiled, 'peak': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    print(json.dumps({'estimate': memory(job), 'measured': measured, 'first_step': seconds[0], 'seconds': statistics.median(seconds[1:]),
-                      'losses': losses, 'parameters': sum(p.size for p in job.update.units.parameters)}))
+    measured = {
+        'program': program,
+        'assembled': assembled,
+        'compiled': compiled,
+        'peak': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    print(
+        json.dumps(
+            {
+                'estimate': memory(job),
+                'measured': measured,
+                'first_step': seconds[0],
+                'seconds': statistics.median(seconds[1:]),
+                'losses': losses,
+                'parameters': sum(p.size for p in job.update.units.parameters),
+            }
+        )
+    )
 
 
 if __name__ == '__main__':

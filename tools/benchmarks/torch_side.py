@@ -1,8 +1,10 @@
 """The torch side of the benchmarks, run as a process of its own: nothing else in tools/ imports torch.
 
-    python -m tools.benchmarks.torch_side make-stable-diffusion FILE CLIP_FILE SEED    full-size, random weights, CompVis layout; CLIP's text tower
-    python -m tools.benchmarks.torch_side load-and-save FILE OUT
+python -m tools.benchmarks.torch_side make-stable-diffusion FILE CLIP_FILE SEED
+    full-size, random weights, CompVis layout; CLIP's text tower
+python -m tools.benchmarks.torch_side load-and-save FILE OUT
 """
+
 import os
 import sys
 
@@ -15,11 +17,15 @@ from diffdis_ms.models.names import field_name, is_new_parameter
 
 
 def make_stable_diffusion(path, clip_path, seed):
-    """Stable Diffusion v1 as CompVis' checkpoint (without an EMA: 4.3 GB) and the CLIP text encoder that belongs to it."""
+    """Stable Diffusion v1 as CompVis' checkpoint (without an EMA: 4.3 GB) and the CLIP text encoder that belongs to
+    it."""
     config, generator = ModelConfig(), torch.Generator().manual_seed(int(seed))
     state, clip = {}, {}
-    for stem, prefix, table in (('unet', 'model.diffusion_model.', unet_ldm(config.unet)), ('vae', 'first_stage_model.', vae_ldm(config.vae)),
-                                ('text_encoder', 'cond_stage_model.transformer.', None)):
+    for stem, prefix, table in (
+        ('unet', 'model.diffusion_model.', unet_ldm(config.unet)),
+        ('vae', 'first_stage_model.', vae_ldm(config.vae)),
+        ('text_encoder', 'cond_stage_model.transformer.', None),
+    ):
         for name, shape in parameter_shapes(stem, config).items():
             if not is_new_parameter(name):
                 there = place(name, shape, table)

@@ -1,4 +1,6 @@
-"""CIFAR-10 and CIFAR-100, python and binary version. The pickles are read by `diffdis_ms.storage.unpickle`, which runs nothing in them."""
+"""CIFAR-10 and CIFAR-100, python and binary version. The pickles are read by `diffdis_ms.storage.unpickle`, which runs
+nothing in them."""
+
 from math import prod
 
 import numpy as np
@@ -11,20 +13,25 @@ from diffdis_ms.storage.unpickle import Global, Inert, unpickle
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
-MAX_BYTES = 64 << 20                             # of a file; the official ones have 31 MB
+MAX_BYTES = 64 << 20  # of a file; the official ones have 31 MB
 
 # name -> (python version: folder, batch, field of its labels, meta, field of its names;
 #          binary version: folder, batch, bytes of labels before each picture, names)
 _LAYOUT = {
-    'cifar10': (('cifar-10-batches-py', 'test_batch', 'labels', 'batches.meta', 'label_names'),
-                ('cifar-10-batches-bin', 'test_batch.bin', 1, 'batches.meta.txt')),
-    'cifar100': (('cifar-100-python', 'test', 'fine_labels', 'meta', 'fine_label_names'),
-                 ('cifar-100-binary', 'test.bin', 2, 'fine_label_names.txt')),
+    'cifar10': (
+        ('cifar-10-batches-py', 'test_batch', 'labels', 'batches.meta', 'label_names'),
+        ('cifar-10-batches-bin', 'test_batch.bin', 1, 'batches.meta.txt'),
+    ),
+    'cifar100': (
+        ('cifar-100-python', 'test', 'fine_labels', 'meta', 'fine_label_names'),
+        ('cifar-100-binary', 'test.bin', 2, 'fine_label_names.txt'),
+    ),
 }
 
 
 class ArraySet:
-    """A classification set in memory, pictures uint8 (N, 3072), channel by channel; attributes as those of `benchmarks.files.FileSet`."""
+    """A classification set in memory, pictures uint8 (N, 3072), channel by channel; attributes as those of
+    `benchmarks.files.FileSet`."""
 
     def __init__(self, pixels, labels, class_names, split):
         self._pixels, self._labels = pixels, labels
@@ -47,8 +54,10 @@ def open_cifar(name, root):
         ConfigError: a file is missing, cut, damaged, or not what it should be.
     """
     python, binary = _LAYOUT[name]
-    python_base, binary_base = (find_base(root, (folder,), (batch, meta))
-                                for folder, batch, meta in ((python[0], python[1], python[3]), (binary[0], binary[1], binary[3])))
+    python_base, binary_base = (
+        find_base(root, (folder,), (batch, meta))
+        for folder, batch, meta in ((python[0], python[1], python[3]), (binary[0], binary[1], binary[3]))
+    )
     if (binary_base / binary[1]).is_file() and not (python_base / python[1]).is_file():
         return _open_binary(name, binary_base, *binary[1:])
     return _open_python(name, python_base, *python[1:])
@@ -73,9 +82,11 @@ def _open_binary(name, base, batch, num_labels, meta):
     content = np.frombuffer(_read(name, path), np.uint8)
     record = num_labels + PIXELS
     if not content.size or content.size % record:
-        raise ConfigError(f'{name}: {path} has {content.size} bytes, no multiple of {record}: it is cut; extract it anew')
+        raise ConfigError(
+            f'{name}: {path} has {content.size} bytes, no multiple of {record}: it is cut; extract it anew'
+        )
     content = content.reshape(-1, record)
-    labels = as_integers(name, path, content[:, num_labels - 1], 0, len(names) - 1)     # CIFAR-100: coarse, then fine
+    labels = as_integers(name, path, content[:, num_labels - 1], 0, len(names) - 1)  # CIFAR-100: coarse, then fine
     return ArraySet(content[:, num_labels:], labels, names, 'test (binary version)')
 
 
@@ -119,7 +130,8 @@ def _name(name, path, value):
 
 
 def _pixels(name, path, value):
-    """uint8 (N, 3072) of an array as pickled by NumPy: a call of `_reconstruct` with a state, or of `_frombuffer` (protocol 5)."""
+    """uint8 (N, 3072) of an array as pickled by NumPy: a call of `_reconstruct` with a state, or of `_frombuffer`
+    (protocol 5)."""
     function = value.cls.name if isinstance(value, Inert) and isinstance(value.cls, Global) else None
     parts = value.state if function == '_reconstruct' else value.args if function == '_frombuffer' else None
     if function == '_reconstruct' and isinstance(parts, tuple) and len(parts) == 5:
@@ -131,10 +143,18 @@ def _pixels(name, path, value):
         raise ConfigError(f'{name}: {path}: \'data\' is not a NumPy array')
     kind = dtype.args[0] if isinstance(dtype, Inert) and isinstance(dtype.args, tuple) and dtype.args else None
     try:
-        raw = raw.encode('latin-1') if isinstance(raw, str) else raw         # Python 2 knew but one kind of string
+        raw = raw.encode('latin-1') if isinstance(raw, str) else raw  # Python 2 knew but one kind of string
     except UnicodeEncodeError:
         raw = None
-    if (kind not in ('u1', '|u1') or fortran or not isinstance(raw, (bytes, bytearray)) or not isinstance(shape, tuple) or len(shape) != 2
-            or any(type(n) is not int or n < 1 for n in shape) or shape[1] != PIXELS or prod(shape) != len(raw)):
+    if (
+        kind not in ('u1', '|u1')
+        or fortran
+        or not isinstance(raw, (bytes, bytearray))
+        or not isinstance(shape, tuple)
+        or len(shape) != 2
+        or any(type(n) is not int or n < 1 for n in shape)
+        or shape[1] != PIXELS
+        or prod(shape) != len(raw)
+    ):
         raise ConfigError(f'{name}: {path}: \'data\' is not an array of N x {PIXELS} bytes')
     return np.frombuffer(raw, np.uint8).reshape(shape)

@@ -1,4 +1,5 @@
 """Class names and prompt templates of zero-shot classification."""
+
 import re
 from collections import Counter
 from pathlib import Path
@@ -14,14 +15,21 @@ from diffdis_ms.text_files import lines_of, parse_json, read_json, read_text
 CLIP_NAMES = Path(__file__).with_name('clip_names.json')
 
 # what CLIP_benchmark's JSON files call a data set, where the name is another
-_CLIP_BENCHMARK = {'flowers102': 'flowers', 'oxfordpets': 'pets', 'stanfordcars': 'cars', 'aircraft': 'fgvc_aircraft', 'imagenet': 'imagenet1k'}
+_CLIP_BENCHMARK = {
+    'flowers102': 'flowers',
+    'oxfordpets': 'pets',
+    'stanfordcars': 'cars',
+    'aircraft': 'fgvc_aircraft',
+    'imagenet': 'imagenet1k',
+}
 
 
 def read_labels(text_or_path, dataset=None, unique=True):
     """Class names, in order.
 
     Args:
-        text_or_path: 'cat,dog,fox'; or a file: one name a line, or JSON (a list, or an object data set -> list as CLIP_benchmark's).
+        text_or_path: 'cat,dog,fox'; or a file: one name a line, or JSON (a list, or an object data set -> list as
+            CLIP_benchmark's).
         dataset: the key, for a JSON object; CLIP_benchmark's own name of it is found, too.
         unique: no name may be given twice (CLIP's own list for ImageNet has 'sunglasses' twice).
 
@@ -76,13 +84,13 @@ def resolve_names(classnames, dataset, images):
         return clip_names(dataset, ids)
     names = read_labels(classnames, dataset, unique=False)
     if dataset not in DATASET_TEMPLATES and sorted(names) != sorted(read_json(CLIP_NAMES)['imagenet'].values()):
-        names = read_labels(classnames, dataset)         # no name twice, but in CLIP's own list for ImageNet
+        names = read_labels(classnames, dataset)  # no name twice, but in CLIP's own list for ImageNet
     count = getattr(images, 'num_classes', None) or (own and len(own))
     if not count:
         return names
     background = [i for i, name in enumerate(names) if name.lower().startswith('background')]
     if dataset == 'caltech101' and len(names) == count + 1 and len(background) == 1:
-        del names[background[0]]                 # a class of CLIP's and CLIP_benchmark's lists that is left out here
+        del names[background[0]]  # a class of CLIP's and CLIP_benchmark's lists that is left out here
     if len(names) != count:
         what = f'folders ({_some(own)})' if dataset == 'folder' else 'classes'
         raise ConfigError(f'{dataset}: {classnames} has {len(names)} names for the {count} {what} of the data set')
@@ -129,7 +137,7 @@ def _clip_names(dataset, ids):
 def _in_order(names, known):
     """`names` in the order of `known` if they are the same ones, else None."""
     given, expected = _keys(names, known)
-    name_of = dict(zip(given, names))
+    name_of = dict(zip(given, names, strict=True))
     return [name_of[key] for key in expected] if Counter(given) == Counter(expected) else None
 
 
@@ -172,22 +180,27 @@ def read_templates(name_or_path, dataset=None):
         list of str.
 
     Raises:
-        ConfigError: unknown name, no templates of CLIP for this data set, unreadable file, no template, or a template without `{}`.
+        ConfigError: unknown name, no templates of CLIP for this data set, unreadable file, no template, or a template
+            without `{}`.
     """
     text = str(name_or_path)
     if text in TEMPLATES:
         return list(TEMPLATES[text])
     if text == 'clip':
         if dataset not in DATASET_TEMPLATES:
-            raise ConfigError(f'templates: CLIP has none of its own for {dataset or "this data set"}, only for {", ".join(DATASET_TEMPLATES)}; '
-                              'take another name or a file')
+            raise ConfigError(
+                f'templates: CLIP has none of its own for {dataset or "this data set"}, only for'
+                f' {", ".join(DATASET_TEMPLATES)}; take another name or a file'
+            )
         return list(DATASET_TEMPLATES[dataset])
     if _is_file(Path(text)):
         templates = _read_list(Path(text), dataset)
     elif '{' in text:
         templates = [text]
     else:
-        raise ConfigError(f'templates: {text!r} is neither a file nor one of {", ".join(TEMPLATES)}, clip nor a text with {{}} in it')
+        raise ConfigError(
+            f'templates: {text!r} is neither a file nor one of {", ".join(TEMPLATES)}, clip nor a text with {{}} in it'
+        )
     templates = [t.replace('{c}', '{}') for t in templates if t.strip()]
     if not templates:
         raise ConfigError(f'templates: none in {text}')
@@ -214,7 +227,7 @@ def choose_templates(templates, dataset):
 def _is_file(path):
     try:
         return path.is_file()
-    except (OSError, ValueError):                # a long list of names is no path
+    except (OSError, ValueError):  # a long list of names is no path
         return False
 
 

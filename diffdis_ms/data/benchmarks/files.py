@@ -1,4 +1,6 @@
-"""What the readers of the official data sets share: finding the folder, reading lists and .mat files, checking that all images are there."""
+"""What the readers of the official data sets share: finding the folder, reading lists and .mat files, checking that all
+images are there."""
+
 import os
 from pathlib import Path
 
@@ -37,7 +39,8 @@ class FileSet:
 
 
 def find_base(root, folders, markers):
-    """The folder of a set: `root` or one of `folders` below it, whichever holds most of `markers`; where none is found, the official one."""
+    """The folder of a set: `root` or one of `folders` below it, whichever holds most of `markers`; where none is found,
+    the official one."""
     bases = [root, *(root / folder for folder in folders)]
     found = [sum((base / marker).exists() for marker in markers) for base in bases]
     if any(found):
@@ -93,15 +96,19 @@ def load_mat(name, path, variable, fields=()):
     required(name, path)
     try:
         content = loadmat(path, squeeze_me=True, variable_names=[variable])
-    except Exception as e:                       # whatever scipy makes of arbitrary bytes
+    except Exception as e:  # whatever scipy makes of arbitrary bytes
         reason = ' '.join(str(e).split()) or type(e).__name__
-        raise ConfigError(f'{name}: {path} is not a .mat file that can be read ({reason[:80]}); extract it anew') from None
+        raise ConfigError(
+            f'{name}: {path} is not a .mat file that can be read ({reason[:80]}); extract it anew'
+        ) from None
     if variable not in content:
         raise ConfigError(f'{name}: {path} has no variable {variable!r}')
     value = np.atleast_1d(content[variable])
     lacking = [field for field in fields if field not in (value.dtype.names or ())]
     if lacking or value.ndim != 1 or not value.size:
-        raise ConfigError(f'{name}: {path}: {variable!r} ' + (f'has no field {lacking[0]!r}' if lacking else 'is not a list'))
+        raise ConfigError(
+            f'{name}: {path}: {variable!r} ' + (f'has no field {lacking[0]!r}' if lacking else 'is not a list')
+        )
     return value
 
 
@@ -137,14 +144,14 @@ def listed(name, base, rows, source, *args, **kwargs):
     for path, _ in rows:
         if not {'', '.', '..'}.isdisjoint(path.split('/')) or '\0' in path:
             raise malformed(name, source, path, 'a path inside the data set')
-    present = {}                                 # folder -> names in it: one listing is faster than asking for each file
+    present = {}  # folder -> names in it: one listing is faster than asking for each file
     for path, _ in rows:
         folder = (base / path).parent
         if folder not in present:
             present[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
     missing = [path for path, _ in rows if (base / path).name not in present[(base / path).parent]]
     images = FileSet(base, rows, *args, **kwargs)
-    images.missing = missing                     # `open_benchmark` refuses them unless told not to
+    images.missing = missing  # `open_benchmark` refuses them unless told not to
     if len(missing) == len(rows):
         refuse_missing(name, images)
     return images
@@ -153,17 +160,21 @@ def listed(name, base, rows, source, *args, **kwargs):
 def refuse_missing(name, images):
     """ConfigError where images of a FileSet are missing: on part of a split a metric would not be comparable."""
     if images.missing:
-        raise ConfigError(f'{name}: expected {images.base / images.missing[0]}, which is not there '
-                          f'({len(images.missing)} of the {len(images)} '
-                          'images are missing); download and extract the data set whole, or leave them out with '
-                          '--allow-missing')
+        raise ConfigError(
+            f'{name}: expected {images.base / images.missing[0]}, which is not there '
+            f'({len(images.missing)} of the {len(images)} '
+            'images are missing); download and extract the data set whole, or leave them out with '
+            '--allow-missing'
+        )
 
 
 def images_of(name, folder):
     """Names of the images in a class folder; raises ConfigError: no such folder, or none in it."""
     images = list_images(folder) if folder.is_dir() else []
     if not images:
-        raise ConfigError(f'{name}: expected images in {folder}, which has none; download and extract the data set whole')
+        raise ConfigError(
+            f'{name}: expected images in {folder}, which has none; download and extract the data set whole'
+        )
     return [image.name for image in images]
 
 

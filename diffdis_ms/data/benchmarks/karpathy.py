@@ -1,4 +1,6 @@
-"""MSCOCO and Flickr30k with Karpathy's splits: `dataset_coco.json` or `dataset_flickr30k.json` beside the folders of images."""
+"""MSCOCO and Flickr30k with Karpathy's splits: `dataset_coco.json` or `dataset_flickr30k.json` beside the folders of
+images."""
+
 from pathlib import Path
 
 from diffdis_ms.data.samples import Sample
@@ -6,8 +8,11 @@ from diffdis_ms.data.sources.folders import read_image
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.text_files import read_json
 
-MAX_BYTES = 1 << 30                              # of the JSON file; COCO's has 144 million
-KARPATHY_SETS = {'coco': ('dataset_coco.json', ('', 'images')), 'flickr30k': ('dataset_flickr30k.json', ('flickr30k-images', 'flickr30k_images', 'images', ''))}
+MAX_BYTES = 1 << 30  # of the JSON file; COCO's has 144 million
+KARPATHY_SETS = {
+    'coco': ('dataset_coco.json', ('', 'images')),
+    'flickr30k': ('dataset_flickr30k.json', ('flickr30k-images', 'flickr30k_images', 'images', '')),
+}
 
 
 class KarpathySet:
@@ -16,6 +21,7 @@ class KarpathySet:
     Attributes:
         class_names: None. split: name of the split, for results. missing: keys of the images that are not there.
     """
+
     class_names = None
 
     def __init__(self, name, root, split='test'):
@@ -34,16 +40,31 @@ class KarpathySet:
         content = read_json(file, limit=MAX_BYTES)
         try:
             images = [image for image in content['images'] if image['split'] == split]
-            self._samples = [(Path(image.get('filepath', '')) / image['filename'], [str(s['raw']).strip() for s in image['sentences']])
-                             for image in images]
+            self._samples = [
+                (
+                    Path(image.get('filepath', '')) / image['filename'],
+                    [str(s['raw']).strip() for s in image['sentences']],
+                )
+                for image in images
+            ]
         except (KeyError, TypeError, AttributeError) as e:
-            raise ConfigError(f'{file} is not Karpathy\'s file ({type(e).__name__}: {" ".join(str(e).split())[:80]})') from None
-        bad = next((str(path) for path, captions in self._samples if path.is_absolute() or '..' in path.parts or not captions), None)
+            raise ConfigError(
+                f'{file} is not Karpathy\'s file ({type(e).__name__}: {" ".join(str(e).split())[:80]})'
+            ) from None
+        bad = next(
+            (str(path) for path, captions in self._samples if path.is_absolute() or '..' in path.parts or not captions),
+            None,
+        )
         if bad or not self._samples:
-            raise ConfigError(f'{file}: ' + (f'{bad} leaves the folder or has no caption' if bad else f'no image in split {split!r}'))
+            raise ConfigError(
+                f'{file}: ' + (f'{bad} leaves the folder or has no caption' if bad else f'no image in split {split!r}')
+            )
         first = [self.root / folder / self._samples[0][0] for folder in folders]
-        found = [self.root / folder for folder in folders
-                 if any((self.root / folder / path).is_file() for path, _ in self._samples)]
+        found = [
+            self.root / folder
+            for folder in folders
+            if any((self.root / folder / path).is_file() for path, _ in self._samples)
+        ]
         self._folder = found[0] if found else None
         if self._folder is None:
             raise ConfigError(f'{first[0]} does not exist: the images of {name} belong there')

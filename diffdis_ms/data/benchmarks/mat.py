@@ -1,4 +1,5 @@
 """Benchmark sets with labels in .mat files: Stanford Cars, Flowers-102, ImageNet."""
+
 import os
 import re
 
@@ -32,12 +33,13 @@ def open_cars(name, root):
     path = first_existing([base / 'cars_test_annos_withlabels.mat', base / 'devkit' / 'cars_test_annos_withlabels.mat'])
     annotations = load_mat(name, path, 'annotations', ('class', 'fname'))
     labels = as_integers(name, path, annotations['class'], 1, len(names))
-    rows = [(file, label - 1) for file, label in zip(as_strings(name, path, annotations['fname']), labels)]
+    rows = [(file, label - 1) for file, label in zip(as_strings(name, path, annotations['fname']), labels, strict=True)]
     return listed(name, base / 'cars_test', rows, path, names, 'test')
 
 
 def open_flowers(name, root):
-    """Flowers-102: `tstid` of setid.mat, in its order. The files hold no class names: they must be given, in the order of the labels."""
+    """Flowers-102: `tstid` of setid.mat, in its order. The files hold no class names: they must be given, in the order
+    of the labels."""
     base = find_base(root, ('flowers-102', '102flowers', 'flowers102'), ('imagelabels.mat', 'setid.mat', 'jpg'))
     labels_path, ids_path = base / 'imagelabels.mat', base / 'setid.mat'
     labels = load_mat(name, labels_path, 'labels')
@@ -57,20 +59,28 @@ def open_flowers(name, root):
 
 
 def open_imagenet(name, root):
-    """ImageNet's validation part, sorted into folders by WordNet id, or flat with the devkit; classes are the sorted ids, as in torchvision.
+    """ImageNet's validation part, sorted into folders by WordNet id, or flat with the devkit; classes are the sorted
+    ids, as in torchvision.
 
-    A class is named by the first of its synonyms, so that 'crane' and 'maillot' name two classes each. Class folders without the devkit
-    have no names.
+    A class is named by the first of its synonyms, so that 'crane' and 'maillot' name two classes each. Class folders
+    without the devkit have no names.
     """
-    val = next((folder for folder in (root / 'val', root / 'ILSVRC2012_img_val', root) if _holds_val(folder)), root / 'val')
+    val = next(
+        (folder for folder in (root / 'val', root / 'ILSVRC2012_img_val', root) if _holds_val(folder)), root / 'val'
+    )
     entries = sorted(os.listdir(val)) if val.is_dir() else []
     folders = [e for e in entries if _WNID.fullmatch(e)]
     flat = [e for e in entries if _VAL_NAME.fullmatch(e)]
     if folders and flat:
-        raise ConfigError(f'{name}: {val} has both class folders and loose images like {flat[0]}: sort all of them into folders, or none')
+        raise ConfigError(
+            f'{name}: {val} has both class folders and loose images like {flat[0]}: sort all of them into folders, or'
+            ' none'
+        )
     if not folders and not flat:
-        raise ConfigError(f'{name}: expected {val / _VAL.format(1)} (or folders like {val}/n01440764), which is not there; '
-                          'extract ILSVRC2012_img_val.tar there')
+        raise ConfigError(
+            f'{name}: expected {val / _VAL.format(1)} (or folders like {val}/n01440764), which is not there; '
+            'extract ILSVRC2012_img_val.tar there'
+        )
     above = val.parent if val == root else root
     data = first_existing([folder / 'data' for folder in (above / DEVKIT, above, root / DEVKIT)])
     if folders:
@@ -105,11 +115,13 @@ def _flat_val(name, val, num_images, data):
     label_of = {number: label for label, (number, _, _) in enumerate(order)}
     numbers = as_integers(name, truth, lines, 1, max(label_of))
     rows = [(_VAL.format(i + 1), label_of.get(number)) for i, number in enumerate(numbers)]
-    for (_, label), number in zip(rows, numbers):
+    for (_, label), number in zip(rows, numbers, strict=True):
         if label is None:
             raise ConfigError(f'{name}: {truth}: {number} is no class in {meta}')
     if num_images > len(rows):
-        raise ConfigError(f'{name}: {truth} has {len(rows)} lines for the {num_images} images in {val}; extract it anew')
+        raise ConfigError(
+            f'{name}: {truth} has {len(rows)} lines for the {num_images} images in {val}; extract it anew'
+        )
     return listed(
         name, val, rows, truth, [word for _, _, word in order], 'validation', class_ids=[wnid for _, wnid, _ in order]
     )
@@ -123,4 +135,6 @@ def _leaves(name, path):
     wnids, words = as_strings(name, path, synsets['WNID']), as_strings(name, path, synsets['words'])
     if not numbers or len(set(numbers)) < len(numbers) or len(set(wnids)) < len(wnids):
         raise ConfigError(f'{name}: {path}: the synsets have no class, or one twice')
-    return [(number, wnid, word.split(',')[0].strip()) for number, wnid, word in zip(numbers, wnids, words)]
+    return [
+        (number, wnid, word.split(',')[0].strip()) for number, wnid, word in zip(numbers, wnids, words, strict=True)
+    ]

@@ -5,21 +5,27 @@ The root may be the official folder or the one that holds it. What is read, and 
 | set | images | classes and their names |
 | --- | --- | --- |
 | cifar10, cifar100 | test part | the set's own; fine labels |
-| caltech101 | all: there is no official split | 101 folders; BACKGROUND_Google is left out, Faces and Faces_easy are both kept |
+| caltech101 | all: there is no official split | 101 folders; BACKGROUND_Google is left out, Faces and Faces_easy are
+both kept |
 | stanfordcars | test | cars_meta.mat |
-| flowers102 | `tstid`: 6149 images, as in torchvision (some papers swap it with `trnid`) | none in the files: --classnames |
+| flowers102 | `tstid`: 6149 images, as in torchvision (some papers swap it with `trnid`) | none in the files:
+--classnames |
 | food101 | test | meta/labels.txt |
-| sun397 | partition 01 of 10, its test half (torchvision reads all 108,754 images) | ClassName.txt: 'a/apse/indoor' is 'apse indoor' |
+| sun397 | partition 01 of 10, its test half (torchvision reads all 108,754 images) | ClassName.txt: 'a/apse/indoor' is
+'apse indoor' |
 | dtd | partition 1 of 10, test | folders |
-| aircraft | test, by variant; the 20-pixel banner with the copyright is kept, as CLIP and torchvision do | variants.txt |
+| aircraft | test, by variant; the 20-pixel banner with the copyright is kept, as CLIP and torchvision do | variants.txt
+|
 | oxfordpets | test | from the names of the images |
 | eurosat | all 27,000: there is no official split | folders, words apart: 'AnnualCrop' is 'Annual Crop' |
 | imagenet | validation | first synonym, ordered by WordNet id |
 
-Caltech101's background class names no object; CLIP's and CLIP_benchmark's lists have it as a 102nd class, so numbers differ slightly.
-Underscores in names become spaces; upper and lower case stay. A missing file, also an image of the split, is an error: the metric of part
-of a split is not comparable. Where a set has no list of its images, `split` says how many there are if they are not as many as officially.
+Caltech101's background class names no object; CLIP's and CLIP_benchmark's lists have it as a 102nd class, so numbers
+differ slightly. Underscores in names become spaces; upper and lower case stay. A missing file, also an image of the
+split, is an error: the metric of part of a split is not comparable. Where a set has no list of its images, `split` says
+how many there are if they are not as many as officially.
 """
+
 import re
 from pathlib import Path
 
@@ -42,7 +48,18 @@ from diffdis_ms.data.benchmarks.mat import open_cars, open_flowers, open_imagene
 from diffdis_ms.data.listing import folders_of
 from diffdis_ms.errors import ConfigError
 
-EUROSAT = ('AnnualCrop', 'Forest', 'HerbaceousVegetation', 'Highway', 'Industrial', 'Pasture', 'PermanentCrop', 'Residential', 'River', 'SeaLake')
+EUROSAT = (
+    'AnnualCrop',
+    'Forest',
+    'HerbaceousVegetation',
+    'Highway',
+    'Industrial',
+    'Pasture',
+    'PermanentCrop',
+    'Residential',
+    'River',
+    'SeaLake',
+)
 NUM_PETS = 37
 
 
@@ -55,7 +72,8 @@ def open_benchmark(name, root, split='test', allow_missing=False):
         allow_missing: accept a set of which images are missing; its `missing` names them.
 
     Returns:
-        An object with `len()`, `.read(i) -> Sample` (raises BadSample), `.class_names` (list or None), `.num_classes` and `.split`.
+        An object with `len()`, `.read(i) -> Sample` (raises BadSample), `.class_names` (list or None), `.num_classes`
+        and `.split`.
 
     Raises:
         ConfigError: unknown set or split; a file is missing (it is named), cut or malformed.
@@ -84,8 +102,12 @@ def _open_caltech(name, root):
     base = find_base(root, (below, f'caltech-101/{below}', f'caltech101/{below}'), ('accordion', 'Faces', 'yin_yang'))
     required(name, base / 'accordion')
     folders = [f.name for f in folders_of(base) if f.name != 'BACKGROUND_Google']
-    rows = [(f'{folder}/{image}', label) for label, folder in enumerate(folders) for image in images_of(name, base / folder)]
-    return FileSet(base, rows, [spaced(folder) for folder in folders], 'all images (no official split), without BACKGROUND_Google')
+    rows = [
+        (f'{folder}/{image}', label) for label, folder in enumerate(folders) for image in images_of(name, base / folder)
+    ]
+    return FileSet(
+        base, rows, [spaced(folder) for folder in folders], 'all images (no official split), without BACKGROUND_Google'
+    )
 
 
 def _open_food(name, root):
@@ -103,7 +125,7 @@ def _open_sun(name, root):
     lists = [base, base / 'Partitions', base.parent / 'Partitions', base.parent, root / 'Partitions']
     classes_path = first_existing([folder / 'ClassName.txt' for folder in lists])
     classes = [line.strip('/') for line in read_class_lines(name, classes_path)]
-    names = [spaced(' '.join(c.split('/')[1:])) for c in classes]            # the first part is but the initial
+    names = [spaced(' '.join(c.split('/')[1:])) for c in classes]  # the first part is but the initial
     if not all(names):
         raise malformed(name, classes_path, classes[names.index('')], '/a/<class>')
     path = first_existing([folder / 'Testing_01.txt' for folder in lists])
@@ -120,7 +142,11 @@ def _open_dtd(name, root):
 
 
 def _open_aircraft(name, root):
-    base = find_base(root, ('fgvc-aircraft-2013b/data', 'data', 'fgvc-aircraft-2013b'), ('images_variant_test.txt', 'variants.txt', 'images'))
+    base = find_base(
+        root,
+        ('fgvc-aircraft-2013b/data', 'data', 'fgvc-aircraft-2013b'),
+        ('images_variant_test.txt', 'variants.txt', 'images'),
+    )
     names = read_class_lines(name, base / 'variants.txt')
     label_of = {n: i for i, n in enumerate(names)}
     path, rows = base / 'images_variant_test.txt', []
@@ -152,7 +178,9 @@ def _open_pets(name, root):
 
 def _open_eurosat(name, root):
     base = find_base(root, ('2750', 'EuroSAT/2750', 'eurosat/2750', 'EuroSAT_RGB', 'EuroSAT'), EUROSAT)
-    rows = [(f'{folder}/{image}', label) for label, folder in enumerate(EUROSAT) for image in images_of(name, base / folder)]
+    rows = [
+        (f'{folder}/{image}', label) for label, folder in enumerate(EUROSAT) for image in images_of(name, base / folder)
+    ]
     names = [re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', folder) for folder in EUROSAT]
     return FileSet(base, rows, names, 'all images (no official split)')
 

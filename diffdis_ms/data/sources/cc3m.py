@@ -1,4 +1,6 @@
-"""Conceptual Captions as it is published: a TSV `caption<TAB>url`, and a folder with what one of the usual tools has downloaded."""
+"""Conceptual Captions as it is published: a TSV `caption<TAB>url`, and a folder with what one of the usual tools has
+downloaded."""
+
 import os
 import re
 import sys
@@ -15,12 +17,13 @@ from diffdis_ms.data.transforms import IMAGE_SUFFIXES
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.text_files import parse_json, read_text
 
-DEPTH = 2                                        # folders below the image folder that are looked into
+DEPTH = 2  # folders below the image folder that are looked into
 _NAME = re.compile(r'(\d{1,12})(?:_(\d{1,10}))?')
 
 
 class Cc3mTsv:
-    """Rows of a TSV with the images that have been downloaded for them; rows without one are no samples (links die), only counted.
+    """Rows of a TSV with the images that have been downloaded for them; rows without one are no samples (links die),
+    only counted.
 
     Which row an image belongs to, in the folder or up to two folders below:
     - `00012/000123456.jpg` with `.json` or `.txt` beside it, as img2dataset's `--output_format files` writes them: the
@@ -39,6 +42,7 @@ class Cc3mTsv:
         num_by_number: images that nothing but their number assigns to a row. files, folder: the TSV and the images,
             where the TSV lies.
     """
+
     class_names = None
 
     def __init__(self, path, images=None, first_number=None):
@@ -149,9 +153,11 @@ class Cc3mTsv:
                 + (
                     ': are the images numbered from 1? Then say so with --first-number 1'
                     if from_one
-                    else ': numbers of images are not those of rows here (img2dataset\'s keys are none); keep its '
-                         '.json beside each '
-                    'image, or say --first-number 0 if they are'
+                    else (
+                        ': numbers of images are not those of rows here (img2dataset\'s keys are none); keep its '
+                        '.json beside each '
+                        'image, or say --first-number 0 if they are'
+                    )
                 )
                 + '; with a wrong guess every image gets the caption of another'
             )
@@ -235,7 +241,8 @@ def _read_sidecars(name, paths):
 
 
 def _plain(text):
-    """A caption, str or bytes, as it is compared: runs of blanks as one, without quotes, of which tools take some for those of the table."""
+    """A caption, str or bytes, as it is compared: runs of blanks as one, without quotes, of which tools take some for
+    those of the table."""
     return ' '.join((text.decode('utf-8', 'replace') if isinstance(text, bytes) else text).replace('"', ' ').split())
 
 

@@ -1,4 +1,6 @@
-"""Plain folders as caption sets: one folder a class, or a csv `dir,text` beside the images; and the choice of the reader."""
+"""Plain folders as caption sets: one folder a class, or a csv `dir,text` beside the images; and the choice of the
+reader."""
+
 import csv
 import glob
 import io
@@ -63,7 +65,8 @@ class ImageFolder:
 
 
 class CsvFolder:
-    """The MindSpore Stable Diffusion examples' format: csv files with the header `dir,text`, image paths relative to the csv.
+    """The MindSpore Stable Diffusion examples' format: csv files with the header `dir,text`, image paths relative to
+    the csv.
 
     As Python, pandas or Excel write it: commas, semicolons or tabs, any order and capitals of the header, quoted
         fields with line breaks,
@@ -72,6 +75,7 @@ class CsvFolder:
     Attributes:
         class_names: None. files, folder: the csv files and the images that they name, and where the first lies.
     """
+
     class_names = None
 
     def __init__(self, path):
@@ -94,7 +98,8 @@ class CsvFolder:
         return len(self._rows)
 
     def read(self, i):
-        """Sample `i`; raises BadSample for a blank caption, a path that leaves the csv's folder, or an image that cannot be used."""
+        """Sample `i`; raises BadSample for a blank caption, a path that leaves the csv's folder, or an image that
+        cannot be used."""
         folder, name, caption = self._rows[i]
         key = name or f'row {i + 1}'
         if caption is None:
@@ -105,7 +110,7 @@ class CsvFolder:
             path = folder / name
             path = (path if '\\' not in name or path.is_file() else folder / name.replace('\\', '/')).resolve()
             inside = path.is_relative_to(folder.resolve())
-        except (OSError, ValueError, RuntimeError):      # a name with a null byte, a loop of links
+        except (OSError, ValueError, RuntimeError):  # a name with a null byte, a loop of links
             raise BadSample(key, 'not a usable path') from None
         if not inside:
             raise BadSample(key, 'the path leaves the folder of the csv')
@@ -137,10 +142,14 @@ def open_captions(path):
             if visible_files(root, pattern):
                 return reader(root)
         firsts = [images[0] for images in map(list_images, folders_of(root)) if images]
-        described = next((path for path in firsts if any(path.with_suffix(s).is_file() for s in ('.txt', '.json', '.caption'))), None)
+        described = next(
+            (path for path in firsts if any(path.with_suffix(s).is_file() for s in ('.txt', '.json', '.caption'))), None
+        )
         if described:
-            raise ConfigError(f'{described} has its caption in a file beside it, so that its folder is no class: pack the set as tars, '
-                              'or give the tsv that its pictures were downloaded from')
+            raise ConfigError(
+                f'{described} has its caption in a file beside it, so that its folder is no class: pack the set as'
+                ' tars, or give the tsv that its pictures were downloaded from'
+            )
         if firsts:
             return ImageFolder(root)
         below = sorted(

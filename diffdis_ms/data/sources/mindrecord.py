@@ -1,13 +1,15 @@
 """MindRecord, MindSpore's own container: written by MindSpore's writer, read by index here.
 
-Files from outside are not given to MindSpore's C++ reader. The header (JSON), the index (SQLite, opened read-only) and the records
-(msgpack) are read in Python, and every size and place is checked against the file before it is believed. What stays is SQLite's own parser.
-MindSpore's `MindDataset` and `FileReader` read the same files.
+Files from outside are not given to MindSpore's C++ reader. The header (JSON), the index (SQLite, opened read-only) and
+the records (msgpack) are read in Python, and every size and place is checked against the file before it is believed.
+What stays is SQLite's own parser. MindSpore's `MindDataset` and `FileReader` read the same files.
 
-A file is a header, then pages of one size. The index `FILE.db` says for each row where its fields lie: numbers and texts in one place
-(u64 little-endian size, msgpack map), fields of bytes in another (u64 little-endian size, then the field; with several such fields each
-is preceded by its own u64 big-endian size, in the order of the header's `blob_fields`).
+A file is a header, then pages of one size. The index `FILE.db` says for each row where its fields lie: numbers and
+texts in one place (u64 little-endian size, msgpack map), fields of bytes in another (u64 little-endian size, then the
+field; with several such fields each is preceded by its own u64 big-endian size, in the order of the header's
+`blob_fields`).
 """
+
 import io
 import json
 import os
@@ -18,14 +20,27 @@ from pathlib import Path
 
 import numpy as np
 
-from diffdis_ms.data.samples import MAX_MEMBER_BYTES, Sample, checked_caption, find_files, prepared_samples, read_class_names
+from diffdis_ms.data.samples import (
+    MAX_MEMBER_BYTES,
+    Sample,
+    checked_caption,
+    find_files,
+    prepared_samples,
+    read_class_names,
+)
 from diffdis_ms.data.transforms import decode_image
 from diffdis_ms.errors import BadImage, BadSample, ConfigError
 
 IMAGE_FIELDS, CAPTION_FIELDS = ('image', 'jpg', 'png', 'jpeg', 'webp', 'img'), ('caption', 'text', 'txt')
 MAX_HEADER = 64 << 20
 SUFFIX = '.mindrecord'
-_SCHEMA = {'key': {'type': 'string'}, 'image': {'type': 'bytes'}, 'caption': {'type': 'string'}, 'label': {'type': 'int32'}, 'meta': {'type': 'string'}}
+_SCHEMA = {
+    'key': {'type': 'string'},
+    'image': {'type': 'bytes'},
+    'caption': {'type': 'string'},
+    'label': {'type': 'int32'},
+    'meta': {'type': 'string'},
+}
 _PLACES = 'PAGE_ID_RAW, PAGE_OFFSET_RAW, PAGE_OFFSET_RAW_END, PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END'
 
 
@@ -57,7 +72,9 @@ class Records:
         missing = shards - {p.name for p in self.paths}
         if Path(path).is_dir() and missing:
             raise ConfigError(f'{path}: {sorted(missing)[0]} is missing, which belongs to the same MindRecord set')
-        self._rows = np.concatenate(self._rows)  # (N, 5): file, place and size of the texts, place and size of the bytes
+        self._rows = np.concatenate(
+            self._rows
+        )  # (N, 5): file, place and size of the texts, place and size of the bytes
         if not len(self._rows):
             raise ConfigError(f'{path}: no row in {len(self.paths)} MindRecord file(s)')
         self.folder = self.paths[0].absolute().parent
@@ -67,12 +84,15 @@ class Records:
         return len(self._rows)
 
     def row(self, i):
-        """({name: text or number}, {name: bytes}) of row `i`; raises ValueError where it is damaged, OSError if the file itself is gone."""
+        """({name: text or number}, {name: bytes}) of row `i`; raises ValueError where it is damaged, OSError if the
+        file itself is gone."""
         number, text_at, text_size, blob_at, blob_size = self._rows[i].tolist()
-        with open(self.paths[number], 'rb') as file:     # a handle of its own: thread safe
+        with open(self.paths[number], 'rb') as file:  # a handle of its own: thread safe
             texts, content = _read_at(file, text_at, text_size), _read_at(file, blob_at, blob_size)
         try:
-            return _unpack(_sized(texts)), dict(zip(self._fields[number][1], _blobs(_sized(content), len(self._fields[number][1]))))
+            return _unpack(_sized(texts)), dict(
+                zip(self._fields[number][1], _blobs(_sized(content), len(self._fields[number][1])), strict=True)
+            )
         except struct.error as e:
             raise ValueError(str(e)) from None
 
@@ -81,12 +101,21 @@ class Records:
         rows = _read_index(_index_of(path))
         ends = (at + rows[:, [0, 3]] * page) + rows[:, [2, 5]]
         starts = (at + rows[:, [0, 3]] * page) + rows[:, [1, 4]]
-        sound = ((rows >= 0).all(1) & (rows[:, [0, 3]] <= size // page).all(1) & (rows[:, [1, 4]] <= rows[:, [2, 5]]).all(1)
-                 & (rows[:, [2, 5]] <= page).all(1) & (ends <= size).all(1))
+        sound = (
+            (rows >= 0).all(1)
+            & (rows[:, [0, 3]] <= size // page).all(1)
+            & (rows[:, [1, 4]] <= rows[:, [2, 5]]).all(1)
+            & (rows[:, [2, 5]] <= page).all(1)
+            & (ends <= size).all(1)
+        )
         for row in np.flatnonzero(~sound).tolist():
-            self.skipped[f'{path.name}: row {row}'] = 'its place lies outside of the file: the file is cut, or the index is of another one'
+            self.skipped[f'{path.name}: row {row}'] = (
+                'its place lies outside of the file: the file is cut, or the index is of another one'
+            )
         lengths = ends - starts
-        return np.stack([np.full(len(rows), number), starts[:, 0], lengths[:, 0], starts[:, 1], lengths[:, 1]], 1)[sound]
+        return np.stack([np.full(len(rows), number), starts[:, 0], lengths[:, 0], starts[:, 1], lengths[:, 1]], 1)[
+            sound
+        ]
 
 
 class MindRecordSet(Records):
@@ -106,12 +135,13 @@ class MindRecordSet(Records):
         """
         super().__init__(path)
         self.max_member_bytes = max_member_bytes
-        self._names = [_image_and_caption(file, *fields) for file, fields in zip(self.paths, self._fields)]
+        self._names = [_image_and_caption(file, *fields) for file, fields in zip(self.paths, self._fields, strict=True)]
         self.class_names = read_class_names(self.folder) or read_class_names(self.folder.parent)
         self.checked = not self.skipped and prepared_samples(self.folder) == len(self)
 
     def read(self, i):
-        """Sample `i`; raises BadSample for a row, picture or caption that cannot be used, OSError if the file itself is gone."""
+        """Sample `i`; raises BadSample for a row, picture or caption that cannot be used, OSError if the file itself is
+        gone."""
         number, _, text_size, _, blob_size = self._rows[i].tolist()
         image_field, caption_field = self._names[number]
         key = f'{self.paths[number].name}:{i}'
@@ -128,7 +158,9 @@ class MindRecordSet(Records):
         except BadImage as e:
             raise BadSample(key, str(e)) from None
         label = fields.get('label')
-        return Sample(key, image, caption, label if type(label) is int and label >= 0 else None, _meta(fields.get('meta')))
+        return Sample(
+            key, image, caption, label if type(label) is int and label >= 0 else None, _meta(fields.get('meta'))
+        )
 
 
 class MindRecordWriter:
@@ -154,8 +186,16 @@ class MindRecordWriter:
         image.save(buffer, self.image_format, **({'quality': 95} if self.image_format == 'JPEG' else {}))
         if self._writer is None:
             self._open(3 * image.width * image.height)
-        meta = json.dumps(meta or {}, sort_keys=True)    # in ASCII: names in a tar may hold any bytes
-        self._rows.append({'key': key, 'image': buffer.getvalue(), 'caption': caption, 'label': -1 if label is None else int(label), 'meta': meta})
+        meta = json.dumps(meta or {}, sort_keys=True)  # in ASCII: names in a tar may hold any bytes
+        self._rows.append(
+            {
+                'key': key,
+                'image': buffer.getvalue(),
+                'caption': caption,
+                'label': -1 if label is None else int(label),
+                'meta': meta,
+            }
+        )
         self.num_samples += 1
         if len(self._rows) == 100:
             self._flush()
@@ -183,12 +223,14 @@ def open_writer(path, schema, index, row_bytes):
     """MindSpore's writer of one file.
 
     Args:
-        path: of the file. schema: {field: {'type': ...}}. index: field of the index, besides the row's number. row_bytes: of the largest row.
+        path: of the file. schema: {field: {'type': ...}}. index: field of the index, besides the row's number.
+            row_bytes: of the largest row.
     """
     from mindspore.mindrecord import FileWriter  # seconds: only who writes MindRecord waits for it
+
     writer = FileWriter(str(path), 1)
     writer.set_header_size(1 << 20)
-    writer.set_page_size(min(256 << 20, max(4 << 20, 1 << row_bytes.bit_length())))      # one row must fit
+    writer.set_page_size(min(256 << 20, max(4 << 20, 1 << row_bytes.bit_length())))  # one row must fit
     writer.add_schema(schema, 'image and caption pairs')
     writer.add_index([index])
     return writer
@@ -198,7 +240,7 @@ def close_writer(writer, path):
     """Finish what `open_writer` began."""
     writer.commit()
     for file in (path, _index_of(path)):
-        os.chmod(file, stat.S_IMODE(os.stat(path.parent).st_mode) & 0o666)       # MindSpore's are for their owner alone
+        os.chmod(file, stat.S_IMODE(os.stat(path.parent).st_mode) & 0o666)  # MindSpore's are for their owner alone
 
 
 def _index_of(path):
@@ -213,7 +255,9 @@ def _read_header(path):
     try:
         header = json.loads(text)
         sizes = [header[name] for name in ('header_size', 'page_size')]
-        if all(type(n) is int and 0 < n < 1 << 40 for n in sizes) and isinstance(header.get('shard_addresses') or [], list):
+        if all(type(n) is int and 0 < n < 1 << 40 for n in sizes) and isinstance(
+            header.get('shard_addresses') or [], list
+        ):
             return header
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         pass
@@ -224,7 +268,9 @@ def _fields(path, header):
     """({field: type}, names of the fields of bytes, in their order)."""
     try:
         (schema,) = header['schema']
-        return {str(name): what['type'] for name, what in schema['schema'].items()}, [str(name) for name in schema['blob_fields']]
+        return {str(name): what['type'] for name, what in schema['schema'].items()}, [
+            str(name) for name in schema['blob_fields']
+        ]
     except (TypeError, KeyError, ValueError, AttributeError):
         raise ConfigError(f'{path}: the header has no schema that can be read') from None
 
@@ -242,8 +288,10 @@ def _image_and_caption(path, types, blobs):
             )
     if not image or not caption:
         have = ', '.join(f'{name}: {kind}' for name, kind in types.items())
-        raise ConfigError(f'{path} has the fields {have}; needed are an encoded image (bytes, named {" or ".join(IMAGE_FIELDS)}) and '
-                          f'a caption (string, named {" or ".join(CAPTION_FIELDS)})')
+        raise ConfigError(
+            f'{path} has the fields {have}; needed are an encoded image (bytes, named {" or ".join(IMAGE_FIELDS)}) and '
+            f'a caption (string, named {" or ".join(CAPTION_FIELDS)})'
+        )
     return image[0], caption[0]
 
 
@@ -257,13 +305,17 @@ def _read_index(path):
             database.execute('PRAGMA trusted_schema = OFF')
             database.execute('PRAGMA cell_size_check = ON')
             kind = database.execute("SELECT type FROM sqlite_master WHERE name = 'INDEXES'").fetchone()
-            if kind != ('table',):               # a view could compute for ever
+            if kind != ('table',):  # a view could compute for ever
                 raise ConfigError(f'{path} is not the index of a MindRecord file')
-            return np.array(database.execute(f'SELECT {_PLACES} FROM INDEXES ORDER BY ROW_ID').fetchall(), np.int64).reshape(-1, 6)
+            return np.array(
+                database.execute(f'SELECT {_PLACES} FROM INDEXES ORDER BY ROW_ID').fetchall(), np.int64
+            ).reshape(-1, 6)
         finally:
             database.close()
     except (sqlite3.Error, ValueError, TypeError, OverflowError) as e:
-        raise ConfigError(f'{path} cannot be read as the index of a MindRecord file: {" ".join(str(e).split())}') from None
+        raise ConfigError(
+            f'{path} cannot be read as the index of a MindRecord file: {" ".join(str(e).split())}'
+        ) from None
 
 
 def _read_at(file, at, size):
@@ -276,7 +328,7 @@ def _sized(content):
     size = struct.unpack_from('<Q', content)[0]
     if size > len(content) - 8:
         raise ValueError('cut')
-    return content[8:8 + size]
+    return content[8 : 8 + size]
 
 
 def _blobs(content, count):
@@ -288,7 +340,7 @@ def _blobs(content, count):
         size = struct.unpack_from('>Q', content, at)[0]
         if size > len(content) - at - 8:
             raise ValueError('cut')
-        found.append(content[at + 8:at + 8 + size])
+        found.append(content[at + 8 : at + 8 + size])
         at += 8 + size
     return found
 
@@ -301,17 +353,29 @@ def _meta(text):
     return meta if isinstance(meta, dict) else {}
 
 
-_NUMBERS = {0xca: '>f', 0xcb: '>d', 0xcc: '>B', 0xcd: '>H', 0xce: '>I', 0xcf: '>Q', 0xd0: '>b', 0xd1: '>h', 0xd2: '>i', 0xd3: '>q'}
-_SIZES = {0xd9: '>B', 0xda: '>H', 0xdb: '>I', 0xc4: '>B', 0xc5: '>H', 0xc6: '>I'}
-_CONSTANTS = {0xc0: None, 0xc2: False, 0xc3: True}
+_NUMBERS = {
+    0xCA: '>f',
+    0xCB: '>d',
+    0xCC: '>B',
+    0xCD: '>H',
+    0xCE: '>I',
+    0xCF: '>Q',
+    0xD0: '>b',
+    0xD1: '>h',
+    0xD2: '>i',
+    0xD3: '>q',
+}
+_SIZES = {0xD9: '>B', 0xDA: '>H', 0xDB: '>I', 0xC4: '>B', 0xC5: '>H', 0xC6: '>I'}
+_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
 def _unpack(data):
-    """A flat msgpack map of texts and numbers: what MindSpore writes. Raises ValueError (also UnicodeDecodeError) or struct.error."""
+    """A flat msgpack map of texts and numbers: what MindSpore writes. Raises ValueError (also UnicodeDecodeError) or
+    struct.error."""
     kind = data[0] if data else 0
-    if kind & 0xf0 == 0x80:
-        count, at = kind & 0x0f, 1
-    elif kind == 0xde:
+    if kind & 0xF0 == 0x80:
+        count, at = kind & 0x0F, 1
+    elif kind == 0xDE:
         count, at = struct.unpack_from('>H', data, 1)[0], 3
     else:
         raise ValueError('not a map')
@@ -330,19 +394,19 @@ def _value(data, at):
     if at >= len(data):
         raise ValueError('cut')
     kind, at = data[at], at + 1
-    if kind < 0x80 or kind >= 0xe0:
+    if kind < 0x80 or kind >= 0xE0:
         return (kind if kind < 0x80 else kind - 256), at
     if kind in _CONSTANTS:
         return _CONSTANTS[kind], at
     if kind in _NUMBERS:
         return struct.unpack_from(_NUMBERS[kind], data, at)[0], at + struct.calcsize(_NUMBERS[kind])
-    if kind & 0xe0 == 0xa0:
-        size = kind & 0x1f
+    if kind & 0xE0 == 0xA0:
+        size = kind & 0x1F
     elif kind in _SIZES:
         size, at = struct.unpack_from(_SIZES[kind], data, at)[0], at + struct.calcsize(_SIZES[kind])
     else:
         raise ValueError('a kind of value that MindRecord does not have')
     if size > len(data) - at:
         raise ValueError('cut')
-    value = data[at:at + size]
-    return (bytes(value) if kind in (0xc4, 0xc5, 0xc6) else value.decode('utf-8')), at + size
+    value = data[at : at + size]
+    return (bytes(value) if kind in (0xC4, 0xC5, 0xC6) else value.decode('utf-8')), at + size

@@ -1,5 +1,6 @@
 """A table of captions and urls as text (Conceptual Captions' TSV), by row, read in place: it may have millions of
 rows."""
+
 import csv
 import io
 import re
@@ -36,7 +37,7 @@ class UrlTable:
         mark, encoding = next(((m, e) for m, e in MARKS if bytes(self._text[:4]).startswith(m)), (b'', 'utf-8'))
         if encoding != 'utf-8':
             try:
-                self._text = np.frombuffer(self._text.tobytes()[len(mark):].decode(encoding).encode(), np.uint8)
+                self._text = np.frombuffer(self._text.tobytes()[len(mark) :].decode(encoding).encode(), np.uint8)
             except UnicodeDecodeError:
                 raise ConfigError(f'{path} is not {encoding.upper()} text; save it as UTF-8') from None
             mark = b''
@@ -53,7 +54,7 @@ class UrlTable:
             raise ConfigError(f'{path} has no row; expected lines caption<TAB>url')
         self._find_columns()
         content, column = self._text.tobytes(), self._url
-        for row, (start, end) in enumerate(zip(self._starts.tolist(), self._ends.tolist())):
+        for row, (start, end) in enumerate(zip(self._starts.tolist(), self._ends.tolist(), strict=True)):
             fields = self._fields(content[start:end].rstrip(b'\r'))
             if len(fields) <= column or not _URL.fullmatch(fields[column].strip()):
                 raise ConfigError(
@@ -99,7 +100,7 @@ class UrlTable:
         return rest != text and not re.search(rb'(?:^|[\t\n])"', rest)
 
     def _record(self, row):
-        return self._text[self._starts[row]:self._ends[row]].tobytes().rstrip(b'\r')
+        return self._text[self._starts[row] : self._ends[row]].tobytes().rstrip(b'\r')
 
     def _fields(self, record):
         if not self.quoted or b'"' not in record:
@@ -112,7 +113,7 @@ class UrlTable:
         if len(fields) < 2:
             raise ConfigError(f'{self.path}: the first line is not caption<TAB>url')
         self.header, urls = None, [bool(_URL.fullmatch(field.strip())) for field in fields]
-        if any(urls):                            # the official files have no header
+        if any(urls):  # the official files have no header
             self._url = 1 if urls[1] else urls.index(True)
             self._caption = 0 if self._url else 1
             return

@@ -1,4 +1,5 @@
-"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` are one sample.
+"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` are one
+sample.
 
 Which member is what, whatever the case of its extension; the first of each line that is there is taken:
 
@@ -9,6 +10,7 @@ Which member is what, whatever the case of its extension; the first of each line
 Texts are in UTF-8, or in what the mark at their start says. A dotted extension (`KEY.seg.png`, a mask) is never taken.
 Members of hidden and system names (macOS' `._KEY.jpg`, `__MACOSX/`) are no samples.
 """
+
 import io
 import json
 import os
@@ -18,12 +20,20 @@ from functools import partial
 from pathlib import Path
 
 from diffdis_ms.data.listing import in_hidden
-from diffdis_ms.data.samples import MAX_MEMBER_BYTES, Sample, add_skipped, checked_caption, find_files, prepared_samples, read_class_names
+from diffdis_ms.data.samples import (
+    MAX_MEMBER_BYTES,
+    Sample,
+    add_skipped,
+    checked_caption,
+    find_files,
+    prepared_samples,
+    read_class_names,
+)
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES, decode_image
 from diffdis_ms.errors import BadImage, BadSample, ConfigError
 from diffdis_ms.text_files import decode, lines_of, parse_json, read_text
 
-_NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')    # key: everything up to the first dot of the last part
+_NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')  # key: everything up to the first dot of the last part
 _BLOCK = tarfile.BLOCKSIZE
 
 
@@ -34,7 +44,8 @@ class CaptionSet:
         paths: the tars.
         class_names: list from `classnames.txt` beside the tars or one folder up (CLIP_benchmark's layout), or None.
         skipped: dict key -> reason of samples already lost while indexing (no image, cut by the tar's end).
-        files, folder: the tars, and where they lie. checked: tools/prepare_data.py wrote them, so that all samples are good.
+        files, folder: the tars, and where they lie. checked: tools/prepare_data.py wrote them, so that all samples are
+            good.
     """
 
     def __init__(self, path, require_caption=True, max_member_bytes=MAX_MEMBER_BYTES):
@@ -52,11 +63,13 @@ class CaptionSet:
         self.require_caption = require_caption
         self.max_member_bytes = max_member_bytes
         self.skipped = {}
-        self._samples = []                       # (tar, key, {extension: (offset, size)})
+        self._samples = []  # (tar, key, {extension: (offset, size)})
         for tar in self.paths:
             self._index(tar)
         if not self._samples:
-            raise ConfigError(f'{path}: no image in {len(self.paths)} tar file(s); expected members like 000001.png with 000001.txt')
+            raise ConfigError(
+                f'{path}: no image in {len(self.paths)} tar file(s); expected members like 000001.png with 000001.txt'
+            )
         self.files, self.folder = self.paths, self.paths[0].absolute().parent
         self.class_names = read_class_names(self.folder) or read_class_names(self.folder.parent)
         self.checked = not self.skipped and prepared_samples(self.folder) == len(self)
@@ -65,11 +78,12 @@ class CaptionSet:
         return len(self._samples)
 
     def read(self, i):
-        """Sample `i`; raises BadSample for a picture or caption that cannot be used, OSError if the tar itself is gone."""
+        """Sample `i`; raises BadSample for a picture or caption that cannot be used, OSError if the tar itself is
+        gone."""
         tar, key, members = self._samples[i]
         image_extension = next(e for e in _IMAGES if e in members)
         content = {}
-        with open(tar, 'rb') as file:            # a handle of its own: thread safe, and thousands of shards exhaust no limit
+        with open(tar, 'rb') as file:  # a handle of its own: thread safe, and thousands of shards exhaust no limit
             for extension in members:
                 if extension == image_extension or extension in _USED and extension not in _IMAGES:
                     content[extension] = self._member(file, key, extension, *members[extension])
@@ -205,7 +219,7 @@ class TarWriter:
             raise ValueError(f'key {key!r}: a key is not empty and has neither dot nor slash')
         if self._tar is None:
             self._temp = self.directory / f'.{self._shards:05d}.tar.{os.getpid()}'
-            self._tar = tarfile.open(fileobj=open(self._temp, 'wb'), mode='w', format=tarfile.USTAR_FORMAT)
+            self._tar = tarfile.open(fileobj=open(self._temp, 'wb'), mode='w', format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed by close)
         buffer = io.BytesIO()
         image.save(buffer, self.image_format, **({'quality': 95} if self.image_format == 'JPEG' else {}))
         self._add(key, 'jpg' if self.image_format == 'JPEG' else 'png', buffer.getvalue())
@@ -213,13 +227,15 @@ class TarWriter:
         if label is not None:
             self._add(key, 'cls', str(label).encode())
         if meta is not None:
-            self._add(key, 'json', json.dumps(meta, ensure_ascii=False, sort_keys=True).encode('utf-8', 'backslashreplace'))
+            self._add(
+                key, 'json', json.dumps(meta, ensure_ascii=False, sort_keys=True).encode('utf-8', 'backslashreplace')
+            )
         self.num_samples += 1
         if self.num_samples % self.samples_per_shard == 0:
             self._finish()
 
     def _add(self, key, extension, content):
-        info = tarfile.TarInfo(f'{key}.{extension}')     # TarInfo's defaults: mtime, uid and gid 0, mode 644
+        info = tarfile.TarInfo(f'{key}.{extension}')  # TarInfo's defaults: mtime, uid and gid 0, mode 644
         info.size = len(content)
         self._tar.addfile(info, io.BytesIO(content))
 
@@ -243,7 +259,8 @@ _USED = {*_IMAGES, *_CAPTIONS, 'cls', 'json'}
 
 
 def _members(path):
-    """Regular members as [(name, offset, size)], and the offset where the tar is damaged (None: sound, or cut in a member)."""
+    """Regular members as [(name, offset, size)], and the offset where the tar is damaged (None: sound, or cut in a
+    member)."""
     found = []
     end = 0
     try:
@@ -257,12 +274,14 @@ def _members(path):
                 end = tar.offset
                 if member.isreg() and not member.issparse():
                     found.append((member.name, member.offset_data, member.size))
-                tar.members = []                 # tarfile would keep every header
+                tar.members = []  # tarfile would keep every header
     except (tarfile.TarError, ValueError, OverflowError) as e:
         if not end:
-            raise ConfigError(f'{path} is not an uncompressed tar file ({" ".join(str(e).split())}); '
-                              'write it anew, or gunzip it if it is compressed') from None
-    with open(path, 'rb') as file:               # tarfile takes a broken header for the end
+            raise ConfigError(
+                f'{path} is not an uncompressed tar file ({" ".join(str(e).split())}); '
+                'write it anew, or gunzip it if it is compressed'
+            ) from None
+    with open(path, 'rb') as file:  # tarfile takes a broken header for the end
         file.seek(end)
         block = file.read(_BLOCK)
     return found, end if block.strip(b'\0') else None

@@ -1,8 +1,10 @@
 """Which samples of a set can be used, known before training starts: so all processes agree on it without a word.
 
-What `tools/prepare_data.py` wrote is good by construction. Of anything else every sample is read and decoded once. The verdict is kept
-in a file named after the source's files, their sizes and times, so that it is found again as long as nothing has changed.
+What `tools/prepare_data.py` wrote is good by construction. Of anything else every sample is read and decoded once. The
+verdict is kept in a file named after the source's files, their sizes and times, so that it is found again as long as
+nothing has changed.
 """
+
 import hashlib
 import json
 import os
@@ -18,28 +20,32 @@ from diffdis_ms.data.transforms import MIN_SIDE
 from diffdis_ms.errors import BadSample
 from diffdis_ms.storage.files import shared_order, whole_file
 
-VERSION = 2                                      # of what is checked: another one makes old verdicts void
-PART = 1000                                      # samples a process checks before it writes down what it found
+VERSION = 2  # of what is checked: another one makes old verdicts void
+PART = 1000  # samples a process checks before it writes down what it found
 
 
 def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, rank=0, size=1, progress=True):
     """Check a set, or find the verdict of an earlier check.
 
     Args:
-        caption_set: has `len()` and `read(i) -> Sample`. Where it names its `files`, the verdict is kept: beside the data if that can be
-            written, else in `directory`. `checked` says that all of it is good.
+        caption_set: has `len()` and `read(i) -> Sample`. Where it names its `files`, the verdict is kept: beside the
+            data if that can be written, else in `directory`. `checked` says that all of it is good.
         min_side: a picture with a shorter side is bad. At least 8: smaller ones are never decoded.
         directory: for the verdict, may be absent. num_workers: threads.
-        rank, size: of this process. Each checks every size-th part, then helps with what the others have not finished: nobody waits.
+        rank, size: of this process. Each checks every size-th part, then helps with what the others have not finished:
+            nobody waits.
         progress: show a bar (never where stderr is no terminal).
 
     Returns:
-        good: int64 (N,), ascending. skipped: {key: reason} of all others, those included that the reader itself had lost.
+        good: int64 (N,), ascending. skipped: {key: reason} of all others, those included that the reader itself had
+            lost.
     """
     count, skipped = len(caption_set), dict(getattr(caption_set, 'skipped', {}))
     if getattr(caption_set, 'checked', False):
         return np.arange(count), skipped
-    bad = _check(caption_set, _Files(caption_set, min_side, directory), count, min_side, num_workers, rank, size, progress)
+    bad = _check(
+        caption_set, _Files(caption_set, min_side, directory), count, min_side, num_workers, rank, size, progress
+    )
     for i, key, reason in bad:
         add_skipped(skipped, key, reason, i)
     good = np.ones(count, bool)
@@ -48,18 +54,25 @@ def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, 
 
 
 def fingerprint(caption_set, min_side):
-    """16 hex digits of which samples there are and how they are checked: names, sizes and times of the files. None where there are no files."""
+    """16 hex digits of which samples there are and how they are checked: names, sizes and times of the files. None
+    where there are no files."""
     files = getattr(caption_set, 'files', None)
     if files is None:
         return None
     options = {name: getattr(caption_set, name, None) for name in ('require_caption', 'max_member_bytes')}
-    digest = hashlib.sha256(json.dumps([VERSION, type(caption_set).__name__, len(caption_set), min_side, options]).encode())
+    digest = hashlib.sha256(
+        json.dumps([VERSION, type(caption_set).__name__, len(caption_set), min_side, options]).encode()
+    )
     for path in files:
         try:
             about = os.stat(path)
-            digest.update(f'{path.parent.name}/{path.name}\0{about.st_size}\0{about.st_mtime_ns}\0'.encode('utf-8', 'surrogateescape'))
+            digest.update(
+                f'{path.parent.name}/{path.name}\0{about.st_size}\0{about.st_mtime_ns}\0'.encode(
+                    'utf-8', 'surrogateescape'
+                )
+            )
         except (OSError, ValueError):
-            digest.update(b'?')                  # a csv may name what is not there
+            digest.update(b'?')  # a csv may name what is not there
     return digest.hexdigest()[:16]
 
 
@@ -92,7 +105,10 @@ def _check(caption_set, files, count, min_side, num_workers, rank, size, progres
     if found is not None:
         return found
     parts = {}
-    with ThreadPoolExecutor(num_workers) as pool, tqdm(total=count, desc='checking samples', disable=None if progress else True, unit='') as bar:
+    with (
+        ThreadPoolExecutor(num_workers) as pool,
+        tqdm(total=count, desc='checking samples', disable=None if progress else True, unit='') as bar,
+    ):
         for k in order:
             found = files.load('all', 0, count)  # another process has put it together
             if found is not None:
@@ -101,7 +117,7 @@ def _check(caption_set, files, count, min_side, num_workers, rank, size, progres
             parts[k] = files.load(k, rows.start, rows.stop)
             if parts[k] is None:
                 verdicts = pool.map(lambda i: check_sample(caption_set, i, min_side), rows)
-                parts[k] = [(i, *verdict) for i, verdict in zip(rows, verdicts) if verdict]
+                parts[k] = [(i, *verdict) for i, verdict in zip(rows, verdicts, strict=True) if verdict]
                 files.save(k, parts[k])
             bar.update(len(rows))
     bad = [row for k in sorted(parts) for row in parts[k]]
@@ -125,7 +141,9 @@ class _Files:
         for place in self.places:
             try:
                 rows = json.loads(self._path(place, part).read_bytes())
-                if all(start <= i < stop and isinstance(key, str) and isinstance(reason, str) for i, key, reason in rows):
+                if all(
+                    start <= i < stop and isinstance(key, str) and isinstance(reason, str) for i, key, reason in rows
+                ):
                     return [tuple(row) for row in rows]
             except (OSError, ValueError, TypeError, RecursionError):
                 pass
@@ -137,7 +155,7 @@ class _Files:
             try:
                 path = self._path(place, part)
                 if part != 'all' and self._path(place, 'all').exists():
-                    return                       # another process has finished and cleaned up
+                    return  # another process has finished and cleaned up
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(path) as f:
                     f.write(json.dumps(rows).encode())

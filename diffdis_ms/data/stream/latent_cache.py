@@ -1,16 +1,19 @@
-"""Latents and text features that were computed once: MindRecord files that tools/cache_latents.py writes and training reads.
+"""Latents and text features that were computed once: MindRecord files that tools/cache_latents.py writes and training
+reads.
 
-    cache.json            key, data (fingerprint of the data set), dtype, shapes, number of samples and of parts; written last
-    constants.safetensors zero_latent (1, 4, h, w), empty_context (1, L, hidden), good (N,): which samples of the set are in the cache
-    part_00000.mindrecord rows in the order of `good`: z, c, e (bytes), caption, index
+cache.json            key, data (fingerprint of the data set), dtype, shapes, number of samples and of parts;
+                      written last
+constants.safetensors zero_latent (1, 4, h, w), empty_context (1, L, hidden), good (N,): which
+                      samples of the set are in the cache
+part_00000.mindrecord rows in the order of `good`: z, c, e (bytes), caption, index
 """
+
 import json
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import List
 
 import numpy as np
 from safetensors import SafetensorError
@@ -23,7 +26,13 @@ from diffdis_ms.errors import ConfigError
 from diffdis_ms.storage.files import flush
 
 SUMMARY, CONSTANTS = 'cache.json', 'constants.safetensors'
-SCHEMA = {'index': {'type': 'int64'}, 'caption': {'type': 'string'}, 'z': {'type': 'bytes'}, 'c': {'type': 'bytes'}, 'e': {'type': 'bytes'}}
+SCHEMA = {
+    'index': {'type': 'int64'},
+    'caption': {'type': 'string'},
+    'z': {'type': 'bytes'},
+    'c': {'type': 'bytes'},
+    'e': {'type': 'bytes'},
+}
 ARRAYS = ('z', 'c', 'e')
 DTYPES = {'float32': np.float32, 'float16': np.float16}
 _BATCHES_AHEAD = 3
@@ -32,18 +41,20 @@ _BATCHES_AHEAD = 3
 @dataclass
 class LatentBatch:
     """What a training step gets from a cache."""
-    z: np.ndarray                                # float32 (B, 4, h, w)
-    c: np.ndarray                                # float32 (B, L, hidden)
-    e: np.ndarray                                # float32 (B, 1, D)
-    captions: List[str]
-    indices: np.ndarray                          # int64 (B,): positions in the caption set
+
+    z: np.ndarray  # float32 (B, 4, h, w)
+    c: np.ndarray  # float32 (B, L, hidden)
+    e: np.ndarray  # float32 (B, 1, D)
+    captions: list[str]
+    indices: np.ndarray  # int64 (B,): positions in the caption set
 
 
 class LatentCache:
     """A finished cache.
 
     Attributes:
-        key, data: what it was made with and of. good: int64 (N,). num_samples: of the set. zero_latent, empty_context: float32.
+        key, data: what it was made with and of. good: int64 (N,). num_samples: of the set. zero_latent, empty_context:
+            float32.
     """
 
     def __init__(self, directory):
@@ -57,24 +68,37 @@ class LatentCache:
             self.dtype, parts = np.dtype(DTYPES[summary['dtype']]), int(summary['num_parts'])
             self.shapes = {name: tuple(int(n) for n in summary['shapes'][name]) for name in ARRAYS}
             constants = load_file(directory / CONSTANTS)
-            self.good, self.zero_latent, self.empty_context = (constants[name] for name in ('good', 'zero_latent', 'empty_context'))
+            self.good, self.zero_latent, self.empty_context = (
+                constants[name] for name in ('good', 'zero_latent', 'empty_context')
+            )
         except FileNotFoundError as e:
-            raise ConfigError(f'data.cache: {e.filename} is missing: {directory} is not a finished cache; run tools/cache_latents.py again') from None
+            raise ConfigError(
+                f'data.cache: {e.filename} is missing: {directory} is not a finished cache; run tools/cache_latents.py'
+                ' again'
+            ) from None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
-            raise ConfigError(f'data.cache: {directory} is damaged ({" ".join(str(e).split())}); make it anew') from None
+            raise ConfigError(
+                f'data.cache: {directory} is damaged ({" ".join(str(e).split())}); make it anew'
+            ) from None
         self._records = Records(directory)
         if len(self._records.paths) != parts or len(self._records) != len(self.good) or self._records.skipped:
-            raise ConfigError(f'data.cache: {directory} has {len(self._records)} rows in {len(self._records.paths)} parts that can be read, '
-                              f'{len(self.good)} in {parts} are expected; make it anew')
+            raise ConfigError(
+                f'data.cache: {directory} has {len(self._records)} rows in {len(self._records.paths)} parts that can be'
+                f' read, {len(self.good)} in {parts} are expected; make it anew'
+            )
 
     def read(self, row):
         """(z, c, e, caption, index) of a row; ConfigError where it is damaged."""
         try:
             fields, blobs = self._records.row(row)
-            arrays = [np.frombuffer(blobs[name], self.dtype).reshape(self.shapes[name]).astype(np.float32) for name in ARRAYS]
+            arrays = [
+                np.frombuffer(blobs[name], self.dtype).reshape(self.shapes[name]).astype(np.float32) for name in ARRAYS
+            ]
             return (*arrays, str(fields['caption']), int(fields['index']))
         except (ValueError, KeyError, TypeError) as e:
-            raise ConfigError(f'data.cache: row {row} of {self._records.folder} is damaged ({e}); make the cache anew') from None
+            raise ConfigError(
+                f'data.cache: row {row} of {self._records.folder} is damaged ({e}); make the cache anew'
+            ) from None
 
 
 class CachedLoader(Stream):
@@ -89,10 +113,14 @@ class CachedLoader(Stream):
         """Yields `LatentBatch` for ever, this process' part, from where `state()` stands."""
         ahead, rows = deque(), self.batch_size // self.size
         with ThreadPoolExecutor(self.num_workers) as pool:
-            stream = ordered_map(pool, lambda item: self.cache.read(int(np.searchsorted(self.good, item[1]))),
-                                 self._items(self._next, ahead), rows * _BATCHES_AHEAD)
+            stream = ordered_map(
+                pool,
+                lambda item: self.cache.read(int(np.searchsorted(self.good, item[1]))),
+                self._items(self._next, ahead),
+                rows * _BATCHES_AHEAD,
+            )
             while True:
-                z, c, e, captions, found = zip(*(row for _, row in islice(stream, rows)))
+                z, c, e, captions, found = zip(*(row for _, row in islice(stream, rows)), strict=True)
                 indices = ahead.popleft()
                 if not np.array_equal(found, indices):
                     raise ConfigError('data.cache: its rows are not those of its index; make it anew')
@@ -112,15 +140,23 @@ def write_part(directory, number, rows, dtype):
         directory, number: see `part_path`. rows: list of (z, c, e, caption, index). dtype: of the arrays on the disk.
     """
     path = part_path(directory, number)
-    temporary = path.parent / f'.{path.stem}.tmp'        # a directory: the file knows its own name
+    temporary = path.parent / f'.{path.stem}.tmp'  # a directory: the file knows its own name
     temporary.mkdir(exist_ok=True)
     for left in temporary.iterdir():
         left.unlink()
     size = sum(x.astype(dtype).nbytes for x in rows[0][:3]) + 4096
     writer = open_writer(temporary / path.name, SCHEMA, 'index', 2 * size)
     for start in range(0, len(rows), 64):
-        writer.write_raw_data([{'index': int(index), 'caption': caption, **{name: np.ascontiguousarray(x, dtype).tobytes() for name, x in zip(ARRAYS, arrays)}}
-                               for *arrays, caption, index in rows[start:start + 64]])
+        writer.write_raw_data(
+            [
+                {
+                    'index': int(index),
+                    'caption': caption,
+                    **{name: np.ascontiguousarray(x, dtype).tobytes() for name, x in zip(ARRAYS, arrays, strict=True)},
+                }
+                for *arrays, caption, index in rows[start : start + 64]
+            ]
+        )
     close_writer(writer, temporary / path.name)
     for name in (path.name, path.name + '.db'):
         flush(temporary / name)

@@ -1,8 +1,8 @@
 """Endless, exactly resumable batches of a caption set; and one pass over it for evaluation."""
+
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Dict, List, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -20,40 +20,59 @@ _WORKERS = {'threads': in_threads, 'processes': in_processes}
 @dataclass
 class Batch:
     """What a training step gets."""
-    pixels: np.ndarray                           # uint8 (B, 3, S, S), B = batch_size / size
-    captions: List[str]
-    indices: np.ndarray                          # int64 (B,): positions in the caption set
-    token_ids: Optional[np.ndarray] = None       # int32 (B, L), where the loader has a tokenizer
+
+    pixels: np.ndarray  # uint8 (B, 3, S, S), B = batch_size / size
+    captions: list[str]
+    indices: np.ndarray  # int64 (B,): positions in the caption set
+    token_ids: np.ndarray | None = None  # int32 (B, L), where the loader has a tokenizer
 
 
 @dataclass
 class Samples:
     """The good samples of a whole set, in its order; N counts them."""
-    pixels: np.ndarray                           # uint8 (N, 3, S, S)
-    captions: List[str]
-    labels: List[Optional[int]]
-    keys: List[str]
-    indices: np.ndarray                          # int64 (N,): positions in the caption set
-    skipped: Dict[str, str]                      # key -> reason
+
+    pixels: np.ndarray  # uint8 (N, 3, S, S)
+    captions: list[str]
+    labels: list[int | None]
+    keys: list[str]
+    indices: np.ndarray  # int64 (N,): positions in the caption set
+    skipped: dict[str, str]  # key -> reason
 
 
 class Loader(Stream):
     """Batches without end, the same stream for one process and for many.
 
-    Epoch e is a permutation of the good samples drawn from (seed, e) alone, batch k the samples [k * batch_size, (k + 1) * batch_size) of
-    all epochs in a row (`GlobalOrder`), and of it this process gets every size-th one from `rank` on. So all processes make the same
-    number of steps whatever the number of samples, each good sample is seen exactly once an epoch, and a position counts for any
-    number of processes.
+    Epoch e is a permutation of the good samples drawn from (seed, e) alone, batch k the samples [k * batch_size, (k +
+    1) * batch_size) of all epochs in a row (`GlobalOrder`), and of it this process gets every size-th one from `rank`
+    on. So all processes make the same number of steps whatever the number of samples, each good sample is seen exactly
+    once an epoch, and a position counts for any number of processes.
 
     Attributes:
         good: int64, indices of the samples that can be used. skipped: dict key -> reason of all others.
     """
 
-    def __init__(self, caption_set, batch_size, image_size, seed, num_workers=2, cache=False, random_flip=False,
-                 random_shift=0, shuffle=True, rank=0, size=1, min_side=MIN_SIDE, check_directory=None,
-                 workers='threads', tokenizer=None, token_length=77):
+    def __init__(
+        self,
+        caption_set,
+        batch_size,
+        image_size,
+        seed,
+        num_workers=2,
+        cache=False,
+        random_flip=False,
+        random_shift=0,
+        shuffle=True,
+        rank=0,
+        size=1,
+        min_side=MIN_SIDE,
+        check_directory=None,
+        workers='threads',
+        tokenizer=None,
+        token_length=77,
+    ):
         """Args:
-            caption_set: has `len()` and `read(i) -> Sample`; `read` is called from several threads. See `check.good_samples`.
+            caption_set: has `len()` and `read(i) -> Sample`; `read` is called from several threads. See
+                `check.good_samples`.
             batch_size: samples a batch, over all processes (and accumulation steps); `size` must divide it.
             image_size: pixels; images are resized and cropped to it.
             seed: integer >= 0; decides order and augmentation.
@@ -71,14 +90,18 @@ class Loader(Stream):
         Raises:
             ConfigError: the set has fewer good samples than a batch, or a number is out of range.
         """
-        for name, value, low in (('image_size', image_size, 1), ('num_workers', num_workers, 1), ('random_shift', random_shift, 0)):
+        for name, value, low in (
+            ('image_size', image_size, 1),
+            ('num_workers', num_workers, 1),
+            ('random_shift', random_shift, 0),
+        ):
             if value < low:
                 raise ConfigError(f'{name}: {value} is below {low}')
         if workers not in _WORKERS:
             raise ConfigError(f'data.workers: {workers!r} is none of {", ".join(_WORKERS)}')
         if cache and workers == 'processes':
             raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
-        if len(caption_set) < batch_size:        # before all of them are read
+        if len(caption_set) < batch_size:  # before all of them are read
             raise ConfigError(too_few(f'at most {len(caption_set)}', batch_size, getattr(caption_set, 'skipped', {})))
         self.caption_set, self.image_size = caption_set, image_size
         self.num_workers, self.random_flip, self.random_shift = num_workers, random_flip, random_shift
@@ -93,8 +116,10 @@ class Loader(Stream):
         Raises:
             ConfigError: a sample that was good when it was checked cannot be read any more; its key is named.
         """
-        ahead = deque()                          # indices of the batches that are being read
-        batches = _WORKERS[self.workers](self._result, self._items(self._next, ahead), self.num_workers, self.batch_size // self.size, _BATCHES_AHEAD)
+        ahead = deque()  # indices of the batches that are being read
+        batches = _WORKERS[self.workers](
+            self._result, self._items(self._next, ahead), self.num_workers, self.batch_size // self.size, _BATCHES_AHEAD
+        )
         try:
             for number, (pixels, ids, captions, failed) in enumerate(batches, self._next + 1):
                 if failed.any():
@@ -105,7 +130,8 @@ class Loader(Stream):
             batches.close()
 
     def _result(self, item):
-        """(pixels, token ids, caption, False); what cannot be read gives blanks, the reason, and True: processes cannot raise."""
+        """(pixels, token ids, caption, False); what cannot be read gives blanks, the reason, and True: processes cannot
+        raise."""
         try:
             return (*self._load(item), False)
         except (ConfigError, OSError) as e:
@@ -129,7 +155,9 @@ class Loader(Stream):
     def _augment(self, pixels, epoch, index):
         if not (self.random_flip or self.random_shift):
             return pixels
-        rng = generator(self.seed, epoch, index + 1)     # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
+        rng = generator(
+            self.seed, epoch, index + 1
+        )  # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
         flip = rng.integers(2)
         down, right = rng.integers(-self.random_shift, self.random_shift + 1, 2)
         if self.random_flip and flip:
@@ -171,24 +199,31 @@ def read_all(caption_set, image_size, num_workers=2, progress=True):
     """
     rows, skipped = [], dict(getattr(caption_set, 'skipped', {}))
     with ThreadPoolExecutor(num_workers) as pool:
-        stream = ordered_map(pool, lambda i: read_pixels(caption_set, i, image_size), range(len(caption_set)), 64 * num_workers)
-        for i, row in tqdm(stream, total=len(caption_set), desc='reading', disable=None if progress else True, leave=False):
+        stream = ordered_map(
+            pool, lambda i: read_pixels(caption_set, i, image_size), range(len(caption_set)), 64 * num_workers
+        )
+        for i, row in tqdm(
+            stream, total=len(caption_set), desc='reading', disable=None if progress else True, leave=False
+        ):
             if isinstance(row, BadSample):
                 skipped[row.key] = row.reason
             else:
                 rows.append((*row, i))
     if not rows:
         raise ConfigError(f'none of {len(caption_set)} samples can be used; the first: {next(iter(skipped.items()))}')
-    pixels, captions, labels, keys, indices = zip(*rows)
+    pixels, captions, labels, keys, indices = zip(*rows, strict=True)
     return Samples(np.stack(pixels), list(captions), list(labels), list(keys), np.array(indices), skipped)
 
 
 def read_good(caption_set, i, image_size):
-    """(pixels (3, S, S) uint8, caption) of a sample that was good when the set was checked; ConfigError where it is not any more."""
+    """(pixels (3, S, S) uint8, caption) of a sample that was good when the set was checked; ConfigError where it is not
+    any more."""
     row = read_pixels(caption_set, i, image_size)
     if isinstance(row, BadSample):
-        raise ConfigError(f'sample {row.key} could be used when the data was checked and cannot now ({row.reason}): the data has '
-                          'changed; restore it, or write it anew with tools/prepare_data.py')
+        raise ConfigError(
+            f'sample {row.key} could be used when the data was checked and cannot now ({row.reason}): the data has '
+            'changed; restore it, or write it anew with tools/prepare_data.py'
+        )
     return row[:2]
 
 

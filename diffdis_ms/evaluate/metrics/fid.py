@@ -1,8 +1,10 @@
 """FID and KID of two sets of features, as torch-fidelity 0.4 defines them. NumPy.
 
-Both run on one thread: how OpenBLAS divides a product between threads decides its last digits, and msrun gives its processes fewer threads.
+Both run on one thread: how OpenBLAS divides a product between threads decides its last digits, and msrun gives its
+processes fewer threads.
 Measured: FID's eigenvalues take 3.5 s on one thread as on two.
 """
+
 import ctypes
 from contextlib import contextmanager
 
@@ -15,7 +17,10 @@ from diffdis_ms.errors import ConfigError
 @contextmanager
 def one_thread():
     """NumPy's OpenBLAS keeps to one thread; another BLAS goes on as it is."""
-    library, found = ctypes.CDLL(np.linalg._umath_linalg.__file__), None         # its symbols, and those of the BLAS it is linked with
+    library, found = (
+        ctypes.CDLL(np.linalg._umath_linalg.__file__),
+        None,
+    )  # its symbols, and those of the BLAS it is linked with
     for prefix, suffix in (('', '64_'), ('scipy_', '64_'), ('', ''), ('scipy_', '')):
         if hasattr(library, f'{prefix}openblas_set_num_threads{suffix}'):
             found = [getattr(library, f'{prefix}openblas_{verb}_num_threads{suffix}') for verb in ('get', 'set')]
@@ -36,9 +41,9 @@ def one_thread():
 def fid(real, fake):
     """Frechet distance of the Gaussians with the mean and covariance of two sets, in float64.
 
-    |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)), the last trace being the sum of the roots of the eigenvalues of S1 S2.
-    Those are real and not negative; rounding makes some of the smallest negative, whose roots are imaginary and left out. No root
-    of a matrix is taken, so that singular covariances (fewer pictures than features) need no care.
+    |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)), the last trace being the sum of the roots of the eigenvalues of
+    S1 S2. Those are real and not negative; rounding makes some of the smallest negative, whose roots are imaginary and
+    left out. No root of a matrix is taken, so that singular covariances (fewer pictures than features) need no care.
 
     Args:
         real: (N, D). fake: (M, D).
@@ -74,7 +79,7 @@ def kid(real, fake, subsets=100, subset_size=1000, degree=3, gamma=None, coef0=1
         x = real[rng.choice(len(real), subset_size, replace=False)]
         y = fake[rng.choice(len(fake), subset_size, replace=False)]
         xx, yy, xy = ((a @ b.T * gamma + coef0) ** degree for a, b in ((x, x), (y, y), (x, y)))
-        within = xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)               # pairs of different pictures
+        within = xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)  # pairs of different pictures
         distances[i] = within / (subset_size * (subset_size - 1)) - 2 * xy.mean()
     return float(distances.mean()), float(distances.std())
 
@@ -84,8 +89,11 @@ def check_subsets(num_real, num_fake, subsets, subset_size):
     if subsets < 1 or subset_size < 2:
         raise ConfigError(f'KID needs at least 1 subset of at least 2 pictures, not {subsets} of {subset_size}')
     if min(num_real, num_fake) < subset_size:
-        raise ConfigError(f'KID draws subsets of {subset_size} pictures, but there are {num_real} real and {num_fake} fake ones: '
-                          f'lower it with --kid-subset-size {min(num_real, num_fake)} (the definition\'s is 1000), or leave kid out of --metrics')
+        raise ConfigError(
+            f'KID draws subsets of {subset_size} pictures, but there are {num_real} real and {num_fake} fake ones:'
+            f' lower it with --kid-subset-size {min(num_real, num_fake)} (the definition\'s is 1000), or leave kid out'
+            ' of --metrics'
+        )
 
 
 def _checked(features):
@@ -93,5 +101,7 @@ def _checked(features):
     if features.ndim != 2 or len(features) < 2:
         raise ConfigError(f'FID and KID need at least 2 pictures a set, not {len(features)}')
     if not np.isfinite(features).all():
-        raise ConfigError('the features hold infinite numbers or NaN: are these the weights of the published Inception?')
+        raise ConfigError(
+            'the features hold infinite numbers or NaN: are these the weights of the published Inception?'
+        )
     return features

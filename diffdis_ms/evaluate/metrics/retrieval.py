@@ -1,9 +1,10 @@
 """Image-text retrieval: recall among all candidates, both ways, in blocks of bounded memory. Metrics are NumPy."""
+
 import numpy as np
 
 from diffdis_ms.finite import check_finite
 
-BLOCK_BYTES = 128 << 20                          # of the float64 similarities held at a time
+BLOCK_BYTES = 128 << 20  # of the float64 similarities held at a time
 
 
 def cosines(queries, candidates):
@@ -29,7 +30,7 @@ def hits(queries, candidates, own, ks):
     block, result = max(1, BLOCK_BYTES // (8 * len(candidates))), np.empty((len(queries), len(ks)))
     candidates = np.asarray(candidates, np.float64)
     for start in range(0, len(queries), block):
-        similarity = cosines(queries[start:start + block], candidates)           # (block, C)
+        similarity = cosines(queries[start : start + block], candidates)  # (block, C)
         for q, row in enumerate(similarity, start):
             right = row[np.asarray(own[q])]
             best = right.max()
@@ -67,6 +68,6 @@ def retrieval_metrics(e0, e, image_of_text, ks=(1, 5, 10)):
     metrics = {}
     both = {'image_to_text': hits(e0, e, own, ks), 'text_to_image': hits(e, e0, image_of_text[:, None], ks)}
     for way, found in both.items():
-        metrics.update({f'{way}_R@{k}': float(share) for k, share in zip(ks, found.mean(0))})
+        metrics.update({f'{way}_R@{k}': float(share) for k, share in zip(ks, found.mean(0), strict=True)})
     metrics['mean_R@1'] = (metrics['image_to_text_R@1'] + metrics['text_to_image_R@1']) / 2
     return metrics

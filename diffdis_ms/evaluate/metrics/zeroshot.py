@@ -1,4 +1,5 @@
 """Zero-shot classification (Sec. 4.1): which class name fits the generated e0 best. Metrics are NumPy."""
+
 import numpy as np
 
 from diffdis_ms.evaluate.metrics.retrieval import cosines, hits

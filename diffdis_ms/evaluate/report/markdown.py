@@ -1,4 +1,5 @@
 """Results of `tools/evaluate.py` as Markdown for a README, their pictures in a folder beside it."""
+
 import html
 import re
 from pathlib import Path
@@ -7,16 +8,17 @@ from diffdis_ms.data.transforms import image_grid
 from diffdis_ms.evaluate.report.tables import tables
 from diffdis_ms.storage.files import whole_file
 
-SPECIAL = re.compile(r'([\\`*_\[\]|!~])')         # beyond these, Markdown's signs do nothing within a line
+SPECIAL = re.compile(r'([\\`*_\[\]|!~])')  # beyond these, Markdown's signs do nothing within a line
 PICTURE = re.compile(r'\d\d+_(image|text|fake|real)\d+\.png')
 
 
 def write_markdown(results, path):
-    """Write `markdown(results)`; pictures of examples go to the folder NAME_files beside NAME.md, replacing those of the report before."""
+    """Write `markdown(results)`; pictures of examples go to the folder NAME_files beside NAME.md, replacing those of
+    the report before."""
     path = Path(path)
     folder = path.with_name(f'{path.stem}_files')
     path.parent.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob('*.png'):             # of the report before, and nothing else
+    for old in folder.glob('*.png'):  # of the report before, and nothing else
         if PICTURE.fullmatch(old.name):
             old.unlink()
     with whole_file(path) as file:
@@ -24,7 +26,8 @@ def write_markdown(results, path):
 
 
 def markdown(results, folder=None):
-    """Tables, notes and, where there is a folder for their pictures, examples; whatever comes from a file is escaped."""
+    """Tables, notes and, where there is a folder for their pictures, examples; whatever comes from a file is
+    escaped."""
     lines = []
     for title, header, rows, notes in tables(results):
         lines += [f'**{_escaped(title)}**', '', *_table(header, [[_escaped(cell) for cell in row] for row in rows])]
@@ -39,21 +42,40 @@ def markdown(results, folder=None):
 
 def _retrieval(r, folder, prefix):
     examples, name = r['examples'], _escaped(f'{r["dataset"]}, {r["split"]}')
-    rows = [[_picture(image, folder, f'{prefix}_image{k}'), '<br>'.join(map(_escaped, captions)),
-             '<br>'.join(f'<b>{_escaped(text)}</b>' if right else _escaped(text) for text, right in found)]
-            for k, (image, captions, found) in enumerate(examples['image_to_text'])]
-    lines = [f'**{name}: texts found for images, best first, the right ones bold**', '', *_table(['image', 'its captions', 'found'], rows)]
+    rows = [
+        [
+            _picture(image, folder, f'{prefix}_image{k}'),
+            '<br>'.join(map(_escaped, captions)),
+            '<br>'.join(f'<b>{_escaped(text)}</b>' if right else _escaped(text) for text, right in found),
+        ]
+        for k, (image, captions, found) in enumerate(examples['image_to_text'])
+    ]
+    lines = [
+        f'**{name}: texts found for images, best first, the right ones bold**',
+        '',
+        *_table(['image', 'its captions', 'found'], rows),
+    ]
     rows = []
     for k, (text, found) in enumerate(examples['text_to_image']):
         right = next((str(place) for place, (_, hit) in enumerate(found, 1) if hit), '')
         sheet = image_grid([image.resize((96, 96)) for image, _ in found], len(found))
         rows.append([_escaped(text), right, _picture(sheet, folder, f'{prefix}_text{k}')])
-    return lines + [f'**{name}: images found for texts, best first**', '', *_table(['text', 'place of the right one', 'found'], rows)]
+    return lines + [
+        f'**{name}: images found for texts, best first**',
+        '',
+        *_table(['text', 'place of the right one', 'found'], rows),
+    ]
 
 
 def _generation(r, folder, prefix):
-    rows = [[_escaped(caption), _picture(fake, folder, f'{prefix}_fake{k}'), '' if real is None else _picture(real, folder, f'{prefix}_real{k}')]
-            for k, (caption, fake, real) in enumerate(r['examples'])]
+    rows = [
+        [
+            _escaped(caption),
+            _picture(fake, folder, f'{prefix}_fake{k}'),
+            '' if real is None else _picture(real, folder, f'{prefix}_real{k}'),
+        ]
+        for k, (caption, fake, real) in enumerate(r['examples'])
+    ]
     return [f'**{_escaped(r["path"].name)}: generated pictures**', '', *_table(['caption', 'generated', 'real'], rows)]
 
 

@@ -1,4 +1,5 @@
 """One self-contained HTML page: numbers, curves and pictures are embedded, nothing is loaded from elsewhere."""
+
 import base64
 import html
 import io
@@ -12,21 +13,29 @@ from diffdis_ms.text_files import parse_json, read_lines
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: 1em 0; } td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; } figure { display: inline-block; margin: .4em; vertical-align: top; width: 164px; }
-figcaption { font-size: 12px; line-height: 1.3; } figure img { width: 72px; height: 72px; margin-right: 2px; border: 1px solid #eee; image-rendering: auto; }
-.hit { color: #087a2b; font-weight: 600; } .note { background: #fff6d6; padding: .6em 1em; }
+table { border-collapse: collapse; margin: 1em 0; }
+td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; }
+figure { display: inline-block; margin: .4em; vertical-align: top; width: 164px; }
+figcaption { font-size: 12px; line-height: 1.3; }
+figure img { width: 72px; height: 72px; margin-right: 2px; border: 1px solid #eee;
+  image-rendering: auto; }
+.hit { color: #087a2b; font-weight: 600; }
+.note { background: #fff6d6; padding: .6em 1em; }
 img.plot { max-width: 100%; }
-.row img { width: 64px; height: 64px; border: 1px solid #eee; margin-right: 4px; } .row img.right { outline: 3px solid #087a2b; }
-.row td { vertical-align: top; overflow-wrap: anywhere; } ol { margin: 0; } summary { cursor: pointer; }
+.row img { width: 64px; height: 64px; border: 1px solid #eee; margin-right: 4px; }
+.row img.right { outline: 3px solid #087a2b; }
+.row td { vertical-align: top; overflow-wrap: anywhere; }
+ol { margin: 0; }
+summary { cursor: pointer; }
 """
 
 
 class Report:
     """Collects sections, then writes the page.
 
-        report = Report('DiffDis')
-        report.heading('Numbers'); report.table(['metric', 'value'], rows); report.write('report.html')
+    report = Report('DiffDis')
+    report.heading('Numbers'); report.table(['metric', 'value'], rows); report.write('report.html')
     """
 
     def __init__(self, title):
@@ -41,8 +50,12 @@ class Report:
     def table(self, header, rows):
         """Rows of strings; all columns but the first are right-aligned."""
         head = ''.join(f'<th>{html.escape(h)}</th>' for h in header)
-        body = ''.join('<tr>' + ''.join(f'<td{" class=n" if i else ""}>{html.escape(str(c))}</td>' for i, c in enumerate(row)) + '</tr>'
-                       for row in rows)
+        body = ''.join(
+            '<tr>'
+            + ''.join(f'<td{" class=n" if i else ""}>{html.escape(str(c))}</td>' for i, c in enumerate(row))
+            + '</tr>'
+            for row in rows
+        )
         self.parts.append(f'<table><tr>{head}</tr>{body}</table>')
 
     def details(self, summary, header, rows):
@@ -53,40 +66,56 @@ class Report:
 
     def pairs(self, captions, generated, real):
         """What was drawn, with the caption below; beside it the true picture, where there is one (else None)."""
-        for caption, left, right in zip(captions, generated, real):
+        for caption, left, right in zip(captions, generated, real, strict=True):
             beside = '' if right is None else _image(right, 'true')
-            self.parts.append(f'<figure>{_image(left, "drawn")}{beside}<figcaption>{html.escape(caption)}</figcaption></figure>')
+            self.parts.append(
+                f'<figure>{_image(left, "drawn")}{beside}<figcaption>{html.escape(caption)}</figcaption></figure>'
+            )
 
     def texts_found(self, examples):
         """`examples`: list of (image, its captions, [(text found, whether it is right)], best first)."""
         rows = ''
         for image, captions, found in examples:
             items = ''.join(f'<li{" class=hit" if right else ""}>{html.escape(text)}</li>' for text, right in found)
-            rows += f'<tr class=row><td>{_image(image, "")}</td><td>{"<br>".join(map(html.escape, captions))}</td><td><ol>{items}</ol></td></tr>'
-        self.parts.append(f'<table><tr><th>image</th><th>its captions</th><th>captions found, best first; the right ones green</th></tr>{rows}</table>')
+            own = '<br>'.join(map(html.escape, captions))
+            rows += f'<tr class=row><td>{_image(image, "")}</td><td>{own}</td><td><ol>{items}</ol></td></tr>'
+        self.parts.append(
+            '<table><tr><th>image</th><th>its captions</th><th>captions found, best first; the right ones'
+            f' green</th></tr>{rows}</table>'
+        )
 
     def images_found(self, examples):
         """`examples`: list of (text, [(image found, whether it is right)], best first)."""
         rows = ''
         for text, found in examples:
-            images = ''.join(_image(image, 'right' if right else '', 'right' if right else '') for image, right in found)
+            images = ''.join(
+                _image(image, 'right' if right else '', 'right' if right else '') for image, right in found
+            )
             rows += f'<tr class=row><td>{html.escape(text)}</td><td>{images}</td></tr>'
-        self.parts.append(f'<table><tr><th>text</th><th>images found, best first; the right one framed</th></tr>{rows}</table>')
+        self.parts.append(
+            f'<table><tr><th>text</th><th>images found, best first; the right one framed</th></tr>{rows}</table>'
+        )
 
     def picture(self, image, caption):
         """A plot or another single picture, with its caption below."""
-        self.parts.append(f'<p><img class=plot src="{data_uri(image)}" alt="{html.escape(caption)}"><br><small>{html.escape(caption)}</small></p>')
+        self.parts.append(
+            f'<p><img class=plot src="{data_uri(image)}"'
+            f' alt="{html.escape(caption)}"><br><small>{html.escape(caption)}</small></p>'
+        )
 
     def curves(self, logs):
         """Loss curves; `logs` is {title: metrics.jsonl}."""
         self.parts.append(f'<img class=plot src="{data_uri(plot_losses(logs))}" alt="loss curves">')
 
     def write(self, path):
-        page = (f'<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(self.title)}</title><style>{STYLE}</style></head>'
-                f'<body><h1>{html.escape(self.title)}</h1>{"".join(self.parts)}</body></html>')
+        page = (
+            '<!doctype html><html lang=en><head><meta'
+            f' charset=utf-8><title>{html.escape(self.title)}</title><style>{STYLE}</style></head>'
+            f'<body><h1>{html.escape(self.title)}</h1>{"".join(self.parts)}</body></html>'
+        )
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
-            file.write(page.encode('utf-8', 'backslashreplace'))                 # a lone surrogate of a hostile file is no UTF-8
+            file.write(page.encode('utf-8', 'backslashreplace'))  # a lone surrogate of a hostile file is no UTF-8
 
 
 def _image(image, alt, kind=''):
@@ -103,10 +132,12 @@ def data_uri(image):
 def plot_losses(logs):
     """One panel a run: total loss, and its two parts where both are there. Returns a PIL image."""
     import matplotlib
+
     matplotlib.use('Agg')
     from matplotlib import pyplot
+
     figure, panels = pyplot.subplots(1, len(logs), figsize=(3.6 * len(logs), 2.8), squeeze=False)
-    for panel, (title, path) in zip(panels[0], logs.items()):
+    for panel, (title, path) in zip(panels[0], logs.items(), strict=True):
         rows = read_metrics(path)
         steps = [r['step'] for r in rows]
         panel.plot(steps, [r['loss'] for r in rows], label='total', color='#333333')
@@ -134,6 +165,7 @@ def read_metrics(path):
 def figure_image(figure):
     """A matplotlib figure as a PIL image; the figure is closed."""
     from matplotlib import pyplot
+
     buffer = io.BytesIO()
     figure.tight_layout()
     figure.savefig(buffer, format='png', dpi=110)

@@ -1,4 +1,5 @@
 """The paper's figures (Tables 1 to 3), the protocol that they are of, and why a result may not stand beside them."""
+
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS
 
@@ -7,18 +8,28 @@ ZEROSHOT = {
     'CLIP-ViT-B/32': (63.0, 28.5, 58.2, 1.1, 12.4, 12.8, 24.3, 7.6, 1.5, 11.5, 11.8, 16.7),
     'CLIP-ViT-B/16': (57.2, 27.0, 54.8, 1.0, 12.9, 13.6, 28.8, 10.1, 1.1, 10.3, 10.8, 19.7),
     'CLIP-ViT-L/14': (57.5, 28.1, 57.2, 1.8, 10.8, 14.3, 31.2, 12.1, 1.7, 11.7, 24.9, 21.1),
-    'DiffDis': (57.1, 32.3, 68.6, 3.1, 16.9, 16.2, 35.1, 26.4, 2.0, 28.5, 17.5, 25.9)}
+    'DiffDis': (57.1, 32.3, 68.6, 3.1, 16.9, 16.2, 35.1, 26.4, 2.0, 28.5, 17.5, 25.9),
+}
 # Table 2, recalls in percent, in the order of result_files.RECALLS
 RETRIEVAL = {
-    'flickr30k': {'CLIP-ViT-B/32': (18.8, 42.3, 53.9, 12.5, 30.5, 39.9), 'CLIP-ViT-B/16': (30.1, 56.4, 68.9, 19.4, 42.1, 52.7),
-                  'CLIP-ViT-L/14': (29.9, 58.3, 70.4, 20.3, 46.1, 57.6), 'DiffDis': (49.8, 77.5, 85.6, 38.8, 67.9, 77.6)},
-    'coco': {'CLIP-ViT-B/32': (10.1, 25.3, 35.3, 7.0, 18.9, 27.1), 'CLIP-ViT-B/16': (14.4, 34.6, 46.1, 10.3, 26.5, 36.6),
-             'CLIP-ViT-L/14': (14.7, 35.0, 47.1, 11.3, 28.4, 38.9), 'DiffDis': (26.3, 50.9, 62.8, 19.5, 42.2, 54.2)}}
+    'flickr30k': {
+        'CLIP-ViT-B/32': (18.8, 42.3, 53.9, 12.5, 30.5, 39.9),
+        'CLIP-ViT-B/16': (30.1, 56.4, 68.9, 19.4, 42.1, 52.7),
+        'CLIP-ViT-L/14': (29.9, 58.3, 70.4, 20.3, 46.1, 57.6),
+        'DiffDis': (49.8, 77.5, 85.6, 38.8, 67.9, 77.6),
+    },
+    'coco': {
+        'CLIP-ViT-B/32': (10.1, 25.3, 35.3, 7.0, 18.9, 27.1),
+        'CLIP-ViT-B/16': (14.4, 34.6, 46.1, 10.3, 26.5, 36.6),
+        'CLIP-ViT-L/14': (14.7, 35.0, 47.1, 11.3, 28.4, 38.9),
+        'DiffDis': (26.3, 50.9, 62.8, 19.5, 42.2, 54.2),
+    },
+}
 # Table 3: FID, KID, CLIP-score
 GENERATION = {'Stable Diffusion': (10.8, 2.9e-3, 24.6), 'DiffDis': (9.8, 2.3e-3, 24.4)}
 
-STEPS, WEIGHT = 8, 3.0                           # of the text query
-RETRIEVAL_SIZES = {'coco': 5000, 'flickr30k': 1000}      # images of Karpathy's test splits
+STEPS, WEIGHT = 8, 3.0  # of the text query
+RETRIEVAL_SIZES = {'coco': 5000, 'flickr30k': 1000}  # images of Karpathy's test splits
 PICTURES, SIDE, DRAWN_WITH = 30_000, 256, {'steps': 50, 'sampler': 'pndm', 'guidance_weight': 3.0}
 
 
@@ -43,8 +54,9 @@ def differences(result):
     protocol, found = result['protocol'], []
     missing = result.get('missing') or {}
     if missing:
-        found.append(f'{missing.get("count", 0)} pictures and {missing.get("classes", {}).get("count", 0)} classes '
-                     f'are missing')
+        found.append(
+            f'{missing.get("count", 0)} pictures and {missing.get("classes", {}).get("count", 0)} classes are missing'
+        )
     if result['task'] == 'generation':
         return found + _of_generation(result['metrics'], protocol)
     if protocol.get('limit') is not None:
@@ -81,8 +93,11 @@ def _of_generation(metrics, protocol):
     if protocol.get('num_fake') != PICTURES:
         found.append(f'{protocol.get("num_fake", "unknown")} generated pictures, not {PICTURES}')
     drawn = protocol.get('drawn_with') or {}
-    found += [f'drawn with {name} {drawn[name]}, not {value}' for name, value in DRAWN_WITH.items()
-              if drawn.get(name, value) != value]
+    found += [
+        f'drawn with {name} {drawn[name]}, not {value}'
+        for name, value in DRAWN_WITH.items()
+        if drawn.get(name, value) != value
+    ]
     score = '(resnet)' in str(protocol.get('clip')), protocol.get('clip_weight'), bool(protocol.get('clip_at_zero'))
     if 'clip_score' in metrics and score != (True, 100, False):
         found.append('a CLIP-score that is not 100 * cosine of a CLIP ResNet')

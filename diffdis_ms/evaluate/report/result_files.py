@@ -1,4 +1,6 @@
-"""Result files of `tools/evaluate.py`, read for a report. They may come from anywhere: what a report shows of them is checked here."""
+"""Result files of `tools/evaluate.py`, read for a report. They may come from anywhere: what a report shows of them is
+checked here."""
+
 from pathlib import Path
 
 from diffdis_ms.errors import ConfigError
@@ -14,7 +16,8 @@ def read_results(paths):
     """Results of evaluate.py, checked.
 
     Returns:
-        list of dict: the file's content, `path`, and `examples` with PIL images instead of thumbnails (None where there are none).
+        list of dict: the file's content, `path`, and `examples` with PIL images instead of thumbnails (None where there
+            are none).
 
     Raises:
         ConfigError: a file is missing or is not such a result.
@@ -25,7 +28,9 @@ def read_results(paths):
         try:
             results.append(as_result(content, path))
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as e:
-            raise ConfigError(f'{path} is no result of tools/evaluate.py ({type(e).__name__}: {" ".join(str(e).split())[:80]})') from None
+            raise ConfigError(
+                f'{path} is no result of tools/evaluate.py ({type(e).__name__}: {" ".join(str(e).split())[:80]})'
+            ) from None
     return results
 
 
@@ -49,22 +54,47 @@ def as_result(content, path):
     for about in (content['protocol'].get('pictures') or {}).values():
         about['sizes'].items(), _numbers(about['not_square'], ('count',)), _check_named(about['not_square'])
     dataset = path.stem if content['dataset'] is None else content['dataset']
-    made = {**content, 'dataset': str(dataset), 'split': str(content['split']), 'num_samples': str(content['num_samples']), 'path': path, 'examples': None}
+    made = {
+        **content,
+        'dataset': str(dataset),
+        'split': str(content['split']),
+        'num_samples': str(content['num_samples']),
+        'path': path,
+        'examples': None,
+    }
     if content.get('examples'):
-        made['examples'] = {'zeroshot': lambda examples: None, 'retrieval': _retrieval, 'generation': _generation}[task](content['examples'])
+        made['examples'] = {'zeroshot': lambda examples: None, 'retrieval': _retrieval, 'generation': _generation}[
+            task
+        ](content['examples'])
     return made
 
 
 def _retrieval(examples):
-    return {'image_to_text': [(read_thumbnail(x['image']), _texts(*x['captions']), [(*_texts(f['caption']), f['right'] is True) for f in x['found']])
-                              for x in examples['image_to_text']],
-            'text_to_image': [(*_texts(x['caption']), [(read_thumbnail(f['image']), f['right'] is True) for f in x['found']])
-                              for x in examples['text_to_image']]}
+    return {
+        'image_to_text': [
+            (
+                read_thumbnail(x['image']),
+                _texts(*x['captions']),
+                [(*_texts(f['caption']), f['right'] is True) for f in x['found']],
+            )
+            for x in examples['image_to_text']
+        ],
+        'text_to_image': [
+            (*_texts(x['caption']), [(read_thumbnail(f['image']), f['right'] is True) for f in x['found']])
+            for x in examples['text_to_image']
+        ],
+    }
 
 
 def _generation(examples):
-    return [(*_texts(x['name'] if x['caption'] is None else x['caption']), read_thumbnail(x['fake']), x['real'] and read_thumbnail(x['real']))
-            for x in examples]
+    return [
+        (
+            *_texts(x['name'] if x['caption'] is None else x['caption']),
+            read_thumbnail(x['fake']),
+            x['real'] and read_thumbnail(x['real']),
+        )
+        for x in examples
+    ]
 
 
 def _check_named(missing):
@@ -77,7 +107,9 @@ def _check_named(missing):
 
 
 def _numbers(row, names):
-    wrong = next((name for name in names if isinstance(row[name], bool) or not isinstance(row[name], (int, float))), None)
+    wrong = next(
+        (name for name in names if isinstance(row[name], bool) or not isinstance(row[name], (int, float))), None
+    )
     if wrong is not None:
         raise ValueError(f'{wrong} is no number')
 

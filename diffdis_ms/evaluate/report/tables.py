@@ -1,11 +1,12 @@
 """Results of `tools/evaluate.py`, side by side and beside the paper's numbers, on one HTML page or as part of one."""
+
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS
 from diffdis_ms.evaluate.pictures import read_rgb
 from diffdis_ms.evaluate.report.page import Report, figure_image, paper
 from diffdis_ms.evaluate.report.result_files import ACCURACIES, RECALLS
 
-HIDDEN = ('templates', 'files_sha256', 'pictures')       # of a protocol, on a page: long, and named in other words
-MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')      # a mean is formed of results that agree in these
+HIDDEN = ('templates', 'files_sha256', 'pictures')  # of a protocol, on a page: long, and named in other words
+MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')  # a mean is formed of results that agree in these
 
 
 def tables(results):
@@ -26,28 +27,61 @@ def tables(results):
 
 def _zeroshot_table(results):
     names = list(paper.ZEROSHOT) if any(_is_beside(r) for r in results) else []
-    figures = {name: dict(zip(BENCHMARKS, paper.ZEROSHOT[name])) for name in names}
-    rows = [[r['dataset'], r['split'], r['num_samples'], paper.template_set(r),
-             *(_percent(r['metrics'][m]) for m in ACCURACIES),
-             *(f'{figures[name][r["dataset"]]:.1f}' if _is_beside(r) else '' for name in names)] for r in results]
+    figures = {name: dict(zip(BENCHMARKS, paper.ZEROSHOT[name], strict=True)) for name in names}
+    rows = [
+        [
+            r['dataset'],
+            r['split'],
+            r['num_samples'],
+            paper.template_set(r),
+            *(_percent(r['metrics'][m]) for m in ACCURACIES),
+            *(f'{figures[name][r["dataset"]]:.1f}' if _is_beside(r) else '' for name in names),
+        ]
+        for r in results
+    ]
     for group in _groups(results, BENCHMARKS):
         beside = all(map(_is_beside, group))
-        rows.append(['mean of the 12', '', '', '', _percent(sum(r['metrics']['acc1'] for r in group) / 12), '', '',
-                     *(f'{sum(paper.ZEROSHOT[name]) / 12:.1f}' if beside else '' for name in names)])
-    header = ['set', 'split', 'images', 'templates', 'acc1', 'acc5', 'per class',
-              *(f'{name} (paper)' for name in names)]
+        rows.append(
+            [
+                'mean of the 12',
+                '',
+                '',
+                '',
+                _percent(sum(r['metrics']['acc1'] for r in group) / 12),
+                '',
+                '',
+                *(f'{sum(paper.ZEROSHOT[name]) / 12:.1f}' if beside else '' for name in names),
+            ]
+        )
+    header = [
+        'set',
+        'split',
+        'images',
+        'templates',
+        'acc1',
+        'acc5',
+        'per class',
+        *(f'{name} (paper)' for name in names),
+    ]
     return f'Zero-shot classification{" (Table 1)" if names else ""}, %', header, rows, _notes(results)
 
 
 def _retrieval_table(r):
     rows = [['measured', *(_percent(r['metrics'][m]) for m in RECALLS), _percent(r['metrics']['mean_R@1'])]]
     if _is_beside(r):
-        rows += [[f'{name} (paper)', *(f'{v:.1f}' for v in values), f'{(values[0] + values[3]) / 2:.1f}']
-                 for name, values in paper.RETRIEVAL[r['dataset']].items()]
-    return (f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} '
-            f'images{" (Table 2)" if _is_beside(r) else ""}, %',
-            ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'],
-            rows, _notes([r]))
+        rows += [
+            [f'{name} (paper)', *(f'{v:.1f}' for v in values), f'{(values[0] + values[3]) / 2:.1f}']
+            for name, values in paper.RETRIEVAL[r['dataset']].items()
+        ]
+    return (
+        (
+            f'Retrieval on {r["dataset"]}, {r["split"]}, {r["num_samples"]} '
+            f'images{" (Table 2)" if _is_beside(r) else ""}, %'
+        ),
+        ['', *(m.replace('image_to_text', 'I2T').replace('text_to_image', 'T2I') for m in RECALLS), 'mean R@1'],
+        rows,
+        _notes([r]),
+    )
 
 
 def _retrieval_means(results):
@@ -62,12 +96,20 @@ def _retrieval_means(results):
 
 
 def _generation_table(results):
-    rows = [[r['dataset'], r['num_samples'],
-             *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score'))] for r in results]
+    rows = [
+        [
+            r['dataset'],
+            r['num_samples'],
+            *(_plain(r['metrics'].get(m)) for m in ('fid', 'kid_mean', 'kid_std', 'clip_score')),
+        ]
+        for r in results
+    ]
     beside = any(map(_is_beside, results))
     if beside:
-        rows += [[f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}']
-                 for name, (fid, kid, score) in paper.GENERATION.items()]
+        rows += [
+            [f'{name} (paper)', '30000', f'{fid:g}', f'{kid:g}', '', f'{score:g}']
+            for name, (fid, kid, score) in paper.GENERATION.items()
+        ]
     notes = [note for r in results for note in generation_notes(r)] + _notes(results)
     header = ['', 'images', 'FID', 'KID', 'its deviation', 'CLIP-score']
     return f'Generation{" (Table 3)" if beside else ""}', header, rows, notes
@@ -77,7 +119,7 @@ def _groups(results, datasets):
     """Lists of results, one a data set, of the same weights and sampling (and split, of retrieval), that cover all
     `datasets`."""
     groups = {}
-    for r in sorted(results, key=lambda r: not _is_beside(r)):   # of two of one data set, the one that is whole
+    for r in sorted(results, key=lambda r: not _is_beside(r)):  # of two of one data set, the one that is whole
         key = (*(str(r['protocol'].get(name)) for name in MEANS_OVER), r['task'] == 'retrieval' and r['split'])
         groups.setdefault(key, {}).setdefault(r['dataset'], r)
     return [[found[dataset] for dataset in datasets] for found in groups.values() if set(datasets) <= set(found)]
@@ -97,8 +139,9 @@ def _notes(results):
         if 'count' in missing:
             notes.append(f'{name}: {missing["count"]} pictures of the set are missing ({_listed(missing)}).')
         if 'classes' in missing:
-            notes.append(f'{name}: {missing["classes"]["count"]} classes have no pictures '
-                         f'({_listed(missing["classes"])}).')
+            notes.append(
+                f'{name}: {missing["classes"]["count"]} classes have no pictures ({_listed(missing["classes"])}).'
+            )
         if paper.in_paper(r) and paper.differences(r):
             notes.append(f'{name}: not beside the paper\'s figures: {"; ".join(paper.differences(r))}.')
     return notes
@@ -113,20 +156,35 @@ def generation_notes(result):
     protocol, metrics, notes = result['protocol'], result['metrics'], []
     name = result['path'].name
     if 'fid' in metrics or 'kid_mean' in metrics:
-        if protocol.get('inception_published', True) is not True:        # older files do not say
-            notes.append(f'{name}: FID and KID were computed with Inception weights that are not the published ones (sha256 '
-                         f'{str(protocol.get("inception_sha256"))[:8]}...). They compare with figures of the same weights only, not with published ones.')
+        if protocol.get('inception_published', True) is not True:  # older files do not say
+            notes.append(
+                f'{name}: FID and KID were computed with Inception weights that are not the published ones (sha256'
+                f' {str(protocol.get("inception_sha256"))[:8]}...). They compare with figures of the same weights only,'
+                ' not with published ones.'
+            )
         for kind, about in protocol.get('pictures', {}).items():
             odd = about['not_square']
             if odd['count']:
-                notes.append(f'{name}: {odd["count"]} {kind} pictures are not square ({_listed(odd)}); FID and KID '
-                             f'took them squashed.')
+                notes.append(
+                    f'{name}: {odd["count"]} {kind} pictures are not square ({_listed(odd)}); FID and KID '
+                    'took them squashed.'
+                )
         counts = [protocol.get('num_real'), protocol.get('num_fake')]
         if all(isinstance(n, int) for n in counts) and min(counts) < 2048:
-            notes.append(f'{name}: {counts[0]} real and {counts[1]} generated pictures are few: FID, which fits 2048 features, is biased upwards'
-                         + (f'; KID drew {protocol["kid_subsets"]} subsets of {protocol["kid_subset_size"]}.' if 'kid_subset_size' in protocol else '.'))
+            notes.append(
+                f'{name}: {counts[0]} real and {counts[1]} generated pictures are few: FID, which fits 2048 features,'
+                ' is biased upwards'
+                + (
+                    f'; KID drew {protocol["kid_subsets"]} subsets of {protocol["kid_subset_size"]}.'
+                    if 'kid_subset_size' in protocol
+                    else '.'
+                )
+            )
     if 'clip_score' in metrics:
-        notes.append(f'{name}: CLIP-score of the CLIP {protocol.get("clip")}; the paper\'s is of CLIP ResNet-50, and scores of different CLIPs do not compare.')
+        notes.append(
+            f'{name}: CLIP-score of the CLIP {protocol.get("clip")}; the paper\'s is of CLIP ResNet-50, and scores of'
+            ' different CLIPs do not compare.'
+        )
     return notes
 
 
@@ -138,14 +196,17 @@ def write_report(results, path):
 
 
 def add_results(report, results):
-    """Add to a Report: tables, accuracy over steps and over w, spread over seeds, classes, confusion matrices, examples, protocols."""
+    """Add to a Report: tables, accuracy over steps and over w, spread over seeds, classes, confusion matrices,
+    examples, protocols."""
     for title, header, rows, notes in tables(results):
         report.heading(title)
         report.table(header, rows)
         for note in notes:
             report.text(note, note=True)
     for result in results:
-        {'zeroshot': _add_zeroshot, 'retrieval': _add_retrieval, 'generation': _add_generation}[result['task']](report, result)
+        {'zeroshot': _add_zeroshot, 'retrieval': _add_retrieval, 'generation': _add_generation}[result['task']](
+            report, result
+        )
     report.heading('Protocols')
     for r in results:
         shown = ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key not in HIDDEN)
@@ -158,18 +219,45 @@ def _add_zeroshot(report, r):
         if len({row[axis] for row in r.get('sweep', ())}) > 1:
             report.picture(plot_sweep(r['sweep'], axis, other), f'acc1 over {axis}')
     if r.get('spread'):
-        report.table(['steps', 'w', 'seeds', 'acc1, mean', 'its standard deviation'],
-                     [[str(s['steps']), f'{s["guidance_weight"]:g}', str(s['seeds']), _percent(s['acc1']['mean']), f'{100 * s["acc1"]["std"]:.3f}']
-                      for s in r['spread']])
+        report.table(
+            ['steps', 'w', 'seeds', 'acc1, mean', 'its standard deviation'],
+            [
+                [
+                    str(s['steps']),
+                    f'{s["guidance_weight"]:g}',
+                    str(s['seeds']),
+                    _percent(s['acc1']['mean']),
+                    f'{100 * s["acc1"]["std"]:.3f}',
+                ]
+                for s in r['spread']
+            ],
+        )
     if len(r.get('sweep', ())) > 1:
-        report.details(f'all {len(r["sweep"])} samplings', ['steps', 'w', 'seed', *ACCURACIES],
-                       [[str(row['steps']), f'{row["guidance_weight"]:g}', str(row['seed']), *(_percent(row[m]) for m in ACCURACIES)] for row in r['sweep']])
+        report.details(
+            f'all {len(r["sweep"])} samplings',
+            ['steps', 'w', 'seed', *ACCURACIES],
+            [
+                [
+                    str(row['steps']),
+                    f'{row["guidance_weight"]:g}',
+                    str(row['seed']),
+                    *(_percent(row[m]) for m in ACCURACIES),
+                ]
+                for row in r['sweep']
+            ],
+        )
     matrix = r['path'].with_name(r['path'].name + '.confusion.png')
     if matrix.is_file():
         report.picture(read_rgb(matrix).convert('L'), 'confusion matrix: true class down, class found across')
     if r.get('per_class'):
-        report.details(f'all {len(r["per_class"])} classes', ['class', 'images', 'recall, %'],
-                       [[row['class'], str(row['count']), '' if row['recall'] is None else _percent(row['recall'])] for row in r['per_class']])
+        report.details(
+            f'all {len(r["per_class"])} classes',
+            ['class', 'images', 'recall, %'],
+            [
+                [row['class'], str(row['count']), '' if row['recall'] is None else _percent(row['recall'])]
+                for row in r['per_class']
+            ],
+        )
 
 
 def _add_retrieval(report, r):
@@ -182,17 +270,22 @@ def _add_retrieval(report, r):
 
 def _add_generation(report, r):
     if r['examples']:
-        captions, fakes, reals = zip(*r['examples'])
+        captions, fakes, reals = zip(*r['examples'], strict=True)
         beside = any(real is not None for real in reals)
-        report.heading(f'{r["path"].name}: generated pictures' + (' (left) and the real ones of their captions (right)' if beside else ''))
+        report.heading(
+            f'{r["path"].name}: generated pictures'
+            + (' (left) and the real ones of their captions (right)' if beside else '')
+        )
         report.pairs(captions, fakes, reals)
 
 
 def plot_sweep(sweep, axis, other):
     """acc1 over one axis of a sweep, a line each value of the other, averaged over seeds. Returns a PIL image."""
     import matplotlib
+
     matplotlib.use('Agg')
     from matplotlib import pyplot
+
     figure, panel = pyplot.subplots(figsize=(5, 3))
     for value in sorted({row[other] for row in sweep}):
         points = {}
@@ -200,7 +293,7 @@ def plot_sweep(sweep, axis, other):
             if row[other] == value:
                 points.setdefault(row[axis], []).append(100 * row['acc1'])
         xs = sorted(points)
-        if len(xs) < 2:                          # measured for the other axis
+        if len(xs) < 2:  # measured for the other axis
             continue
         panel.plot(xs, [sum(points[x]) / len(points[x]) for x in xs], marker='o', label=f'{other} {value:g}')
     panel.set(xlabel=axis, ylabel='acc1, %')
