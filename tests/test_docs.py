@@ -164,10 +164,10 @@ def check_msrun(arguments):
 
 def check_pip(arguments):
     require(arguments[:1] == ['install'] and len(arguments) > 1, f'unknown: pip {arguments}')
-    setup = (ROOT / 'setup.py').read_text(encoding='utf-8')
+    project = (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
     for word in arguments[1:]:
         for extra in re.findall(r'[\w-]+', word.partition('[')[2]) if word.startswith('.') else ():
-            require(f"'{extra}': [" in setup, f'setup.py has no extra {extra}')
+            require(f'{extra} = [' in project, f'pyproject.toml has no extra {extra}')
 
 
 def check_pytest(arguments):
@@ -492,7 +492,6 @@ def test_the_changelog_ends_at_the_version_of_the_package():
     assert all(re.fullmatch(r'\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d', title) for title in titles[1:])
     kinds = re.findall(r'^### (.+)$', (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8'), re.M)
     assert set(kinds) <= {'Added', 'Changed', 'Deprecated', 'Removed', 'Fixed', 'Security'}
-    assert f"version='{diffdis_ms.__version__}'" in (ROOT / 'setup.py').read_text(encoding='utf-8')
 
 
 def test_the_citation_is_of_this_version_and_of_the_paper():
@@ -580,7 +579,7 @@ def test_a_wrong_block_is_found(language, code, named, tmp_path):
         ('# Title\n[a](#other-title)', 'other-title'),
         ('[a](CONTRIBUTING.md#no-such-heading)', 'no-such-heading'),
         ('see `diffdis_ms/no_such.py`', 'no_such'),
-        ('see `diffdis_ms/config.py: no_such_name`', 'no_such_name'),
+        ('see `diffdis_ms/config/fields.py: no_such_name`', 'no_such_name'),
         ('`python tools/train.py --no-such-option`', '--no-such-option'),
     ],
 )
