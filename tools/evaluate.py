@@ -181,7 +181,7 @@ def generation(args):
 
     started = time.monotonic()
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
+    world = runtime.this_world()
     measured = evaluate_generation(
         args.real,
         args.fake,
@@ -198,13 +198,12 @@ def generation(args):
         args.clip_weight,
         True,
         args.out,
-        rank,
-        size,
+        world,
     )
     result = measured and tasks.describe_generation(args.real, measured)
-    tasks.finish(args.out, result, started, rank)
-    if rank:
-        return print(f'process {rank} has done its share; process 0 writes {args.out}')
+    tasks.finish(args.out, result, started, world)
+    if not world.first:
+        return print(f'process {world.rank} has done its share; process 0 writes {args.out}')
     print(
         f'{result["num_samples"]} pictures in {args.fake}: '
         + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items())
@@ -244,7 +243,7 @@ def main():
     from diffdis_ms.evaluate.shared import Share, parts_directory
 
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
+    world = runtime.this_world()
     model, encoder, about = tasks.open_model(args.model, args.batch_size)
     samplings = [
         Sampling(steps, weight, args.seed + k)
@@ -263,9 +262,7 @@ def main():
         allow_missing=args.allow_missing,
         **protocol,
     )
-    embedded = embed_set(
-        encoder, images, samplings, args.limit, Share(parts, rank, size), allow_missing=args.allow_missing
-    )
+    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, world), allow_missing=args.allow_missing)
     if args.task == 'zeroshot':
         partial = args.allow_missing or args.limit is not None
         measured, matrix = tasks.zeroshot(model, embedded, names, templates, partial)
@@ -275,12 +272,12 @@ def main():
             num_classes=len(names),
             classnames=args.classnames or "the set's own",
         )
-        if rank == 0:
+        if world.first:
             tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
         measured = tasks.retrieval(model, embedded, images)
     result = tasks.describe(args.task, args.dataset, images, embedded, measured, protocol)
-    tasks.finish(args.out, result, started, rank)
+    tasks.finish(args.out, result, started, world)
     tasks.say_missing(result)
     print(
         f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '

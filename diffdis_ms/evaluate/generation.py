@@ -13,6 +13,7 @@ from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, r
 from diffdis_ms.evaluate.shared import Share, parts_directory
 from diffdis_ms.storage.files import sha256
 from diffdis_ms.text_files import read_json
+from diffdis_ms.world import World
 
 METRICS = ('fid', 'kid', 'clip_score')
 
@@ -33,8 +34,7 @@ def evaluate_generation(
     clip_weight=100.0,
     progress=False,
     out=None,
-    rank=0,
-    size=1,
+    world=World(),
     num_examples=2 * NUM_EXAMPLES,
 ):
     """Measure a folder of generated pictures. Whatever is missing is found before a network is built.
@@ -115,13 +115,13 @@ def evaluate_generation(
         )
     share = Share()
     if out is not None:
-        share = Share(parts_directory(out, texts=texts, **protocol), rank, size)
+        share = Share(parts_directory(out, texts=texts, **protocol), world)
 
     if with_inception:
         features = _features(reals, fakes, protocol, weights, batch_size, cache_dir, progress, share)
     if 'clip_score' in metrics:
         embeddings = clips.clip_embeddings(clip, fakes, texts, batch_size, progress, share)
-    if rank:
+    if not world.first:
         return None
     _say_sizes(protocol.get('pictures', {}))
     if 'fid' in metrics:
@@ -182,7 +182,7 @@ def _features(reals, fakes, protocol, weights, batch_size, cache_dir, progress, 
         real = inceptions.inception_features(
             network, reals, batch_size, progress and 'Inception: real pictures', share, 'real'
         )
-        if not share.rank:
+        if share.world.first:
             inceptions.write_cached(file, real)
     if protocol['fake_sha256'] == protocol['real_sha256']:
         return real, real

@@ -22,6 +22,7 @@ from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
 from diffdis_ms.evaluate.metrics.zeroshot import class_hits, confusion, zeroshot_metrics
 from diffdis_ms.storage.files import whole_file
 from diffdis_ms.storage.model_dir import file_hashes
+from diffdis_ms.world import World
 
 ZEROSHOT_SETS = ('emoji', 'folder', 'webdataset', *BENCHMARKS)
 RETRIEVAL_SETS = ('emoji', 'captions', 'webdataset', *KARPATHY_SETS)
@@ -281,13 +282,13 @@ def write_result(path, result, started):
         f.write((json.dumps({**result, 'seconds': time.monotonic() - started}, indent=1) + '\n').encode())
 
 
-def finish(path, result, started, rank=0):
+def finish(path, result, started, world=World()):
     """Write the result (the first process does) and drop the finished batches it was made of, and of runs given up
     before."""
     path = Path(path)
-    if rank == 0:
+    if world.first:
         write_result(path, result, started)
-    if rank == 0 or path.is_file() and time.time() - path.stat().st_mtime < time.monotonic() - started:
+    if world.first or path.is_file() and time.time() - path.stat().st_mtime < time.monotonic() - started:
         for parts in path.parent.glob(f'.{glob.escape(path.name)}.*.parts'):
             shutil.rmtree(parts, ignore_errors=True)
 

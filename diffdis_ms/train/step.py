@@ -5,7 +5,8 @@ import mindspore as ms
 import mindspore.common.dtype as mstype
 from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 
-from diffdis_ms.train.distributed import Average, World
+from diffdis_ms.train.distributed import Average
+from diffdis_ms.world import World
 
 EMA = 'ema.'
 ROW = 512  # elements
@@ -30,6 +31,11 @@ def _assign(p, value):
     return ops.assign(p, value)
 
 
+def initial_averages(parameters):
+    """The EMA of each parameter, named ema.<parameter>: it starts as the parameter does."""
+    return ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in parameters])
+
+
 def move_towards(rate, average, p):
     """average <- average + rate * (p - average), float32; returns the new average."""
     return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
@@ -37,8 +43,7 @@ def move_towards(rate, average, p):
 
 def ema_rate(step, decay, ramp):
     """1 - d, d being the decay of the EMA: `decay`, with a ramp min(decay, (1 + step) / (10 + step)), so that a short
-    run is not
-    dominated by its first weights. step: updates before this one, () float32."""
+    run is not dominated by its first weights. step: updates before this one, () float32."""
     if ramp:
         return 1.0 - ops.minimum((1.0 + step) / (10.0 + step), decay)
     return ops.zeros_like(step) + (1.0 - decay)
@@ -59,7 +64,7 @@ class AfterUpdate(nn.Cell):
         super().__init__(auto_prefix=False)
         self.units, self.shards, self.scale_limit = update.units, update.shards, update.scale_limit
         self.trained, self.updated, self.averages = update.trained, update.updated, update.averages
-        self.moved = self.updated if self.shards is None else ParameterTuple(self.shards.parts)
+        self.moved = self.updated if self.shards is None else ParameterTuple(self.shards.own)
         self.map = ops.HyperMap()
 
     def construct(self, rate):
@@ -96,14 +101,11 @@ class Update(nn.Cell):
         super().__init__(auto_prefix=False)
         self.units, self.optimizer, self.shards = units, optimizer, units.shards
         self.trained, self.updated = ParameterTuple(units.parameters), ParameterTuple(units.units)
-        averaged = units.units if self.shards is None else self.shards.parts
-        self.averages = ParameterTuple(
-            [Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in averaged]
-        )
+        self.averages = initial_averages(units.units if self.shards is None else self.shards.own)
         self.decay, self.ramp = config.train.ema_decay, config.train.ema_ramp
         self.max_norm = config.optimizer.max_grad_norm
         self.scale_limit = None
-        if hasattr(objective, 'logit_scale') and config.model.learnable_logit_scale:
+        if objective.logit_scale is not None and config.model.learnable_logit_scale:
             self.scale_limit = objective.logit_scale.limit
         self.map, self.mean = ops.HyperMap(), Average(world)
         self.many = world.size > 1

@@ -18,7 +18,7 @@ from diffdis_ms.formers.register import (
     PortableTrainOneStepCell,
 )
 from diffdis_ms.formers.step import _check, _tensor_not_finite
-from diffdis_ms.train.loop import assemble
+from diffdis_ms.train.job import assemble
 from tests.formers.workspace import make_cached_workspace
 
 
@@ -76,7 +76,7 @@ def test_autoconfig_and_automodel_know_it(config, tmp_path):
 def test_rows_are_those_of_our_own_loop_from_any_step(config):
     job = assemble(config.resolved())
     ours = [
-        [x for x in job.setup.features(batch, step) if x is not None]
+        [x for x in job.learner.features(batch, step) if x is not None]
         for step, batch in zip(range(5), iter(job.loader), strict=True)
     ]
     dataset = DiffDisDataset(_given(config))
@@ -102,7 +102,7 @@ def test_a_resumed_stream_does_not_read_what_it_skips(config):
 
     def features(batch, step):
         seen.append(step)
-        return job.setup.features(batch, step)
+        return job.learner.features(batch, step)
 
     steps = Steps(job.loader, features, 100)
     there = steps[90]
