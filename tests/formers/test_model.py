@@ -77,7 +77,7 @@ def test_rows_are_those_of_our_own_loop_from_any_step(config):
     job = assemble(config.resolved())
     ours = [
         [x for x in job.learner.features(batch, step) if x is not None]
-        for step, batch in zip(range(5), iter(job.loader), strict=True)
+        for step, batch in enumerate(islice(job.loader, 5))
     ]
     dataset = DiffDisDataset(_given(config))
     assert dataset.get_dataset_size() == 5 and dataset.get_col_names() == COLUMNS
@@ -137,7 +137,7 @@ def test_a_step_that_overflows_is_skipped_and_halves_the_scale():
         weights.append([p.asnumpy().copy() for p in net.trainable_params()])
     changed = [
         any(not np.array_equal(a, b) for a, b in zip(*pair, strict=True))
-        for pair in zip(weights, weights[1:], strict=True)
+        for pair in zip(weights, weights[1:], strict=False)
     ]
     assert changed == [True, False, True] and float(step.scale_sense.asnumpy().item()) == 32
 
