@@ -143,7 +143,7 @@ def test_fewer_samples_than_a_batch_and_bad_numbers_are_refused_at_once():
     with pytest.raises(ConfigError, match='seed'):
         Loader(Numbers(9), 3, 8, seed=-1)
     with pytest.raises(ConfigError, match='multiple of 2'):
-        Loader(Numbers(9), 3, 8, seed=0, size=2)
+        Loader(Numbers(9), 3, 8, seed=0, world=World(0, 2))
     with pytest.raises(ConfigError, match='rank'):
         Loader(Numbers(9), 4, 8, seed=0, world=World(2, 2))
 

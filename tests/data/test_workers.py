@@ -74,7 +74,7 @@ def test_processes_give_what_threads_give_and_are_gone_at_the_end(workspace):
     threads, processes = make('threads'), make('processes')
     expected = list(islice(threads, 7))
     iterator = iter(processes)
-    for batch, other in zip(islice(iterator, 4), expected, strict=True):
+    for batch, other in zip(islice(iterator, 4), expected[:4], strict=True):
         for name in ('pixels', 'indices', 'token_ids'):
             np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
             assert getattr(batch, name).dtype == getattr(other, name).dtype

@@ -1,5 +1,7 @@
 """DiffDis under MindFormers' registry: found by name, saved and read back with its weights, fed by our stream."""
 
+from itertools import islice
+
 import mindspore.common.dtype as mstype
 import numpy as np
 import pytest
