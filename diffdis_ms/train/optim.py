@@ -64,13 +64,12 @@ class AdamW(FormersAdamW):
     operator.
 
     MindFormers' own formula reads the moments again after it has written them, for which MindSpore copies all of them
-    (`step.AfterUpdate`), and divides by `Div`, which keeps tables on a CPU (`models.layers.gelu`): together 45 GB for
-    Stable Diffusion.
+    (`step.AfterUpdate`), and divides by `Div`, which keeps tables (`models/attention.py`): together 45 GB for Stable
+    Diffusion.
     """
 
     def construct(self, gradients):
-        """Updates; returns what depends on it. Who reads the parameters after it in the same graph makes MindSpore copy
-        them."""
+        """Updates; returns what depends on it. Nothing may read the parameters after it in the same graph."""
         decay, lr = self.get_weight_decay(), self.get_lr()
         step = ops.depend(self.global_step, self.assignadd(self.global_step, self.global_step_increase_tensor))
         t, beta1, beta2 = step.astype(mstype.float32).reshape(()), self.beta1[0], self.beta2[0]

@@ -13,8 +13,7 @@ ROW = 512  # elements
 
 
 def _sum_of_squares(g):
-    """Of all elements, by rows and then over the rows: MindSpore's CPU adds a long vector in the order in which its
-    threads finish, which would move the last bit of every clipped gradient from run to run; a row is one thread's."""
+    """Of all elements, by rows and then over the rows, for the same bits in every run (`losses.mean_over_samples`)."""
     g = g.astype(mstype.float32).reshape(-1)
     missing = -g.size % ROW
     if missing:
@@ -53,8 +52,8 @@ class AfterUpdate(nn.Cell):
     """What follows the optimizer, in a graph of its own: the logit scale is kept below its limit, ema <- d * ema + (1 -
     d) * parameter, and what was updated as a vector, or by other processes, goes back into the parameters.
 
-    In one graph with the step MindSpore would copy every parameter before the step, as it is read before and after it
-    is written.
+    In one graph with the step MindSpore would copy every parameter before the step: it does so wherever a graph reads a
+    parameter both before and after it writes it.
 
     Args:
         update: Update.
