@@ -15,7 +15,7 @@ from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS, open_benchmark
 from diffdis_ms.data.sources.webdataset import TarWriter
 from diffdis_ms.errors import BadSample, ConfigError
-from diffdis_ms.evaluate.tasks import ZEROSHOT_SETS, open_zeroshot
+from diffdis_ms.evaluate.datasets import ZEROSHOT_SETS, open_zeroshot
 from tests.data import replicas
 from tests.data.replicas import REPLICAS
 

@@ -16,7 +16,7 @@ from diffdis_ms.data.benchmarks.class_names import (
 )
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.evaluate.tasks import open_zeroshot
+from diffdis_ms.evaluate.datasets import open_zeroshot
 from tests.data import replicas
 
 # sha256 (its first 16 digits) of CLIP's own templates, a line each, in their order, and of its class names, sorted,
