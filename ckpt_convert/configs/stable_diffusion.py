@@ -32,7 +32,7 @@ COMPONENTS = {
     'text_encoder': (['transformers', 'CLIPTextModel'], ['transformers', 'CLIPTextModelWithProjection']),
     'tokenizer': (['transformers', 'CLIPTokenizer'], ['transformers', 'CLIPTokenizerFast']),
 }
-# the safety checker looks at finished pictures; an image encoder is for adapters, which are no part of a directory
+# the safety checker looks at finished pictures; an image encoder is for adapters, which no directory holds
 INDEX_NO_EFFECT = ('safety_checker', 'feature_extractor', 'requires_safety_checker', 'image_encoder')
 
 # scheduler_config.json
@@ -280,10 +280,10 @@ def refuse_other_models(source):
 
 
 def _other_model(source):
-    part = source.parts.get('unet')
-    if part is None:
+    network = source.networks.get('unet')
+    if network is None:
         return None
-    tensors, json, context = part.tensors, part.json, context_width(part)
+    tensors, json, context = network.tensors, network.json, context_width(network)
 
     def has(*beginnings):
         return any(name.startswith(beginnings) for names in (tensors, source.unknown) for name in names)
@@ -312,14 +312,14 @@ def _other_model(source):
     return f'{kind} (its UNet takes {channels} channels, not 4)' if kind else None
 
 
-def text_width(part):
+def text_width(network):
     """Width of the texts that a text encoder gives, or None."""
     names = ('text_model.embeddings.token_embedding.weight', 'token_embedding.weight')
-    shapes = [part.tensors[name].shape for name in names if name in part.tensors]
+    shapes = [network.tensors[name].shape for name in names if name in network.tensors]
     return shapes[0][-1] if shapes and len(shapes[0]) == 2 else None
 
 
-def context_width(part):
+def context_width(network):
     """Width of the texts that a UNet's cross-attention reads, or None."""
-    shapes = (t.shape for name, t in part.tensors.items() if name.endswith('attn2.to_k.weight'))
+    shapes = (t.shape for name, t in network.tensors.items() if name.endswith('attn2.to_k.weight'))
     return next((shape[-1] for shape in shapes if len(shape) == 2), None)

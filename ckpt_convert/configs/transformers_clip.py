@@ -161,36 +161,30 @@ def transformers_towers(path):
 def transformers_text(cfg, where):
     """A CLIPTextConfig as `read_configs` gives it; raises CheckpointError as that does."""
     keys = ('vocab_size', 'max_position_embeddings', 'hidden_size', 'intermediate_size', 'num_hidden_layers')
-    check_keys(
-        cfg,
-        where,
-        (*keys, 'num_attention_heads', 'hidden_act', 'layer_norm_eps', 'eos_token_id', 'projection_dim'),
-        HF_IDLE,
-        {**HF_ONLY, 'model_type': ('clip_text_model',)},
-    )
+    tower = _transformers_tower(cfg, where, keys, 8, 'clip_text_model')
     words, end = whole(cfg, 'vocab_size', 49408, where), cfg.get('eos_token_id', 49407)
     if end not in (2, words - 1):  # 2 makes transformers look for the highest id
         raise CheckpointError(
             f'{where}: eos_token_id = {shown(end)}, at which the text would be pooled (only 2 or the highest id,'
             f' {words - 1}, can be converted)'
         )
-    return {**_transformers_tower(cfg, 8, where), 'sizes': {key: cfg.get(key) for key in keys}}
+    return tower
 
 
 def _transformers_vision(cfg, where):
     keys = ('image_size', 'patch_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers')
+    return _transformers_tower(cfg, where, keys, 12, 'clip_vision_model')
+
+
+def _transformers_tower(cfg, where, keys, heads, model_type):
+    """One tower's config: `keys` are its sizes; what transformers leaves out is what its classes have by default."""
     check_keys(
         cfg,
         where,
-        (*keys, 'num_attention_heads', 'hidden_act', 'layer_norm_eps', 'projection_dim', 'eos_token_id'),
+        (*keys, 'num_attention_heads', 'hidden_act', 'layer_norm_eps', 'eos_token_id', 'projection_dim'),
         HF_IDLE,
-        {**HF_ONLY, 'model_type': ('clip_vision_model',)},
+        {**HF_ONLY, 'model_type': (model_type,)},
     )
-    return {**_transformers_tower(cfg, 12, where), 'sizes': {key: cfg.get(key) for key in keys}}
-
-
-def _transformers_tower(cfg, heads, where):
-    """What transformers leaves out is what its classes have by default."""
     act = cfg.get('hidden_act', 'quick_gelu')
     if act not in ACTIVATIONS:
         raise CheckpointError(f'{where}: hidden_act = {shown(act)} (only {", ".join(ACTIVATIONS)} can be converted)')
@@ -198,6 +192,7 @@ def _transformers_tower(cfg, heads, where):
         'hidden_act': ACTIVATIONS[act],
         'num_attention_heads': whole(cfg, 'num_attention_heads', heads, where),
         'layer_norm_eps': number(cfg, 'layer_norm_eps', 1e-5, where),
+        'sizes': {key: cfg.get(key) for key in keys},
     }
 
 

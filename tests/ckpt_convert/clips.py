@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from ckpt_convert import name_map
-from ckpt_convert.plan import shapes_of_network
+from ckpt_convert.shapes import shapes_of_network
 from diffdis_ms.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.storage.files import write_weights

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ckpt_convert import name_map
-from ckpt_convert.plan import parameter_shapes
+from ckpt_convert.shapes import parameter_shapes
 from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.storage.files import write_weights

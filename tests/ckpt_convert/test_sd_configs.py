@@ -10,7 +10,10 @@ import pytest
 
 from ckpt_convert import name_map
 from ckpt_convert.export import export
-from ckpt_convert.plan import PROJECTION, assumptions, complaints, make_plan, model_config, parameter_shapes
+from ckpt_convert.model_config import model_config
+from ckpt_convert.plan import PROJECTION, make_plan
+from ckpt_convert.report import assumptions, complaints
+from ckpt_convert.shapes import parameter_shapes
 from ckpt_convert.source import open_source
 from ckpt_convert.verify import verify
 from diffdis_ms.config import ImageDiffusionConfig, to_yaml
@@ -617,7 +620,7 @@ def test_the_file_that_is_read(tmp_path, names, chosen):
         with pytest.raises(CheckpointError, match='variants'):
             open_source(folder)
     else:
-        assert open_source(folder).parts['text_encoder'].tensors['token_embedding.weight'].numpy()[0, 0] == chosen
+        assert open_source(folder).networks['text_encoder'].tensors['token_embedding.weight'].numpy()[0, 0] == chosen
 
 
 def test_what_no_file_tells_is_said(pipeline):

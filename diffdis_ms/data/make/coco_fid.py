@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from diffdis_ms.data.make.prepare import staged, write_summary
 from diffdis_ms.data.samples import read_image
-from diffdis_ms.data.stream.loader import ordered_map
+from diffdis_ms.data.stream.workers import ordered_map
 from diffdis_ms.data.transforms import resize_center_crop
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.text_files import read_json
@@ -25,7 +25,7 @@ FOLDERS = ('val2014', 'images/val2014', 'images', '')
 MAX_BYTES = 1 << 30
 
 
-def prepare_coco_fid(src, out, count=30_000, size=256, seed=0, num_workers=2, overwrite=False, progress=True):
+def prepare_coco_fid(src, out, count=30_000, size=256, *, seed=0, num_workers=2, overwrite=False, progress=True):
     """Write 00000.png, ... (the pictures, shorter side resized to `size`, centre cropped), prompts.json and
     prompts.txt.
 

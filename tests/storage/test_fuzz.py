@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.reader import open_checkpoint
-from tests.ckpt_convert import corpus
-from tests.ckpt_convert.corpus import (
+from tests.storage import corpus
+from tests.storage.corpus import (
     Member,
     archive,
     legacy,
