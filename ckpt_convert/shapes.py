@@ -15,8 +15,8 @@ TABLE = Path(__file__).parent / 'stable_diffusion_v1.json'
 def parameter_shapes(stem, config):
     """{our parameter's name: shape} of a network; no memory is taken for the values.
 
-    Stable Diffusion v1's are read from a table, which a test compares with the
-    networks: importing MindSpore and building them would take a quarter of a conversion's time.
+    Stable Diffusion v1's are read from a table, which a test compares with the networks: importing MindSpore and
+    building them would take a quarter of a conversion's time.
     """
     if (
         config is not None

@@ -56,7 +56,7 @@ def open_retrieval(dataset, data_root, split=None):
     """Image-caption pairs.
 
     Args:
-        dataset: 'emoji' (its held-out part), 'coco' and 'flickr30k' (with Karpathy's splits) or 'captions' (tars, a
+        dataset: 'emoji' (the held-out ones), 'coco' and 'flickr30k' (with Karpathy's splits) or 'captions' (tars, a
             csv).
         data_root: where it lies. split: of Karpathy's: 'test' (None means it), 'val', 'train' or 'restval'.
 

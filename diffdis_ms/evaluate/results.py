@@ -65,13 +65,13 @@ def name_missing(skipped, empty_classes=()):
 def say_missing(result):
     """One line on stderr where a result is of part of its set."""
     missing = result.get('missing', {})
-    parts = [
-        f'{part["count"]} {what} ({", ".join(part["names"][:3])}{" ..." if part["count"] > 3 else ""})'
-        for what, part in (('pictures', missing), ('classes', missing.get('classes', {})))
-        if 'count' in part
+    lines = [
+        f'{gap["count"]} {what} ({", ".join(gap["names"][:3])}{" ..." if gap["count"] > 3 else ""})'
+        for what, gap in (('pictures', missing), ('classes', missing.get('classes', {})))
+        if 'count' in gap
     ]
-    if parts:
-        print(f'part of the set is missing: {" and ".join(parts)}; named in the result', file=sys.stderr)
+    if lines:
+        print(f'part of the set is missing: {" and ".join(lines)}; named in the result', file=sys.stderr)
 
 
 def write_result(path, result, started):

@@ -50,17 +50,12 @@ def checkpoint(tmp_path_factory):
     write_weights(folder / 'sd.safetensors', state)
     write_weights(folder / 'clip.safetensors', clip)
     write_vocabulary([], folder / 'tokenizer')
+    # fmt: off
     return [
-        '-m',
-        'ckpt_convert',
-        'import',
-        '--src',
-        folder / 'sd.safetensors',
-        '--text-encoder',
-        folder / 'clip.safetensors',
-        '--set',
-        *SET,
+        '-m', 'ckpt_convert', 'import', '--src', folder / 'sd.safetensors',
+        '--text-encoder', folder / 'clip.safetensors', '--set', *SET,
     ]
+    # fmt: on
 
 
 def start(checkpoint, dst, **options):

@@ -514,7 +514,7 @@ def test_a_pipeline_without_a_unet_is_named(pipeline):
 
 
 def test_no_combination_of_parts_gives_a_stack_trace(made, tmp_path):
-    """Parts missing, cut down to a few tensors, or of other names, with every kind of --text-encoder."""
+    """Networks missing, cut down to a few tensors, or of other names, with every kind of --text-encoder."""
     folder, networks = made
     (tmp_path / 'half').mkdir()
     write_weights(

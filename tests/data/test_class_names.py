@@ -36,18 +36,13 @@ CLIPS = {
     'eurosat': ('9bc85d9f1798d03b', '500da061f92084fb'),
     'imagenet': ('4f976686fb651bb5', '5a175c305e125474'),
 }
+# fmt: off
 EUROSAT = [
-    'annual crop land',
-    'forest',
-    'brushland or shrubland',
-    'highway or road',
-    'industrial buildings or commercial buildings',
-    'pasture land',
-    'permanent crop land',
-    'residential buildings or homes or apartments',
-    'river',
-    'lake or sea',
+    'annual crop land', 'forest', 'brushland or shrubland', 'highway or road',
+    'industrial buildings or commercial buildings', 'pasture land', 'permanent crop land',
+    'residential buildings or homes or apartments', 'river', 'lake or sea',
 ]
+# fmt: on
 
 
 def digest(lines):

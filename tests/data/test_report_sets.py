@@ -43,18 +43,12 @@ def refused(opener, *args, **kwargs):
 
 # class folders
 
+# fmt: off
 HIDDEN = (
-    '.ipynb_checkpoints',
-    '__MACOSX',
-    '@eaDir',
-    '.git',
-    'lost+found',
-    '$RECYCLE.BIN',
-    '#recycle',
-    '.Trash-1000',
-    '__pycache__',
-    'System Volume Information',
+    '.ipynb_checkpoints', '__MACOSX', '@eaDir', '.git', 'lost+found', '$RECYCLE.BIN', '#recycle', '.Trash-1000',
+    '__pycache__', 'System Volume Information',
 )
+# fmt: on
 
 
 def test_folders_of_systems_and_tools_are_no_classes(tmp_path, capfd):

@@ -2,8 +2,7 @@
 models are measured.
 
 What papers call "30,000 captions of MSCOCO": a random choice of val2014's 40,504 pictures, one of its captions each.
-Here both choices are
-drawn from a seed, and the pictures of the chosen captions are the real set.
+Here both choices are drawn from a seed, and the pictures of the chosen captions are the real set.
 """
 
 import json

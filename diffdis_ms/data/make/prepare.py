@@ -84,8 +84,7 @@ def rewrite(
 
     Returns:
         dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason); of a TSV also
-        num_rows, num_without_image
-        and num_by_number (see `Cc3mTsv`).
+        num_rows, num_without_image and num_by_number (see `Cc3mTsv`).
 
     Raises:
         ConfigError: `out` is refused, size or seed is out of range, or no sample is good.

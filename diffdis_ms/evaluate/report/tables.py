@@ -2,7 +2,8 @@
 
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS
 from diffdis_ms.evaluate.pictures import read_rgb
-from diffdis_ms.evaluate.report.page import Report, figure_image, paper
+from diffdis_ms.evaluate.report import paper
+from diffdis_ms.evaluate.report.page import Report, figure_image
 from diffdis_ms.evaluate.report.result_files import ACCURACIES, RECALLS
 
 HIDDEN = ('templates', 'files_sha256', 'pictures')  # of a protocol, on a page: long, and named in other words
