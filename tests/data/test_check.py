@@ -112,7 +112,7 @@ def test_processes_share_the_check_and_end_with_one_verdict(tars, monkeypatch):
 
 def test_two_real_processes_agree(tars):
     code = (
-        'import sys, json; from diffdis_ms.data import check; from diffdis_ms.data.sources.webdataset import'
+        'import sys, json; from diffdis_ms.data.stream import check; from diffdis_ms.data.sources.webdataset import'
         f' CaptionSet; check.PART = 1\ngood, skipped = check.good_samples(CaptionSet({str(tars)!r}),'
         ' rank=int(sys.argv[1]), size=2, num_workers=1)\nprint(json.dumps([good.tolist(), skipped]))'
     )

@@ -9,7 +9,8 @@ from diffdis_ms.data.benchmarks.sets import BENCHMARKS
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.report.markdown import markdown
-from diffdis_ms.evaluate.report.page import paper, read_metrics
+from diffdis_ms.evaluate.report import paper
+from diffdis_ms.evaluate.report.page import read_metrics
 from diffdis_ms.evaluate.report.paper import RETRIEVAL_SIZES
 from diffdis_ms.evaluate.report.result_files import read_results
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
