@@ -14,12 +14,13 @@ from tqdm import tqdm
 from ckpt_convert import name_map
 from ckpt_convert.configs.stable_diffusion import SCHEDULES, TARGETS
 from ckpt_convert.convert import check_destination
-from ckpt_convert.plan import NETWORKS, PROJECTION
+from ckpt_convert.layouts import NETWORKS
+from ckpt_convert.plan import PROJECTION
 from ckpt_convert.source import SIDECAR
 from diffdis_ms.config import ImageDiffusionConfig, to_yaml
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.models.names import is_new_parameter
-from diffdis_ms.storage.files import write_directory, write_flushed, write_weights
+from diffdis_ms.storage.files import whole_directory, write_flushed, write_weights
 from diffdis_ms.storage.model_dir import read_config
 from diffdis_ms.storage.reader import open_checkpoint
 
@@ -68,15 +69,12 @@ def export(src, dst, layout, overwrite=False):
     total = sum(t.nbytes for network in tensors.values() for t in network.values())
     with tqdm(total=total, unit='B', unit_scale=True, desc='exporting', disable=None) as bar:
         ours, theirs = _split(tensors, config, layout, bar)
-
-        def fill(temporary):
+        with whole_directory(dst) as temporary:
             (_fill_diffusers if layout == 'diffusers' else _fill_ldm)(temporary, theirs, config)
             (temporary / SIDECAR).mkdir()
             write_weights(temporary / SIDECAR / f'{SIDECAR}.safetensors', ours)
             write_flushed(temporary / SIDECAR / 'config.yaml', to_yaml(config).encode())
             shutil.copytree(src / 'tokenizer', temporary / 'tokenizer')
-
-        write_directory(dst, fill)
     return {'tensors': sum(map(len, tensors.values())), 'bytes': total}
 
 

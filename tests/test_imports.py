@@ -26,7 +26,7 @@ ALLOWED = {
     'data.sources': {*WORDS, 'data'},
     'data.stream': {*WORDS, 'storage', 'data', 'data.sources'},
     'data.benchmarks': {*WORDS, 'storage', 'data', 'data.sources'},
-    'data.make': {*WORDS, 'data', 'data.sources', 'data.stream'},
+    'data.make': {*WORDS, 'storage', 'data', 'data.sources', 'data.stream'},
     'runtime': {*WORDS, 'storage', 'models'},
     'train': BELOW_TRAINING,
     'pipeline': {*BELOW_TRAINING, 'data.benchmarks'},

@@ -176,8 +176,8 @@ def add_generation(tasks):
 
 def generation(args):
     from diffdis_ms import runtime
-    from diffdis_ms.evaluate import tasks
     from diffdis_ms.evaluate.generation import evaluate_generation
+    from diffdis_ms.evaluate.results import finish, generation_result
 
     started = time.monotonic()
     runtime.setup(args.device)
@@ -186,22 +186,22 @@ def generation(args):
         args.real,
         args.fake,
         [m.strip() for m in args.metrics.split(',') if m.strip()],
-        args.inception,
-        args.clip,
-        args.captions,
-        args.batch_size,
-        args.cache_dir,
-        args.kid_subsets,
-        args.kid_subset_size,
-        args.seed,
-        args.clip_at_zero,
-        args.clip_weight,
-        True,
-        args.out,
-        world,
+        inception=args.inception,
+        clip=args.clip,
+        captions=args.captions,
+        batch_size=args.batch_size,
+        cache_dir=args.cache_dir,
+        kid_subsets=args.kid_subsets,
+        kid_subset_size=args.kid_subset_size,
+        seed=args.seed,
+        clip_at_zero=args.clip_at_zero,
+        clip_weight=args.clip_weight,
+        progress=True,
+        out=args.out,
+        world=world,
     )
-    result = measured and tasks.describe_generation(args.real, measured)
-    tasks.finish(args.out, result, started, world)
+    result = measured and generation_result(args.real, measured)
+    finish(args.out, result, started, world)
     if not world.first:
         return print(f'process {world.rank} has done its share; process 0 writes {args.out}')
     print(
@@ -227,24 +227,24 @@ def main():
     if args.task == 'report':
         return report(args)
     from diffdis_ms.data.benchmarks.class_names import choose_templates
-    from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate.datasets import open_retrieval, open_zeroshot
 
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
         template_set, templates = choose_templates(args.templates, args.dataset)
-        images, names = tasks.open_zeroshot(
-            args.dataset, args.data_root, args.classnames, args.split, args.allow_missing
-        )
+        images, names = open_zeroshot(args.dataset, args.data_root, args.classnames, args.split, args.allow_missing)
     else:
-        images = tasks.open_retrieval(args.dataset, args.data_root, args.split)
+        images = open_retrieval(args.dataset, args.data_root, args.split)
 
     from diffdis_ms import runtime
+    from diffdis_ms.evaluate import results, tasks
     from diffdis_ms.evaluate.embedding import Sampling, embed_set
+    from diffdis_ms.evaluate.models import open_model
     from diffdis_ms.evaluate.shared import Share, parts_directory
 
     runtime.setup(args.device)
     world = runtime.this_world()
-    model, encoder, about = tasks.open_model(args.model, args.batch_size)
+    model, encoder, about = open_model(args.model, args.batch_size)
     samplings = [
         Sampling(steps, weight, args.seed + k)
         for steps in args.steps
@@ -273,12 +273,12 @@ def main():
             classnames=args.classnames or "the set's own",
         )
         if world.first:
-            tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
+            results.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
         measured = tasks.retrieval(model, embedded, images)
-    result = tasks.describe(args.task, args.dataset, images, embedded, measured, protocol)
-    tasks.finish(args.out, result, started, world)
-    tasks.say_missing(result)
+    result = results.task_result(args.task, args.dataset, images, embedded, measured, protocol)
+    results.finish(args.out, result, started, world)
+    results.say_missing(result)
     print(
         f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '
         + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items())

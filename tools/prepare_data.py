@@ -129,7 +129,13 @@ def main():
         check_out(out, args.overwrite)  # before the tars are indexed
         if args.source == 'coco-fid':
             summary = prepare_coco_fid(
-                args.src, args.out, args.count, args.size, args.seed, args.workers, args.overwrite
+                args.src,
+                args.out,
+                args.count,
+                args.size,
+                seed=args.seed,
+                num_workers=args.workers,
+                overwrite=args.overwrite,
             )
             return print(
                 f'{args.out}: {summary["num_kept"]} captions (prompts.json) and their pictures, {args.size} x '
@@ -145,9 +151,9 @@ def main():
             args.out,
             args.size,
             args.source,
-            args.seed,
-            args.workers,
-            args.overwrite,
+            seed=args.seed,
+            num_workers=args.workers,
+            overwrite=args.overwrite,
             writer=WRITERS[args.format],
             min_side=args.min_side,
         )

@@ -94,8 +94,7 @@ def settle(out, prompts, settings, world):
 
     Args:
         prompts: {picture name: text}. settings: what decides the pictures, with the hashes of the model's files as
-            `files_sha256`; `model`,
-            its path, decides nothing.
+            `files_sha256`; `model`, its path, decides nothing.
 
     Raises:
         ConfigError: the directory holds pictures of other texts, settings or weights, or its prompts.json is damaged.

@@ -91,11 +91,11 @@ def require_known(config, towers, overrides, where):
     """
     given, missing = {item.partition('=')[0] for item in overrides}, []
     for stem, said in towers.items():
-        part = getattr(config, stem)
-        if 'hidden_act' in said or getattr(part, 'architecture', '') == 'resnet':
+        tower = getattr(config, stem)
+        if 'hidden_act' in said or getattr(tower, 'architecture', '') == 'resnet':
             continue
         low, high = SURE[stem]
-        keys = ('hidden_act',) if low <= part.hidden_size <= high else ('hidden_act', 'num_attention_heads')
+        keys = ('hidden_act',) if low <= tower.hidden_size <= high else ('hidden_act', 'num_attention_heads')
         missing += [f'{stem}.{key}' for key in keys if f'{stem}.{key}' not in given]
     if missing:
         example = ' '.join(f'{key}={"gelu" if key.endswith("act") else "N"}' for key in missing)

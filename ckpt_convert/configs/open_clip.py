@@ -25,20 +25,12 @@ VISION_ONLY = {
     'global_average_pool': (False,),
     'input_patchnorm': (False,),
 }
+# fmt: off
 VISION_IDLE = (
-    'patch_dropout',
-    'attn_pooler_queries',
-    'attn_pooler_heads',
-    'n_queries',
-    'output_tokens',
-    'timm_model_pretrained',
-    'timm_pool',
-    'timm_proj',
-    'timm_proj_bias',
-    'timm_drop',
-    'timm_drop_path',
-    'final_ln_after_pool',
+    'patch_dropout', 'attn_pooler_queries', 'attn_pooler_heads', 'n_queries', 'output_tokens', 'timm_model_pretrained',
+    'timm_pool', 'timm_proj', 'timm_proj_bias', 'timm_drop', 'timm_drop_path', 'final_ln_after_pool',
 )  # a norm of each token: before or after choosing one
+# fmt: on
 TEXT_ONLY = {
     **BLOCK_ONLY,
     'no_causal_mask': (None, False),

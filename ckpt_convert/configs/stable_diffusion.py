@@ -8,16 +8,11 @@ from diffdis_ms.storage.tensors import short
 
 # of the writer
 NOTES = ('_class_name', '_diffusers_version', '_name_or_path', '_commit_hash', '_use_default_values')
+# fmt: off
 EMA_STATE = (
-    'decay',
-    'inv_gamma',
-    'min_decay',
-    'min_value',
-    'optimization_step',
-    'power',
-    'update_after_step',
-    'use_ema_warmup',
+    'decay', 'inv_gamma', 'min_decay', 'min_value', 'optimization_step', 'power', 'update_after_step', 'use_ema_warmup',
 )
+# fmt: on
 
 # model_index.json: components -> Stable Diffusion v1's classes. All of PIPELINES draw with the same networks.
 PIPELINES = (
@@ -32,26 +27,18 @@ COMPONENTS = {
     'text_encoder': (['transformers', 'CLIPTextModel'], ['transformers', 'CLIPTextModelWithProjection']),
     'tokenizer': (['transformers', 'CLIPTokenizer'], ['transformers', 'CLIPTokenizerFast']),
 }
-# the safety checker looks at finished pictures; an image encoder is for adapters, which are no part of a directory
+# the safety checker looks at finished pictures; an image encoder is for adapters, which no directory holds
 INDEX_NO_EFFECT = ('safety_checker', 'feature_extractor', 'requires_safety_checker', 'image_encoder')
 
 # scheduler_config.json
+# fmt: off
 SCHEDULERS = (
-    'PNDMScheduler',
-    'DDIMScheduler',
-    'DDPMScheduler',
-    'LMSDiscreteScheduler',
-    'EulerDiscreteScheduler',
-    'EulerAncestralDiscreteScheduler',
-    'HeunDiscreteScheduler',
-    'KDPM2DiscreteScheduler',
-    'KDPM2AncestralDiscreteScheduler',
-    'DPMSolverMultistepScheduler',
-    'DPMSolverSinglestepScheduler',
-    'DPMSolverSDEScheduler',
-    'UniPCMultistepScheduler',
-    'DEISMultistepScheduler',
+    'PNDMScheduler', 'DDIMScheduler', 'DDPMScheduler', 'LMSDiscreteScheduler', 'EulerDiscreteScheduler',
+    'EulerAncestralDiscreteScheduler', 'HeunDiscreteScheduler', 'KDPM2DiscreteScheduler',
+    'KDPM2AncestralDiscreteScheduler', 'DPMSolverMultistepScheduler', 'DPMSolverSinglestepScheduler',
+    'DPMSolverSDEScheduler', 'UniPCMultistepScheduler', 'DEISMultistepScheduler',
 )
+# fmt: on
 SD_BETAS = (
     'HeunDiscreteScheduler',
     'KDPM2DiscreteScheduler',
@@ -75,51 +62,22 @@ SCHEDULER_ONLY = {
 # How their sampler goes from one timestep to the next. Ours (diffusion/samplers.py) go their own way whatever stands
 # here, and no network depends on it. diffusers itself sets clip_sample to False and steps_offset to 1 for Stable
 # Diffusion.
+# fmt: off
 SCHEDULER_NO_EFFECT = (
-    *NOTES,
-    'clip_sample',
-    'clip_sample_range',
-    'steps_offset',
-    'set_alpha_to_one',
-    'skip_prk_steps',
-    'dynamic_thresholding_ratio',
-    'sample_max_value',
-    'variance_type',
-    'solver_order',
-    'algorithm_type',
-    'solver_type',
-    'lower_order_final',
-    'euler_at_final',
-    'use_karras_sigmas',
-    'use_exponential_sigmas',
-    'use_beta_sigmas',
-    'use_lu_lambdas',
-    'final_sigmas_type',
-    'lambda_min_clipped',
-    'sigma_min',
-    'sigma_max',
-    'flow_shift',
-    'time_shift_type',
-    'disable_corrector',
-    'solver_p',
-    'predict_x0',
-    'noise_sampler_seed',
-    'tensor_format',
+    *NOTES, 'clip_sample', 'clip_sample_range', 'steps_offset', 'set_alpha_to_one', 'skip_prk_steps',
+    'dynamic_thresholding_ratio', 'sample_max_value', 'variance_type', 'solver_order', 'algorithm_type', 'solver_type',
+    'lower_order_final', 'euler_at_final', 'use_karras_sigmas', 'use_exponential_sigmas', 'use_beta_sigmas',
+    'use_lu_lambdas', 'final_sigmas_type', 'lambda_min_clipped', 'sigma_min', 'sigma_max', 'flow_shift',
+    'time_shift_type', 'disable_corrector', 'solver_p', 'predict_x0', 'noise_sampler_seed', 'tensor_format',
 )
+# fmt: on
 
+# fmt: off
 UNET_HONOURED = (
-    'attention_head_dim',
-    'num_attention_heads',
-    'norm_num_groups',
-    'in_channels',
-    'out_channels',
-    'block_out_channels',
-    'layers_per_block',
-    'down_block_types',
-    'up_block_types',
-    'cross_attention_dim',
-    'transformer_layers_per_block',
+    'attention_head_dim', 'num_attention_heads', 'norm_num_groups', 'in_channels', 'out_channels', 'block_out_channels',
+    'layers_per_block', 'down_block_types', 'up_block_types', 'cross_attention_dim', 'transformer_layers_per_block',
 )
+# fmt: on
 UNET_ONLY = {
     '_class_name': ('UNet2DConditionModel',),
     'use_linear_projection': (False,),
@@ -161,17 +119,12 @@ UNET_ONLY = {
 # DiffDis has none.
 UNET_NO_EFFECT = (*NOTES, *EMA_STATE, 'sample_size', 'upcast_attention', 'dropout', 'addition_embed_type_num_heads')
 
+# fmt: off
 VAE_HONOURED = (
-    'norm_num_groups',
-    'scaling_factor',
-    'in_channels',
-    'out_channels',
-    'latent_channels',
-    'block_out_channels',
-    'layers_per_block',
-    'down_block_types',
-    'up_block_types',
+    'norm_num_groups', 'scaling_factor', 'in_channels', 'out_channels', 'latent_channels', 'block_out_channels',
+    'layers_per_block', 'down_block_types', 'up_block_types',
 )
+# fmt: on
 VAE_ONLY = {
     '_class_name': ('AutoencoderKL',),
     'act_fn': ('silu', 'swish'),
@@ -280,10 +233,10 @@ def refuse_other_models(source):
 
 
 def _other_model(source):
-    part = source.parts.get('unet')
-    if part is None:
+    network = source.networks.get('unet')
+    if network is None:
         return None
-    tensors, json, context = part.tensors, part.json, context_width(part)
+    tensors, json, context = network.tensors, network.json, context_width(network)
 
     def has(*beginnings):
         return any(name.startswith(beginnings) for names in (tensors, source.unknown) for name in names)
@@ -312,14 +265,14 @@ def _other_model(source):
     return f'{kind} (its UNet takes {channels} channels, not 4)' if kind else None
 
 
-def text_width(part):
+def text_width(network):
     """Width of the texts that a text encoder gives, or None."""
     names = ('text_model.embeddings.token_embedding.weight', 'token_embedding.weight')
-    shapes = [part.tensors[name].shape for name in names if name in part.tensors]
+    shapes = [network.tensors[name].shape for name in names if name in network.tensors]
     return shapes[0][-1] if shapes and len(shapes[0]) == 2 else None
 
 
-def context_width(part):
+def context_width(network):
     """Width of the texts that a UNet's cross-attention reads, or None."""
-    shapes = (t.shape for name, t in part.tensors.items() if name.endswith('attn2.to_k.weight'))
+    shapes = (t.shape for name, t in network.tensors.items() if name.endswith('attn2.to_k.weight'))
     return next((shape[-1] for shape in shapes if len(shape) == 2), None)

@@ -7,38 +7,15 @@ from diffdis_ms.text_files import read_json
 
 CLASSES = ('CLIPTokenizer', 'CLIPTokenizerFast', None)
 # padding and truncation are ours; decoding is not used
+# fmt: off
 CONFIG_IDLE = (
-    'model_max_length',
-    'name_or_path',
-    'special_tokens_map_file',
-    'tokenizer_file',
-    'clean_up_tokenization_spaces',
-    'padding_side',
-    'truncation_side',
-    'max_length',
-    'stride',
-    'truncation_strategy',
-    'pad_to_multiple_of',
-    'pad_token_type_id',
-    'padding',
-    'truncation',
-    'processor_class',
-    'use_fast',
-    'legacy',
-    'backend',
-    'is_local',
-    'local_files_only',
-    'return_tensors',
-    'model_input_names',
-    'unk_token',
-    'add_bos_token',
-    'add_eos_token',
-    'vocab_size',
-    'transformers_version',
-    'mask_token',
-    'cls_token',
-    'sep_token',
+    'model_max_length', 'name_or_path', 'special_tokens_map_file', 'tokenizer_file', 'clean_up_tokenization_spaces',
+    'padding_side', 'truncation_side', 'max_length', 'stride', 'truncation_strategy', 'pad_to_multiple_of',
+    'pad_token_type_id', 'padding', 'truncation', 'processor_class', 'use_fast', 'legacy', 'backend', 'is_local',
+    'local_files_only', 'return_tensors', 'model_input_names', 'unk_token', 'add_bos_token', 'add_eos_token',
+    'vocab_size', 'transformers_version', 'mask_token', 'cls_token', 'sep_token',
 )
+# fmt: on
 CONFIG_ONLY = {
     'tokenizer_class': CLASSES,
     'add_prefix_space': (False, None),

@@ -38,8 +38,8 @@ class Tokenizer:
         backend.no_truncation()
         check_rules(
             *(
-                json.loads(part.__getstate__()) if part else None
-                for part in (backend.normalizer, backend.pre_tokenizer)
+                json.loads(step.__getstate__()) if step else None
+                for step in (backend.normalizer, backend.pre_tokenizer)
             ),
             'tokenizer',
         )
@@ -182,7 +182,7 @@ def check_rules(normalizer, pre_tokenizer, where):
 
 
 def _steps(node, name):
-    """The steps of a part of tokenizer.json: those of a Sequence, the one that it is, or none."""
+    """The steps of a section of tokenizer.json: those of a Sequence, the one that it is, or none."""
     if not isinstance(node, dict):
         return []
     return (

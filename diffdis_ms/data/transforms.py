@@ -17,25 +17,12 @@ MIN_SIDE = 8
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 # Their suffixes. Where a sample has several pictures the first of these is taken: open_clip's jpg, png, jpeg, webp,
 # then the others.
+# fmt: off
 IMAGE_SUFFIXES = (
-    '.jpg',
-    '.png',
-    '.jpeg',
-    '.webp',
-    '.jfif',
-    '.jpe',
-    '.jif',
-    '.apng',
-    '.gif',
-    '.bmp',
-    '.dib',
-    '.tif',
-    '.tiff',
-    '.ppm',
-    '.pgm',
-    '.pbm',
-    '.pnm',
+    '.jpg', '.png', '.jpeg', '.webp', '.jfif', '.jpe', '.jif', '.apng', '.gif', '.bmp', '.dib', '.tif', '.tiff', '.ppm',
+    '.pgm', '.pbm', '.pnm',
 )
+# fmt: on
 
 _MAX_ASPECT = 16
 
@@ -160,11 +147,9 @@ def _upright(image):
 def _eight_bits(image, raw, source):
     """A picture of deep pixels as one of 8 bits; any other as it is. Pillow's own conversion would clip at 255.
 
-    The range is what the file declares: a TIFF's MaxSampleValue or BitsPerSample, a PNG's sBIT, a PPM's maximum
-        (Pillow scales by it);
-    0 to 1 for floats that fill it. Sixteen bits are often declared of 12 or 10: a picture that uses no more than a
-    quarter of its range
-    is not known well enough.
+    The range is what the file declares: a TIFF's MaxSampleValue or BitsPerSample, a PNG's sBIT, a PPM's maximum (Pillow
+    scales by it); 0 to 1 for floats that fill it. Sixteen bits are often declared of 12 or 10: a picture that uses no
+    more than a quarter of its range is not known well enough.
 
     Args:
         image: loaded. raw: modes of its tiles, as text. source: the file's bytes.

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from diffdis_ms.data.stream.workers import look_ahead
 from diffdis_ms.storage.files import whole_file
 from diffdis_ms.world import World
 
@@ -25,7 +26,7 @@ READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the work is this process'.
+    """Which share of the work is this process'.
 
     Attributes:
         parts: directory for finished batches, shared by all processes; None: keep them in memory (one process only).
@@ -91,14 +92,9 @@ def read_ahead(batches, items, read):
     works on one."""
     with ThreadPoolExecutor(READERS) as pool:
         try:
-            waiting = None
-            for batch in batches:
-                started = batch, [pool.submit(read, item) for item in items(batch)]
-                if waiting is not None:
-                    yield waiting[0], [future.result() for future in waiting[1]]
-                waiting = started
-            if waiting is not None:
-                yield waiting[0], [future.result() for future in waiting[1]]
+            started = ((batch, [pool.submit(read, item) for item in items(batch)]) for batch in batches)
+            for batch, futures in look_ahead(started, 1):
+                yield batch, [future.result() for future in futures]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

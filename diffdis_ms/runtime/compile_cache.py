@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from diffdis_ms.config import to_yaml
-from diffdis_ms.storage.files import sha256, write_directory, write_flushed
+from diffdis_ms.storage.files import sha256, whole_directory, write_flushed
 from diffdis_ms.text_files import read_json
 from diffdis_ms.world import World
 
@@ -75,8 +75,7 @@ def compile_cached(cell, inputs, config, world=World()):
         _compile_in(directory, cell, inputs)
         return 'warm'
     shutil.rmtree(directory, ignore_errors=True)
-
-    def fill(temporary):
+    with whole_directory(directory) as temporary:
         started = time.monotonic()
         _compile_in(temporary, cell, inputs)
         files = {str(p.relative_to(temporary)): sha256(p) for p in sorted(temporary.rglob('*')) if p.is_file()}
@@ -89,8 +88,6 @@ def compile_cached(cell, inputs, config, world=World()):
             'compile_seconds': round(time.monotonic() - started, 1),
         }
         write_flushed(temporary / ENTRY, json.dumps(entry, indent=1).encode())
-
-    write_directory(directory, fill)
     return 'cold'
 
 

@@ -11,18 +11,13 @@ import numpy as np
 from diffdis_ms.errors import CheckpointError
 
 # safetensors' name -> NumPy type as stored; bfloat16 has none and is stored as its 16 bits
+# fmt: off
 DTYPES = {
-    'F64': np.dtype('<f8'),
-    'F32': np.dtype('<f4'),
-    'F16': np.dtype('<f2'),
-    'BF16': np.dtype('<u2'),
-    'I64': np.dtype('<i8'),
-    'I32': np.dtype('<i4'),
-    'I16': np.dtype('<i2'),
-    'I8': np.dtype('i1'),
-    'U8': np.dtype('u1'),
+    'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype('<u2'),
+    'I64': np.dtype('<i8'), 'I32': np.dtype('<i4'), 'I16': np.dtype('<i2'), 'I8': np.dtype('i1'), 'U8': np.dtype('u1'),
     'BOOL': np.dtype('?'),
 }
+# fmt: on
 
 
 class MappedFile:

@@ -261,27 +261,10 @@ def _key(key):
 
 
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
-_LITERALS = frozenset(
-    [
-        'INT',
-        'BININT',
-        'BININT1',
-        'BININT2',
-        'LONG',
-        'LONG1',
-        'LONG4',
-        'FLOAT',
-        'BINFLOAT',
-        'STRING',
-        'BINSTRING',
-        'SHORT_BINSTRING',
-        'BINBYTES',
-        'SHORT_BINBYTES',
-        'BINBYTES8',
-        'UNICODE',
-        'BINUNICODE',
-        'SHORT_BINUNICODE',
-        'BINUNICODE8',
-        'BYTEARRAY8',
-    ]
-)
+# fmt: off
+_LITERALS = frozenset([
+    'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING',
+    'SHORT_BINSTRING', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE',
+    'BINUNICODE8', 'BYTEARRAY8',
+])
+# fmt: on

@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import Tensor
 
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.storage.files import sha256, write_directory, write_flushed, write_weights
+from diffdis_ms.storage.files import sha256, whole_directory, write_flushed, write_weights
 from diffdis_ms.storage.model_dir import MANIFEST, read_weights
 from diffdis_ms.text_files import read_json
 from diffdis_ms.train.sharding import SHARD
@@ -45,8 +45,7 @@ def save_checkpoint(directory, arrays, state, keep):
     Args:
         directory: the run's `checkpoints`. arrays: `state_arrays`. state: JSON-able: step, loader position, seconds.
     """
-
-    def fill(temporary):
+    with whole_directory(Path(directory) / f'step_{state["step"]}') as temporary:
         digest = write_weights(temporary / 'state.safetensors', arrays)
         write_flushed(temporary / 'state.json', json.dumps(state).encode())
         files = {'state.safetensors': digest, 'state.json': sha256(temporary / 'state.json')}
@@ -58,8 +57,6 @@ def save_checkpoint(directory, arrays, state, keep):
             'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')},
         }
         write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
-
-    write_directory(Path(directory) / f'step_{state["step"]}', fill)
     for old in checkpoints(directory)[:-keep]:
         shutil.rmtree(old)
 

@@ -218,8 +218,8 @@ def _latent_scale(job, weights):
         job.captions,
         config.train.batch_size,
         config.model.image_size,
-        config.seed,
-        config.data.num_workers,
+        seed=config.seed,
+        num_workers=config.data.num_workers,
         min_side=config.data.min_side,
         check_directory=config.output_dir,
     )

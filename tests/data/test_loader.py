@@ -59,11 +59,11 @@ def test_each_epoch_is_another_permutation_and_no_batch_holds_a_sample_twice(cou
 def test_processes_together_see_the_batches_of_one(count, size):
     whole = list(islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3), 12))
     for ranks in (2, 3):
-        parts = [
+        shares = [
             islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3, world=World(r, ranks)), 12)
             for r in range(ranks)
         ]
-        for expected, batches in zip(whole, zip(*parts, strict=True), strict=True):
+        for expected, batches in zip(whole, zip(*shares, strict=True), strict=True):
             for rank, batch in enumerate(batches):
                 np.testing.assert_array_equal(batch.indices, expected.indices[rank::ranks])
                 np.testing.assert_array_equal(batch.pixels, expected.pixels[rank::ranks])

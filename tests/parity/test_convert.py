@@ -37,17 +37,13 @@ from tests.workspace import assert_one_line_error, command
 
 WORDS = 600
 # what the shapes of the tiny networks do not tell, and an alignment transformer and a picture of their size
+# fmt: off
 SET = (
-    'unet.num_attention_heads=4',
-    'unet.norm_num_groups=8',
-    'vae.norm_num_groups=8',
-    'text_encoder.num_attention_heads=4',
-    'image_encoder.num_attention_heads=4',
-    'alignment.width=64',
-    'alignment.head_dim=16',
-    'alignment.num_layers=2',
-    'image_size=32',
+    'unet.num_attention_heads=4', 'unet.norm_num_groups=8', 'vae.norm_num_groups=8',
+    'text_encoder.num_attention_heads=4', 'image_encoder.num_attention_heads=4', 'alignment.width=64',
+    'alignment.head_dim=16', 'alignment.num_layers=2', 'image_size=32',
 )
+# fmt: on
 
 
 @pytest.fixture(scope='module')
@@ -470,19 +466,12 @@ def test_left_over_tensors_can_be_left_out(torch_side, converted, tmp_path):
 
 def test_text_projection_must_come_from_somewhere(torch_side, tmp_path):
     folder, models = torch_side
+    # fmt: off
     done = command(
-        '-m',
-        'ckpt_convert',
-        'import',
-        '--src',
-        folder / 'sd.ckpt',
-        '--dst',
-        tmp_path / 'out',
-        '--vocab',
-        folder / 'bpe.txt',
-        '--set',
-        *SET,
+        '-m', 'ckpt_convert', 'import', '--src', folder / 'sd.ckpt', '--dst', tmp_path / 'out',
+        '--vocab', folder / 'bpe.txt', '--set', *SET,
     )
+    # fmt: on
     assert_one_line_error(done, 'text_projection', '--text-encoder')
     other = TorchModels(models.config, seed=9).clip
     other.save_pretrained(tmp_path / 'other')
@@ -560,19 +549,12 @@ def test_commands(torch_side, tmp_path):
     models.save_diffusers(tmp_path / 'sd', folder / 'tokenizer')
     shown = command('-m', 'ckpt_convert', 'inspect', tmp_path / 'sd')
     assert shown.returncode == 0 and 'unet' in shown.stdout and 'text_projection' in shown.stdout, shown.stderr
+    # fmt: off
     done = command(
-        '-m',
-        'ckpt_convert',
-        'import',
-        '--src',
-        tmp_path / 'sd',
-        '--dst',
-        tmp_path / 'out',
-        '--text-encoder',
-        folder / 'clip',
-        '--seed',
-        1,
+        '-m', 'ckpt_convert', 'import', '--src', tmp_path / 'sd', '--dst', tmp_path / 'out',
+        '--text-encoder', folder / 'clip', '--seed', 1,
     )
+    # fmt: on
     assert done.returncode == 0 and 'initialised (seed 1)' in done.stdout, done.stderr
     done = command('-m', 'ckpt_convert', 'verify', '--src', tmp_path / 'sd', '--dst', tmp_path / 'out')
     assert done.returncode == 0 and 'tensors equal' in done.stdout, done.stderr

@@ -16,18 +16,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.reader import open_checkpoint
 
+# fmt: off
 DTYPES = (
-    torch.float64,
-    torch.float32,
-    torch.float16,
-    torch.bfloat16,
-    torch.int64,
-    torch.int32,
-    torch.int16,
-    torch.int8,
-    torch.uint8,
-    torch.bool,
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool,
 )
+# fmt: on
 STRANGER = '''
 from pathlib import Path
 (Path(__file__).parent / 'imported').touch()     # each time it is imported

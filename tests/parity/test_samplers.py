@@ -62,8 +62,7 @@ def test_sampler_equals_diffusers(name, steps):
 )
 def test_targets_and_schedules_equal_diffusers(name, betas, prediction_type, ours):
     """And the velocity that training asks for is diffusers' get_velocity. (Its PNDM extrapolates v from step to step,
-    ours the noise that v
-    stands for, as PNDM is defined: no case of that.)"""
+    ours the noise that v stands for, as PNDM is defined: no case of that.)"""
     start = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
     settings = {
         key: value for key, value in SCHEDULERS[name]().config.items() if not key.startswith('_')

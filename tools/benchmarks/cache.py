@@ -56,7 +56,7 @@ def measure(work, repeats, seed):
         length = config.model.text_encoder.max_position_embeddings
         contenders = {
             'pictures': (
-                Loader(captions, batch, size, seed, 1, tokenizer=tokenizer, token_length=length),
+                Loader(captions, batch, size, seed=seed, num_workers=1, tokenizer=tokenizer, token_length=length),
                 learner.features,
             ),
             'cache': (CachedLoader(cache, batch, seed, 1), CachedFeatures(cache, config)),

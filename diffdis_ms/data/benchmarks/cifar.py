@@ -48,7 +48,7 @@ class ArraySet:
 
 
 def open_cifar(name, root):
-    """The test part of 'cifar10' or 'cifar100' (fine labels); the python version where both lie there.
+    """The test split of 'cifar10' or 'cifar100' (fine labels); the python version where both lie there.
 
     Raises:
         ConfigError: a file is missing, cut, damaged, or not what it should be.
@@ -133,11 +133,11 @@ def _pixels(name, path, value):
     """uint8 (N, 3072) of an array as pickled by NumPy: a call of `_reconstruct` with a state, or of `_frombuffer`
     (protocol 5)."""
     function = value.cls.name if isinstance(value, Inert) and isinstance(value.cls, Global) else None
-    parts = value.state if function == '_reconstruct' else value.args if function == '_frombuffer' else None
-    if function == '_reconstruct' and isinstance(parts, tuple) and len(parts) == 5:
-        _, shape, dtype, fortran, raw = parts
-    elif function == '_frombuffer' and isinstance(parts, tuple) and len(parts) == 4:
-        raw, dtype, shape, order = parts
+    fields = value.state if function == '_reconstruct' else value.args if function == '_frombuffer' else None
+    if function == '_reconstruct' and isinstance(fields, tuple) and len(fields) == 5:
+        _, shape, dtype, fortran, raw = fields
+    elif function == '_frombuffer' and isinstance(fields, tuple) and len(fields) == 4:
+        raw, dtype, shape, order = fields
         fortran = order != 'C'
     else:
         raise ConfigError(f'{name}: {path}: \'data\' is not a NumPy array')

@@ -59,7 +59,7 @@ def open_flowers(name, root):
 
 
 def open_imagenet(name, root):
-    """ImageNet's validation part, sorted into folders by WordNet id, or flat with the devkit; classes are the sorted
+    """ImageNet's validation split, sorted into folders by WordNet id, or flat with the devkit; classes are the sorted
     ids, as in torchvision.
 
     A class is named by the first of its synonyms, so that 'crane' and 'maillot' name two classes each. Class folders

@@ -33,7 +33,7 @@ from diffdis_ms.data.transforms import IMAGE_SUFFIXES, decode_image
 from diffdis_ms.errors import BadImage, BadSample, ConfigError
 from diffdis_ms.text_files import decode, lines_of, parse_json, read_text
 
-_NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')  # key: everything up to the first dot of the last part
+_NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')  # key: everything up to the first dot after the last slash
 _BLOCK = tarfile.BLOCKSIZE
 
 

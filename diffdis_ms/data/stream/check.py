@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from diffdis_ms.data.samples import add_skipped, check_side
 from diffdis_ms.data.transforms import MIN_SIDE
-from diffdis_ms.errors import BadSample
+from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.storage.files import whole_file
+from diffdis_ms.text_files import decode, parse_json
 from diffdis_ms.world import World
 
 VERSION = 2  # of what is checked: another one makes old verdicts void
@@ -138,12 +139,13 @@ class _Files:
         """[(i, key, reason)] of a file, or None where there is none that makes sense."""
         for place in self.places:
             try:
-                rows = json.loads(self._path(place, part).read_bytes())
+                path = self._path(place, part)
+                rows = parse_json(decode(path.read_bytes(), path), path, list)
                 if all(
                     start <= i < stop and isinstance(key, str) and isinstance(reason, str) for i, key, reason in rows
                 ):
                     return [tuple(row) for row in rows]
-            except (OSError, ValueError, TypeError, RecursionError):
+            except (OSError, ConfigError, ValueError, TypeError):
                 pass
         return None
 

@@ -9,12 +9,11 @@ from tqdm import tqdm
 
 from diffdis_ms.data.stream.check import good_samples
 from diffdis_ms.data.stream.order import Stream, generator, too_few
-from diffdis_ms.data.stream.workers import in_processes, in_threads, ordered_map
+from diffdis_ms.data.stream.workers import BATCHES_AHEAD, in_processes, in_threads, ordered_map
 from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop, to_pixels
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.world import World
 
-_BATCHES_AHEAD = 3
 _WORKERS = {'threads': in_threads, 'processes': in_processes}
 
 
@@ -57,6 +56,7 @@ class Loader(Stream):
         caption_set,
         batch_size,
         image_size,
+        *,
         seed,
         num_workers=2,
         cache=False,
@@ -111,7 +111,7 @@ class Loader(Stream):
         self._cache = {} if cache else None
 
     def __iter__(self):
-        """Yields `Batch` for ever, this process' part, from where `state()` stands.
+        """Yields `Batch` for ever, this process' share, from where `state()` stands.
 
         Raises:
             ConfigError: a sample that was good when it was checked cannot be read any more; its key is named.
@@ -122,7 +122,7 @@ class Loader(Stream):
             self._items(self._next, ahead),
             self.num_workers,
             self.batch_size // self.world.size,
-            _BATCHES_AHEAD,
+            BATCHES_AHEAD,
         )
         try:
             for number, (pixels, ids, captions, failed) in enumerate(batches, self._next + 1):

@@ -19,21 +19,26 @@ import numpy as np
 
 from diffdis_ms.errors import ConfigError
 
+BATCHES_AHEAD = 3  # of a loader
 _WAIT = 1.0  # seconds between two looks at whether the workers are alive
 
 
+def look_ahead(items, count):
+    """Yields `items`, which may be endless, taking each when `count` more have been taken: work that taking one starts
+    goes on meanwhile."""
+    taken = deque()
+    for item in items:
+        taken.append(item)
+        if len(taken) > count:
+            yield taken.popleft()
+    yield from taken
+
+
 def ordered_map(pool, function, items, window):
-    """Yields (item, function(item)) in the order of `items`, which may be endless; at most `window` calls are under
-    way."""
-    items, pending = iter(items), deque()
-    for item in islice(items, window):
-        pending.append((item, pool.submit(function, item)))
-    while pending:
-        item, future = pending.popleft()
-        result = future.result()
-        for following in islice(items, 1):
-            pending.append((following, pool.submit(function, following)))
-        yield item, result
+    """Yields (item, function(item)) in the order of `items`, which may be endless; `window` calls are under way while
+    the caller works on a result."""
+    for item, future in look_ahead(((item, pool.submit(function, item)) for item in items), window):
+        yield item, future.result()
 
 
 def in_threads(function, items, num_workers, rows, ahead):

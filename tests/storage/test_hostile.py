@@ -12,7 +12,7 @@ import pytest
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.reader import open_checkpoint
-from tests.ckpt_convert.corpus import INERT, REFUSED, WEIGHT
+from tests.storage.corpus import INERT, REFUSED, WEIGHT
 from tests.workspace import ROOT
 
 SECONDS = 30  # for one file; the slowest takes three
