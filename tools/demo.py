@@ -205,9 +205,9 @@ def training_pictures(captions, size):
 
 
 def write_report(metrics, shown, fast):
+    from diffdis_ms.evaluate.report.html_report import add_results
     from diffdis_ms.evaluate.report.page import Report
     from diffdis_ms.evaluate.report.result_files import read_results
-    from diffdis_ms.evaluate.report.tables import add_results
 
     retrieval, zeroshot = metrics['retrieval'], metrics['zeroshot']
     report = Report('DiffDis on emoji')

@@ -20,9 +20,10 @@ from diffdis_ms.evaluate.examples import (
 )
 from diffdis_ms.evaluate.inception import build_inception, is_published, open_inception, write_random_inception
 from diffdis_ms.evaluate.pictures import list_images
+from diffdis_ms.evaluate.report.html_report import write_report
 from diffdis_ms.evaluate.report.markdown import write_markdown
 from diffdis_ms.evaluate.report.result_files import read_results
-from diffdis_ms.evaluate.report.tables import tables, write_report
+from diffdis_ms.evaluate.report.tables import tables
 from tests.evaluate.results import HOSTILE, write_results
 from tests.workspace import make_pictures
 
