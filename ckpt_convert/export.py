@@ -199,9 +199,9 @@ def _text_encoder(config):
         'hidden_act': text.hidden_act,
         'layer_norm_eps': text.layer_norm_eps,
         'bos_token_id': text.vocab_size - 2,
-        'eos_token_id': 2,
+        'eos_token_id': 2,  # OpenAI's 2 makes transformers pool at the highest id, as CLIP does
         'pad_token_id': 1,
-    }  # OpenAI's 2 makes transformers pool at the highest id, as CLIP does
+    }
 
 
 def _scheduler(config):

@@ -4,7 +4,7 @@ from dataclasses import fields, is_dataclass
 
 import numpy as np
 
-from ckpt_convert import infer
+from ckpt_convert import infer, other_models
 from ckpt_convert.configs import clip as clip_configs
 from ckpt_convert.configs import stable_diffusion as sd_configs
 from ckpt_convert.source import constant
@@ -61,12 +61,12 @@ def model_config(source, text_source=None, overrides=()):
 def _complete(source, text_source):
     """Refuse what is no Stable Diffusion v1; where it has no text encoder, take --text-encoder's, if the UNet reads its
     width."""
-    sd_configs.refuse_other_models(source)
+    other_models.refuse_other_models(source)
     if 'text_encoder' not in source.networks and text_source is not None and 'text_encoder' in text_source.networks:
         source.networks['text_encoder'] = text_source.networks['text_encoder']
     reads, writes = (
         width(source.networks[stem]) if stem in source.networks else None
-        for stem, width in (('unet', sd_configs.context_width), ('text_encoder', sd_configs.text_width))
+        for stem, width in (('unet', other_models.context_width), ('text_encoder', other_models.text_width))
     )
     if reads is not None and writes is not None and reads != writes:
         raise CheckpointError(

@@ -17,11 +17,12 @@ OUT = Path('outputs/demo')
 RESULTS = {task: OUT / f'evaluation/{task}.json' for task in ('generation', 'zeroshot', 'retrieval')}
 STEPS, GUIDANCE_WEIGHT = 8, 3.0  # of the text query
 FAST = {'autoencoder': 20, 'clip': 6, 'diffdis': 6}  # training steps of --fast
+# in the training set: other kinds of things than the held-out people and hands
 # fmt: off
 KINDS = [
     'flag of France', 'flag of Japan', 'flag of Sweden', 'grinning face', 'angry face', 'cat face', 'red apple',
     'red heart', 'blue circle', 'green square', 'yellow square', 'person standing',
-]  # in the training set: other kinds of things than the held-out people and hands
+]
 # fmt: on
 
 
@@ -204,9 +205,9 @@ def training_pictures(captions, size):
 
 
 def write_report(metrics, shown, fast):
+    from diffdis_ms.evaluate.report.html_report import add_results
     from diffdis_ms.evaluate.report.page import Report
     from diffdis_ms.evaluate.report.result_files import read_results
-    from diffdis_ms.evaluate.report.tables import add_results
 
     retrieval, zeroshot = metrics['retrieval'], metrics['zeroshot']
     report = Report('DiffDis on emoji')

@@ -211,21 +211,16 @@ def generation(args):
 
 
 def report(args):
+    from diffdis_ms.evaluate.report.html_report import write_report
     from diffdis_ms.evaluate.report.markdown import write_markdown
     from diffdis_ms.evaluate.report.result_files import read_results
-    from diffdis_ms.evaluate.report.tables import write_report
 
     write = write_markdown if args.out.endswith('.md') else write_report
     write(read_results(args.results), args.out)
     print(args.out)
 
 
-def main():
-    args = parse_args()
-    if args.task == 'generation':
-        return generation(args)
-    if args.task == 'report':
-        return report(args)
+def zeroshot_or_retrieval(args):
     from diffdis_ms.data.benchmarks.class_names import choose_templates
     from diffdis_ms.evaluate.datasets import open_retrieval, open_zeroshot
 
@@ -283,6 +278,11 @@ def main():
         f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '
         + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items())
     )
+
+
+def main():
+    args = parse_args()
+    {'generation': generation, 'report': report}.get(args.task, zeroshot_or_retrieval)(args)
 
 
 if __name__ == '__main__':

@@ -127,16 +127,9 @@ def main():
         if out == src or out in src.parents:
             raise ConfigError(f'--out {args.out} would replace the source {args.src}; name another directory')
         check_out(out, args.overwrite)  # before the tars are indexed
+        options = {'seed': args.seed, 'num_workers': args.workers, 'overwrite': args.overwrite}
         if args.source == 'coco-fid':
-            summary = prepare_coco_fid(
-                args.src,
-                args.out,
-                args.count,
-                args.size,
-                seed=args.seed,
-                num_workers=args.workers,
-                overwrite=args.overwrite,
-            )
+            summary = prepare_coco_fid(args.src, args.out, args.count, args.size, **options)
             return print(
                 f'{args.out}: {summary["num_kept"]} captions (prompts.json) and their pictures, {args.size} x '
                 f'{args.size}'
@@ -146,17 +139,8 @@ def main():
             if args.source == 'cc3m-tsv'
             else READERS[args.source](args.src)
         )
-        summary = rewrite(
-            reader,
-            args.out,
-            args.size,
-            args.source,
-            seed=args.seed,
-            num_workers=args.workers,
-            overwrite=args.overwrite,
-            writer=WRITERS[args.format],
-            min_side=args.min_side,
-        )
+        writer = WRITERS[args.format]
+        summary = rewrite(reader, args.out, args.size, args.source, writer=writer, min_side=args.min_side, **options)
         if hasattr(reader, 'captions_of'):
             print(f'warning: {args.src} has several captions a picture; each gets its first', file=sys.stderr)
         rows = getattr(reader, 'num_without_image', 0)

@@ -2,7 +2,7 @@
 are prepared.
 
 open_clip writes open_clip_config.json, transformers config.json and preprocessor_config.json. The file that belongs to
-the names of the weights counts; the other one, if it is there too, describes other weights. Every key is honoured,
+the names of the weights counts; the other one, if it is there too, describes other weights. Every key is used,
 known to change no number, or refused by name.
 """
 
@@ -19,10 +19,11 @@ OPENAI_PICTURES = {
     'interpolation': 'bicubic',
     'resize_mode': 'shortest',
 }
+# widths whose heads are 64 wide in all CLIPs; ViT-H's, g's and G's are not
 SURE = {
     'text_encoder': (256, 1024),
     'image_encoder': (64, 1024),
-}  # widths whose heads are 64 wide in all CLIPs; ViT-H's, g's and G's are not
+}
 
 
 def read_configs(folder, layout, openai=False):

@@ -12,7 +12,7 @@ from diffdis_ms.text_files import read_text
 TARGETS = {'eps': 'noise', 'x0': 'data', 'v': 'velocity'}
 SCHEDULES = {'linear': 'linear', 'sqrt_linear': 'linear_beta', 'cosine': 'cosine'}  # CompVis' own names
 # fmt: off
-HONOURED = (
+USED = (
     'parameterization', 'beta_schedule', 'linear_start', 'linear_end', 'timesteps', 'scale_factor', 'unet_config',
     'first_stage_config', 'cond_stage_config',
 )
@@ -82,7 +82,7 @@ def read_ldm_yaml(path):
     params = _params(content.get('model') if isinstance(content, dict) else None)
     if params is None:
         return {}
-    check_keys(params, f'{path}: model.params', HONOURED, NO_EFFECT, ONLY)
+    check_keys(params, f'{path}: model.params', USED, NO_EFFECT, ONLY)
     unet, text = (_params(params.get(key)) or {} for key in ('unet_config', 'cond_stage_config'))
     check_keys(unet, f'{path}: unet_config.params', ('num_heads',), UNET_NO_EFFECT, UNET_ONLY)
     check_keys(text, f'{path}: cond_stage_config.params', (), TEXT_NO_EFFECT, TEXT_ONLY)

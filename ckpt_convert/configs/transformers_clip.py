@@ -8,6 +8,7 @@ from diffdis_ms.text_files import read_json
 
 TRANSFORMERS, PREPROCESSOR, PROCESSOR = 'config.json', 'preprocessor_config.json', 'processor_config.json'
 RESAMPLE = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # Pillow's numbers
+# the last three differ in rounding only
 ACTIVATIONS = {
     'quick_gelu': 'quick_gelu',
     'gelu': 'gelu',
@@ -15,12 +16,12 @@ ACTIVATIONS = {
     'gelu_pytorch_tanh': 'gelu_pytorch_tanh',
     'gelu_new': 'gelu_pytorch_tanh',
     'gelu_fast': 'gelu_pytorch_tanh',
-}  # the last three differ in rounding only
+}
 
 # what every config may hold, generation's defaults among them; a text's embedding does not see the padding behind its
 # end
 # fmt: off
-HF_IDLE = (
+HF_NO_EFFECT = (
     '_name_or_path', '_commit_hash', '_attn_implementation', '_attn_implementation_autoset', 'attn_implementation',
     'architectures', 'attention_dropout', 'bad_words_ids', 'begin_suppress_tokens', 'bos_token_id',
     'chunk_size_feed_forward', 'cross_attention_hidden_size', 'decoder_start_token_id', 'diversity_penalty',
@@ -37,7 +38,7 @@ HF_IDLE = (
 # fmt: on
 HF_ONLY = {'add_cross_attention': (False,), 'is_decoder': (False,), 'pruned_heads': ({}, None), 'num_channels': (3,)}
 # fmt: off
-PREPROCESSOR_IDLE = (
+PREPROCESSOR_NO_EFFECT = (
     'processor_class', 'do_convert_rgb', 'data_format', 'input_data_format', 'return_tensors', 'device',
     'disable_grouping', 'image_seq_length', '_processor_class', '_valid_processor_keys',
 )
@@ -78,7 +79,7 @@ def transformers_towers(path):
             'projection_dim',
             'eos_token_id',
         ),
-        HF_IDLE,
+        HF_NO_EFFECT,
         HF_ONLY,
     )
     towers = {}
@@ -127,7 +128,7 @@ def _transformers_tower(cfg, where, keys, heads, model_type):
         cfg,
         where,
         (*keys, 'num_attention_heads', 'hidden_act', 'layer_norm_eps', 'eos_token_id', 'projection_dim'),
-        HF_IDLE,
+        HF_NO_EFFECT,
         {**HF_ONLY, 'model_type': (model_type,)},
     )
     act = cfg.get('hidden_act', 'quick_gelu')
@@ -165,7 +166,7 @@ def transformers_pictures(folder):
             'resample',
             'rescale_factor',
         ),
-        PREPROCESSOR_IDLE,
+        PREPROCESSOR_NO_EFFECT,
         PREPROCESSOR_ONLY,
     )
     if abs(255 * number(cfg, 'rescale_factor', 1 / 255, path) - 1) > 1e-6:

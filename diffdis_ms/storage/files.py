@@ -77,9 +77,8 @@ def whole_file(path):
     """A binary file to write to, which takes the place of `path` once all of it is on the disk; an error leaves `path`
     as it was."""
     path = Path(path)
-    temporary = path.with_name(
-        f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp'
-    )  # machines may share the directory
+    # machines may share the directory
+    temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
     try:
         with open(temporary, 'wb') as f:
             yield f

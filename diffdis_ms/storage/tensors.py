@@ -133,9 +133,8 @@ class LazyTensor:
 
     def _gather(self, stored):
         flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)
-        steps = [
-            stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides, strict=True)
-        ]  # unused ones may be huge
+        # unused ones may be huge
+        steps = [stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides, strict=True)]
         array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
         del flat
         self.file.release(self.start, self._span() * stored.itemsize)

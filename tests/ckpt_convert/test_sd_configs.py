@@ -52,9 +52,8 @@ def made(tmp_path_factory):
     export(folder / 'model', folder / 'sd', 'diffusers')
     shutil.rmtree(folder / 'sd/diffdis')
     text = {name_map.field_name(name): array for name, array in networks['text_encoder'].items()}
-    write_weights(
-        folder / 'sd/text_encoder/model.safetensors', text
-    )  # with the text projection: no --text-encoder is needed
+    # with the text projection: no --text-encoder is needed
+    write_weights(folder / 'sd/text_encoder/model.safetensors', text)
     (folder / 'clip').mkdir()
     write_weights(folder / 'clip/model.safetensors', text)
     shutil.copy(folder / 'sd/text_encoder/config.json', folder / 'clip')

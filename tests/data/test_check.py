@@ -78,9 +78,8 @@ def test_tiny_pictures_are_bad_below_the_side_asked_for(tars):
 
 
 def test_the_verdict_goes_elsewhere_where_the_data_cannot_be_written(tars, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        check.os, 'access', lambda path, mode: path != tars
-    )  # tests may run as root, who may write everywhere
+    # tests may run as root, who may write everywhere
+    monkeypatch.setattr(check.os, 'access', lambda path, mode: path != tars)
     elsewhere = tmp_path / 'run' / 'here'
     good_samples(Watched(tars), directory=elsewhere)
     assert [p.suffix for p in elsewhere.iterdir()] == ['.json'] and not list(tars.glob('.checked*'))

@@ -104,9 +104,8 @@ def test_names_that_marks_alone_tell_apart():
     images = SimpleNamespace(class_names=['C', 'C++', 'C#'])
     assert resolve_names('C#,C,C++', 'folder', images) == ['C', 'C++', 'C#']
     assert resolve_names(None, 'folder', images) == images.class_names
-    clips = list(
-        json.loads(CLIP_NAMES.read_text(encoding='utf-8'))['imagenet'].values()
-    )  # 'missile' and 'sunglasses' twice
+    # 'missile' and 'sunglasses' twice
+    clips = list(json.loads(CLIP_NAMES.read_text(encoding='utf-8'))['imagenet'].values())
     many = SimpleNamespace(class_names=[str(k) for k in range(1000)])
     assert resolve_names(','.join(clips), 'folder', many) == clips
     with pytest.raises(ConfigError, match="'a' is given twice"):

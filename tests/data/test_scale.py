@@ -106,9 +106,8 @@ def test_every_good_sample_once_an_epoch_over_two_processes_every_bad_one_listed
             (key, loader.skipped[key], reason) for key, reason in bad.items() if reason not in loader.skipped[key]
         ]
     good = loaders[0].good
-    assert len(good) == COUNT + 1 - (
-        len(bad) - 1
-    )  # also the one whose name leads out of the tar: it is read, never written
+    # also the one whose name leads out of the tar: it is read, never written
+    assert len(good) == COUNT + 1 - (len(bad) - 1)
 
     steps = -(-2 * len(good) // BATCH)
     streams, captions = [], []

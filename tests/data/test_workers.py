@@ -114,9 +114,8 @@ def test_a_dead_worker_ends_the_loader_with_one_line(workspace):
     os.kill(victim, signal.SIGKILL)
     process.stdout.read()
     assert process.wait(timeout=60) != 0
-    error = (
-        process.stderr.read()
-    )  # one time in ten MindSpore crashes in its pipeline before we can speak: then its line is there
+    # one time in ten MindSpore crashes in its pipeline before we can speak: then its line is there
+    error = process.stderr.read()
     assert 'ConfigError: a process that reads data has died' in error or 'Dataset worker process' in error
 
 

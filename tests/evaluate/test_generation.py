@@ -347,9 +347,8 @@ def test_cache(measure, tmp_path):
     changed = run()
     assert calls[3:] == ['real', 'fake'] and changed['metrics']['fid'] != first['metrics']['fid']
     assert changed['protocol']['real_sha256'] != first['protocol']['real_sha256']
-    os.rename(
-        tmp_path / 'real' / '00005.png', tmp_path / 'real' / 'z.png'
-    )  # the name counts, too: it decides KID's subsets
+    # the name counts, too: it decides KID's subsets
+    os.rename(tmp_path / 'real' / '00005.png', tmp_path / 'real' / 'z.png')
     run()
     assert calls[5:] == ['real', 'fake']
 

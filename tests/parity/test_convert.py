@@ -360,10 +360,11 @@ def test_openai_and_open_clip(torch_side, tmp_path, layout, resnet):
             ),
             path,
         )
+    # which OpenAI's own files need not be told
     acts = [
         'text_encoder.hidden_act=quick_gelu',
         'image_encoder.hidden_act=quick_gelu',
-    ]  # which OpenAI's own files need not be told
+    ]
     convert(
         path,
         tmp_path / 'out',
@@ -617,18 +618,18 @@ def test_token_ids_of_openai_vocabulary(tmp_path):
     find_tokenizer(tmp_path / 'bpe.txt', (), 49408).save(tmp_path / 'plain')
     find_tokenizer(tmp_path / 'plain', (), 49408).save(tmp_path / 'copied')
     tokenizer = import_part('open_clip.tokenizer').SimpleTokenizer()
+    # these ids are CLIP's
     assert Tokenizer.load(tmp_path / 'packed').encode(['a photo of a cat'], 7).tolist() == [
         [49406, 320, 1125, 539, 320, 2368, 49407]
-    ]  # as CLIP has it
+    ]
     ids = tokenizer(AWKWARD, 77).numpy()
     theirs = np.where((ids == 49407).cumsum(1) > 0, 49407, ids)  # it pads with 0
     reference = CLIPTokenizer.from_pretrained(tmp_path / 'packed')(
         AWKWARD, truncation=True, max_length=77, padding='max_length', return_tensors='np'
     ).input_ids
-    special, entities = (
-        np.array([sign in text for text in AWKWARD]) for sign in ('<|', '&')
-    )  # open_clip names its special tokens differently,
-    for folder in ('packed', 'plain', 'copied'):  # and transformers leaves entities to ftfy
+    # open_clip names its special tokens differently, and transformers leaves entities to ftfy
+    special, entities = (np.array([sign in text for text in AWKWARD]) for sign in ('<|', '&'))
+    for folder in ('packed', 'plain', 'copied'):
         ours = Tokenizer.load(tmp_path / folder).encode(AWKWARD, 77)
         np.testing.assert_array_equal(ours[~special], theirs[~special])
         np.testing.assert_array_equal(ours[~entities], reference[~entities])

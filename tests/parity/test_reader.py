@@ -38,9 +38,8 @@ def state_dict():
     torch.manual_seed(0)
     base = torch.randn(6, 5)
     state = {str(dtype).split('.')[1]: torch.randint(0, 256, (3, 2)).to(dtype) for dtype in DTYPES}
-    state['bits'] = (
-        torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
-    )  # each number there is, NaNs too
+    # each number there is, NaNs too
+    state['bits'] = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
     state['half bits'] = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
     state.update(
         {

@@ -51,9 +51,8 @@ def write_summary(directory, summary):
     directory = Path(directory)
     write_skipped(directory / 'skipped.txt', summary['skipped'])
     text = json.dumps(summary, ensure_ascii=False, indent=1)
-    (directory / SUMMARY).write_text(
-        text + '\n', encoding='utf-8', errors='backslashreplace'
-    )  # names in a tar may hold any bytes
+    # names in a tar may hold any bytes
+    (directory / SUMMARY).write_text(text + '\n', encoding='utf-8', errors='backslashreplace')
 
 
 def rewrite(

@@ -72,9 +72,8 @@ class Records:
         missing = shards - {p.name for p in self.paths}
         if Path(path).is_dir() and missing:
             raise ConfigError(f'{path}: {sorted(missing)[0]} is missing, which belongs to the same MindRecord set')
-        self._rows = np.concatenate(
-            self._rows
-        )  # (N, 5): file, place and size of the texts, place and size of the bytes
+        # (N, 5): file, place and size of the texts, place and size of the bytes
+        self._rows = np.concatenate(self._rows)
         if not len(self._rows):
             raise ConfigError(f'{path}: no row in {len(self.paths)} MindRecord file(s)')
         self.folder = self.paths[0].absolute().parent

@@ -159,9 +159,8 @@ class Loader(Stream):
     def _augment(self, pixels, epoch, index):
         if not (self.random_flip or self.random_shift):
             return pixels
-        rng = generator(
-            self.seed, epoch, index + 1
-        )  # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
+        # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
+        rng = generator(self.seed, epoch, index + 1)
         flip = rng.integers(2)
         down, right = rng.integers(-self.random_shift, self.random_shift + 1, 2)
         if self.random_flip and flip:
