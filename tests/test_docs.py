@@ -164,10 +164,11 @@ def check_msrun(arguments):
 
 def check_pip(arguments):
     require(arguments[:1] == ['install'] and len(arguments) > 1, f'unknown: pip {arguments}')
-    setup = (ROOT / 'setup.py').read_text(encoding='utf-8')
+    files = [ROOT / name for name in ('pyproject.toml', 'setup.py') if (ROOT / name).exists()]
+    setup = '\n'.join(file.read_text(encoding='utf-8') for file in files)
     for word in arguments[1:]:
         for extra in re.findall(r'[\w-]+', word.partition('[')[2]) if word.startswith('.') else ():
-            require(f"'{extra}': [" in setup, f'setup.py has no extra {extra}')
+            require(re.search(rf"^ *'?{extra}'? *[=:] *\[", setup, re.M), f'this package has no extra {extra}')
 
 
 def check_pytest(arguments):
@@ -480,7 +481,7 @@ def test_the_launch_commands_in_the_configs_hold():
 
 def test_the_two_languages_say_the_same():
     one, other = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'README_CN.md'))
-    assert one.count('```bash') >= 8 and len(tables(one)) >= 4
+    assert one.count('```bash') >= 8 and len(tables(prose(one))) == 3
     check_same(one, other)
     check_paper_table(one)
     check_paper_table(other)
@@ -492,7 +493,6 @@ def test_the_changelog_ends_at_the_version_of_the_package():
     assert all(re.fullmatch(r'\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d', title) for title in titles[1:])
     kinds = re.findall(r'^### (.+)$', (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8'), re.M)
     assert set(kinds) <= {'Added', 'Changed', 'Deprecated', 'Removed', 'Fixed', 'Security'}
-    assert f"version='{diffdis_ms.__version__}'" in (ROOT / 'setup.py').read_text(encoding='utf-8')
 
 
 def test_the_citation_is_of_this_version_and_of_the_paper():
@@ -539,7 +539,7 @@ WRONG_COMMANDS = [
     ('msrun --workers=8 tools/sample.py --model DIR --prompt a --out DIR', '--workers'),
     ('msrun --worker_num=8 tools/sample.py --model DIR --prompt a', '--out'),
     ('python tools/mindformers_train.py --config ascend_configs/mindformers_tiny.yaml optimiser.lr=1', 'optimiser'),
-    ('pip install .[demon]', 'demon'),
+    ("pip install -e '.[demo,demon]'", 'extra demon'),
     ('sbatch ascend_configs/slurm.sh max_stepz=5', 'max_steps'),
     ('kubectl apply -f ascend_configs/no_such.yaml', 'no_such'),
     ('VENV=DIR python tools/bench.py no_such_benchmark', 'no_such_benchmark'),
