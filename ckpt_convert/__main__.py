@@ -26,12 +26,14 @@ def parse_args():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    inspect = commands.add_parser('inspect', help='what a checkpoint holds and what would be converted; writes nothing')
+    text = 'what a checkpoint holds and what would be converted; writes nothing'
+    inspect = commands.add_parser('inspect', help=text, description=text)
     inspect.add_argument(
         'path', metavar='PATH', help='file (.ckpt .pt .pth .bin .safetensors .index.json) or directory'
     )
     inspect.add_argument('--tensors', action='store_true', help='list every tensor')
-    imports = commands.add_parser('import', help='checkpoint -> model directory')
+    text = 'checkpoint -> model directory'
+    imports = commands.add_parser('import', help=text, description=text)
     imports.add_argument(
         '--src',
         required=True,
@@ -76,7 +78,8 @@ def parse_args():
         '--allow-unmapped', action='store_true', help='leave out tensors that have no place, instead of refusing'
     )
     imports.add_argument('--overwrite', action='store_true', help='replace a model directory at DIR')
-    exports = commands.add_parser('export', help='model directory -> files of diffusers or CompVis')
+    text = 'model directory -> files of diffusers or CompVis'
+    exports = commands.add_parser('export', help=text, description=text)
     exports.add_argument('--src', required=True, metavar='DIR', help='model directory')
     exports.add_argument('--dst', required=True, metavar='DIR', help='directory to write')
     exports.add_argument(
@@ -86,7 +89,8 @@ def parse_args():
         help='diffusers: pipeline directory; ldm: CompVis names in model.safetensors',
     )
     exports.add_argument('--overwrite', action='store_true', help='replace an earlier export at DIR')
-    verifies = commands.add_parser('verify', help='read both sides again and compare every tensor')
+    text = 'read both sides again and compare every tensor'
+    verifies = commands.add_parser('verify', help=text, description=text)
     verifies.add_argument('--src', required=True, metavar='PATH', help='what was converted')
     verifies.add_argument('--dst', required=True, metavar='DIR', help='the model directory')
     verifies.add_argument(

@@ -52,11 +52,9 @@ def check_python():
 
 
 def requirements():
-    """install_requires of setup.py, as it stands there."""
-    for node in ast.walk(ast.parse((ROOT / 'setup.py').read_text())):
-        if isinstance(node, ast.keyword) and node.arg == 'install_requires':
-            return ast.literal_eval(node.value)
-    return []
+    """The dependencies of pyproject.toml, as they stand there (Python 3.10 has no reader of TOML)."""
+    text = (ROOT / 'pyproject.toml').read_text()
+    return ast.literal_eval(re.search(r'^dependencies = (\[.*?^\])', text, re.MULTILINE | re.DOTALL)[1])
 
 
 def version_tuple(text):
@@ -64,7 +62,7 @@ def version_tuple(text):
 
 
 def fits(version, specifiers):
-    """Whether a version meets '>=1.26,<2' (the operators setup.py uses: ==, >=, <)."""
+    """Whether a version meets '>=1.26,<2' (the operators pyproject.toml uses: ==, >=, <)."""
     for operator, wanted in re.findall(r'(==|>=|<)\s*([\d.]+)', specifiers):
         ours, theirs = version_tuple(version), version_tuple(wanted)
         ours, theirs = (t + (0,) * (3 - len(t)) for t in (ours, theirs))

@@ -24,7 +24,8 @@ EXAMPLES = """examples:
   python tools/evaluate.py generation --fake pictures --metrics clip_score --clip RN50 --out score.json
       pictures/ as tools/sample.py writes it, prompts.json included; RN50 made by `python -m ckpt_convert import`
   python tools/evaluate.py report *.json --out report.html
-  msrun --worker_num=8 --local_worker_num=8 --join=True tools/evaluate.py zeroshot ... --device Ascend
+  msrun --worker_num=8 --local_worker_num=8 --join=True tools/evaluate.py zeroshot --model DIR --dataset cifar10 \\
+      --data-root data/ --device Ascend --out c10.json
       eight processes share the work; started again after a crash, any of these goes on where it was
 """
 

@@ -68,7 +68,7 @@ EXAMPLES = """examples:
   python tools/mutate.py --list
   nice -n 15 python tools/mutate.py diffdis_ms/diffusion/samplers.py --json samplers.json
   nice -n 15 python tools/mutate.py diffdis_ms/pipeline.py --limit 20 --seed 1 --json pipeline.json
-  python tools/mutate.py diffdis_ms/runtime.py --tests tests/test_runtime.py
+  python tools/mutate.py diffdis_ms/runtime/context.py --tests tests/test_runtime.py
 
 With --json, a run that was stopped goes on where it was, and after a change of the tests only the survivors are tried
 again. Not every survivor is a hole: some mutants compute the same. docs/mutation.md judges those that were found.

@@ -48,6 +48,8 @@ EXAMPLES = """examples:
       an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from
       0 (000000012.jpg,
       12_2850374957 of DownloadConceptualCaptions)
+  python tools/prepare_data.py mindrecord --src records/ --out data/records
+      reads MindRecord files, checks each sample and writes the good ones anew
   python tools/prepare_data.py coco-fid --src coco/ --out data/coco30k --count 30000
       then: python tools/sample.py --model DIR --prompts data/coco30k/prompts.json --out pictures
             python tools/evaluate.py generation --real data/coco30k --fake pictures --inception FILE --out fid.json
