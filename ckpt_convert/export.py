@@ -140,11 +140,10 @@ def _json(path, content):
 
 def _unet(config):
     unet = config.unet
-    side = config.image_size // 2 ** (len(config.vae.block_out_channels) - 1)
     return {
         '_class_name': 'UNet2DConditionModel',
         '_diffusers_version': DIFFUSERS,
-        'sample_size': side,
+        'sample_size': config.latent_shape[-1],
         'in_channels': unet.in_channels,
         'out_channels': unet.out_channels,
         'block_out_channels': list(unet.block_out_channels),

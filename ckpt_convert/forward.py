@@ -61,7 +61,7 @@ def _compare_sd(source, dst, rng):
     from diffdis_ms import DiffDisPipeline
 
     pipe = DiffDisPipeline.from_pretrained(dst, batch_size=1)
-    config, side = pipe.config, pipe.config.image_size // 2 ** (len(pipe.config.vae.block_out_channels) - 1)
+    config, side = pipe.config, pipe.config.latent_shape[-1]
     ids = _token_ids(config.text_encoder, rng)
     z, context = (
         rng.standard_normal((1, config.unet.in_channels, side, side), np.float32),

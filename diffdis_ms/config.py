@@ -150,6 +150,12 @@ class ModelConfig:
     learnable_logit_scale: bool = True
     max_logit_scale: float = 100.0
 
+    @property
+    def latent_shape(self):
+        """Of the z of one image: (4, H/8, W/8)."""
+        side = self.image_size // 2 ** (len(self.vae.block_out_channels) - 1)
+        return self.vae.latent_channels, side, side
+
 
 @dataclass
 class InitConfig:

@@ -181,7 +181,7 @@ def generation(args):
 
     started = time.monotonic()
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
+    world = runtime.this_world()
     measured = evaluate_generation(
         args.real,
         args.fake,
@@ -198,13 +198,12 @@ def generation(args):
         clip_weight=args.clip_weight,
         progress=True,
         out=args.out,
-        rank=rank,
-        size=size,
+        world=world,
     )
     result = measured and generation_result(args.real, measured)
-    finish(args.out, result, started, rank)
-    if rank:
-        return print(f'process {rank} has done its share; process 0 writes {args.out}')
+    finish(args.out, result, started, world)
+    if not world.first:
+        return print(f'process {world.rank} has done its share; process 0 writes {args.out}')
     print(
         f'{result["num_samples"]} pictures in {args.fake}: '
         + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items())
@@ -239,7 +238,7 @@ def zeroshot_or_retrieval(args):
     from diffdis_ms.evaluate.shared import Share, parts_directory
 
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
+    world = runtime.this_world()
     model, encoder, about = open_model(args.model, args.batch_size)
     samplings = [
         Sampling(steps, weight, args.seed + k)
@@ -258,9 +257,7 @@ def zeroshot_or_retrieval(args):
         allow_missing=args.allow_missing,
         **protocol,
     )
-    embedded = embed_set(
-        encoder, images, samplings, args.limit, Share(parts, rank, size), allow_missing=args.allow_missing
-    )
+    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, world), allow_missing=args.allow_missing)
     if args.task == 'zeroshot':
         partial = args.allow_missing or args.limit is not None
         measured, matrix = tasks.zeroshot(model, embedded, names, templates, partial)
@@ -270,12 +267,12 @@ def zeroshot_or_retrieval(args):
             num_classes=len(names),
             classnames=args.classnames or "the set's own",
         )
-        if rank == 0:
+        if world.first:
             results.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
         measured = tasks.retrieval(model, embedded, images)
     result = results.task_result(args.task, args.dataset, images, embedded, measured, protocol)
-    results.finish(args.out, result, started, rank)
+    results.finish(args.out, result, started, world)
     results.say_missing(result)
     print(
         f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '

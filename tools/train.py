@@ -41,7 +41,8 @@ def main():
     from diffdis_ms import runtime  # after the config is known to be good: MindSpore takes seconds to import
 
     runtime.setup(config.device, config.runtime, config.train.precision)
-    from diffdis_ms.train.loop import Terminated, assemble, train
+    from diffdis_ms.train.job import assemble
+    from diffdis_ms.train.loop import Terminated, train
 
     if args.dry_run:
         from diffdis_ms.train.dry_run import describe
@@ -56,12 +57,12 @@ def main():
     return 0
 
 
-def draw(setup, captions):
+def draw(learner, captions):
     """Pictures of captions with the weights as they are, for the log: 20 steps, w = 3."""
     from diffdis_ms.pipeline import DiffDisPipeline
 
-    networks = [setup.network(stem) for stem in ('unet', 'vae', 'text_encoder')]
-    pipe = DiffDisPipeline(setup.features.config.model, *networks, setup.tokenizer, batch_size=len(captions))
+    networks = [learner.network(stem) for stem in ('unet', 'vae', 'text_encoder')]
+    pipe = DiffDisPipeline(learner.features.config.model, *networks, learner.tokenizer, batch_size=len(captions))
     return pipe.generate(captions, steps=20, guidance_weight=3.0)
 
 

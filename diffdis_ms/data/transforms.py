@@ -114,9 +114,12 @@ def to_pixels(image):
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
 
 
-def normalize(pixels):
-    """uint8 (..., 3, H, W) -> float32 in [-1, 1]."""
-    return pixels.astype(np.float32) / 127.5 - 1
+def to_unit_range(pixels):
+    """Pixels (..., 3, H, W): uint8 0..255 -> float32 in [-1, 1]; floats are in [-1, 1] already. `to_image` is the way
+    back."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 127.5 - 1
+    return pixels.astype(np.float32)
 
 
 def to_image(array):
@@ -125,12 +128,11 @@ def to_image(array):
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def clip_normalize(array, mean=CLIP_MEAN, std=CLIP_STD):
-    """float32 (..., 3, H, W) in [-1, 1] -> float32 with the mean and standard deviation (of colours in 0..1) taken
-    out."""
+def clip_normalize(pixels, mean=CLIP_MEAN, std=CLIP_STD):
+    """Pixels as for `to_unit_range` -> float32 with the mean and standard deviation (of colours in 0..1) taken out."""
     mean = np.array(mean, np.float32)[:, None, None]
     std = np.array(std, np.float32)[:, None, None]
-    return ((array + 1) / 2 - mean) / std
+    return ((to_unit_range(pixels) + 1) / 2 - mean) / std
 
 
 def _upright(image):

@@ -13,6 +13,7 @@ from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, r
 from diffdis_ms.evaluate.shared import Share, parts_directory
 from diffdis_ms.storage.files import sha256
 from diffdis_ms.text_files import read_json
+from diffdis_ms.world import World
 
 METRICS = ('fid', 'kid', 'clip_score')
 
@@ -34,8 +35,7 @@ def evaluate_generation(
     clip_weight=100.0,
     progress=False,
     out=None,
-    rank=0,
-    size=1,
+    world=World(),
     num_examples=2 * NUM_EXAMPLES,
 ):
     """Measure a folder of generated pictures. Whatever is missing is found before a network is built.
@@ -50,8 +50,8 @@ def evaluate_generation(
         cache_dir: where the features of the real set are kept; see `inception.cache_file`.
         kid_subsets, kid_subset_size, seed: of `kid`. clip_at_zero, clip_weight: of `clip_score`.
         progress: show bars.
-        out: result file, beside which finished batches are kept and shared between processes; None: in memory. rank,
-            size: of this process.
+        out: result file, beside which finished batches are kept and shared between processes; None: in memory.
+        world: World.
         num_examples: so many pictures, spread evenly over the set, go into the result for a report.
 
     Returns:
@@ -102,13 +102,13 @@ def evaluate_generation(
         )
     share = Share()
     if out is not None:
-        share = Share(parts_directory(out, texts=texts, **protocol), rank, size)
+        share = Share(parts_directory(out, texts=texts, **protocol), world)
 
     if with_inception:
         features = _features(reals, fakes, weights, protocol, cache_dir, share, progress)
     if 'clip_score' in metrics:
         embeddings = clips.clip_embeddings(clip, fakes, texts, batch_size, progress, share)
-    if rank:
+    if not world.first:
         return None
     _say_sizes(protocol.get('pictures', {}))
     if 'fid' in metrics:
@@ -185,7 +185,7 @@ def _features(reals, fakes, weights, protocol, cache_dir, share, progress):
         real = inceptions.inception_features(
             network, reals, batch_size, progress and 'Inception: real pictures', share, 'real'
         )
-        if not share.rank:
+        if share.world.first:
             inceptions.write_cached(file, real)
     if protocol['fake_sha256'] == protocol['real_sha256']:
         return real, real

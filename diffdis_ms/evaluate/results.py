@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from diffdis_ms.storage.files import whole_file
+from diffdis_ms.world import World
 
 MAX_NAMED = 100  # of what is missing, in a result file
 
@@ -82,13 +83,13 @@ def write_result(path, result, started):
         f.write((json.dumps({**result, 'seconds': time.monotonic() - started}, indent=1) + '\n').encode())
 
 
-def finish(path, result, started, rank=0):
+def finish(path, result, started, world=World()):
     """Write the result (the first process does) and drop the finished batches it was made of, and of runs given up
     before."""
     path = Path(path)
-    if rank == 0:
+    if world.first:
         write_result(path, result, started)
-    if rank == 0 or path.is_file() and time.time() - path.stat().st_mtime < time.monotonic() - started:
+    if world.first or path.is_file() and time.time() - path.stat().st_mtime < time.monotonic() - started:
         for parts in path.parent.glob(f'.{glob.escape(path.name)}.*.parts'):
             shutil.rmtree(parts, ignore_errors=True)
 

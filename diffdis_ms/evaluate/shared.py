@@ -18,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from diffdis_ms.data.stream.workers import look_ahead
-from diffdis_ms.storage.files import shared_order, whole_file
+from diffdis_ms.storage.files import whole_file
+from diffdis_ms.world import World
 
 READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
@@ -29,12 +30,11 @@ class Share:
 
     Attributes:
         parts: directory for finished batches, shared by all processes; None: keep them in memory (one process only).
-        rank, size: of this process. Each takes every size-th batch, then helps with what the others have not finished.
+        world: World. Each process takes its share of the batches, then helps with what the others have not finished.
     """
 
     parts: Path | None = None
-    rank: int = 0
-    size: int = 1
+    world: World = World()
 
 
 def parts_directory(out, **identity):
@@ -71,7 +71,7 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
             bar.update(len(batches[k]))
 
         def unfinished():
-            for k in shared_order(len(batches), share.rank, share.size):
+            for k in share.world.order(len(batches)):
                 part = _load(files[k])
                 if part is None:
                     yield k

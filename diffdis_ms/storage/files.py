@@ -25,15 +25,6 @@ KINDS = {
 }
 
 
-def shared_order(count, rank, size):
-    """In which order a process takes the parts 0..count-1 of work whose results lie in files: every size-th one is its
-    own, from the front; then it helps with the others', from the end, as their owners come from the front. So nobody
-    waits for one that is slow or dead.
-    """
-    own = list(range(rank, count, size))
-    return own + [k for k in reversed(range(count)) if k % size != rank]
-
-
 @contextmanager
 def whole_directory(directory, flushed=True):
     """A new directory beside `directory` to fill, which takes its place when the block ends; an error leaves

@@ -95,7 +95,7 @@ def read_weights(path):
         raise ConfigError(f'{path} does not exist: is this a complete model directory?')
     try:
         with safe_open(path, framework='numpy') as f:
-            return {name: f.get_tensor(name) for name in f}
+            return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError, ValueError) as e:
         raise ConfigError(
             f'{path} is damaged or not a safetensors file ({str(e).strip().splitlines()[0]}); copy it again'

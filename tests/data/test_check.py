@@ -14,6 +14,7 @@ from diffdis_ms.data.sources.folders import CsvFolder, ImageFolder
 from diffdis_ms.data.sources.webdataset import CaptionSet
 from diffdis_ms.data.stream import check
 from diffdis_ms.data.stream.check import good_samples, write_skipped
+from diffdis_ms.world import World
 from tests.data.test_webdataset import png, raw_tar
 from tests.workspace import ROOT
 
@@ -102,9 +103,9 @@ def test_processes_share_the_check_and_end_with_one_verdict(tars, monkeypatch):
     killed = Watched(tars)
     killed.stop = 5
     with pytest.raises(KeyboardInterrupt):
-        good_samples(killed, num_workers=1, rank=0, size=2)
+        good_samples(killed, num_workers=1, world=World(0, 2))
     rest = Watched(tars)
-    good, skipped = good_samples(rest, num_workers=1, rank=1, size=2)
+    good, skipped = good_samples(rest, num_workers=1, world=World(1, 2))
     assert len(good) == 18 and skipped.keys() == BAD and 22 - 5 <= rest.reads <= 22 - 4
     assert len(list(tars.glob('.checked*'))) == 1
 
@@ -112,8 +113,9 @@ def test_processes_share_the_check_and_end_with_one_verdict(tars, monkeypatch):
 def test_two_real_processes_agree(tars):
     code = (
         'import sys, json; from diffdis_ms.data.stream import check; from diffdis_ms.data.sources.webdataset import'
-        f' CaptionSet; check.PART = 1\ngood, skipped = check.good_samples(CaptionSet({str(tars)!r}),'
-        ' rank=int(sys.argv[1]), size=2, num_workers=1)\nprint(json.dumps([good.tolist(), skipped]))'
+        ' CaptionSet; from diffdis_ms.world import World; check.PART = 1\n'
+        f'good, skipped = check.good_samples(CaptionSet({str(tars)!r}),'
+        ' world=World(int(sys.argv[1]), 2), num_workers=1)\nprint(json.dumps([good.tolist(), skipped]))'
     )
     processes = [
         subprocess.Popen(
@@ -152,7 +154,7 @@ def test_good_samples_are_indices(tmp_path):
                 raise check.BadSample(str(i), 'odd')
             return check_sample_image()
 
-    good, skipped = good_samples(Even(), rank=1, size=2)
+    good, skipped = good_samples(Even(), world=World(1, 2))
     assert good.dtype == np.int64 and good.tolist() == [0, 2] and skipped == {'1': 'odd', '3': 'odd'}
 
 

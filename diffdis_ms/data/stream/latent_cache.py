@@ -24,6 +24,7 @@ from diffdis_ms.data.stream.workers import BATCHES_AHEAD, ordered_map
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.storage.files import flush
 from diffdis_ms.text_files import read_json
+from diffdis_ms.world import World
 
 SUMMARY, CONSTANTS = 'cache.json', 'constants.safetensors'
 SCHEMA = {
@@ -104,14 +105,14 @@ class LatentCache:
 class CachedLoader(Stream):
     """Batches without end of a cache: the same stream as the `Loader`'s over the data set that it was made of."""
 
-    def __init__(self, cache, batch_size, seed, num_workers=2, rank=0, size=1):
+    def __init__(self, cache, batch_size, seed, num_workers=2, world=World()):
         """Args: cache: LatentCache. num_workers: threads that read. The others as for `Loader`."""
-        super().__init__(cache.good, cache.num_samples, batch_size, seed, rank, size)
+        super().__init__(cache.good, cache.num_samples, batch_size, seed, world)
         self.cache, self.num_workers = cache, num_workers
 
     def __iter__(self):
         """Yields `LatentBatch` for ever, this process' share, from where `state()` stands."""
-        ahead, rows = deque(), self.batch_size // self.size
+        ahead, rows = deque(), self.batch_size // self.world.size
         with ThreadPoolExecutor(self.num_workers) as pool:
             stream = ordered_map(
                 pool,
