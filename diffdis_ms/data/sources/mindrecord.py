@@ -18,6 +18,7 @@ import stat
 import struct
 from pathlib import Path
 
+import msgpack
 import numpy as np
 
 from diffdis_ms.data.samples import (
@@ -33,6 +34,8 @@ from diffdis_ms.errors import BadImage, BadSample, ConfigError
 
 IMAGE_FIELDS, CAPTION_FIELDS = ('image', 'jpg', 'png', 'jpeg', 'webp', 'img'), ('caption', 'text', 'txt')
 MAX_HEADER = 64 << 20
+MAX_FIELDS = 1 << 16
+_VALUES = (str, int, float, bool, bytes, type(None))
 SUFFIX = '.mindrecord'
 _SCHEMA = {
     'key': {'type': 'string'},
@@ -352,60 +355,26 @@ def _meta(text):
     return meta if isinstance(meta, dict) else {}
 
 
-_NUMBERS = {
-    0xCA: '>f',
-    0xCB: '>d',
-    0xCC: '>B',
-    0xCD: '>H',
-    0xCE: '>I',
-    0xCF: '>Q',
-    0xD0: '>b',
-    0xD1: '>h',
-    0xD2: '>i',
-    0xD3: '>q',
-}
-_SIZES = {0xD9: '>B', 0xDA: '>H', 0xDB: '>I', 0xC4: '>B', 0xC5: '>H', 0xC6: '>I'}
-_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
-
-
 def _unpack(data):
-    """A flat msgpack map of texts and numbers: what MindSpore writes. Raises ValueError (also UnicodeDecodeError) or
-    struct.error."""
-    kind = data[0] if data else 0
-    if kind & 0xF0 == 0x80:
-        count, at = kind & 0x0F, 1
-    elif kind == 0xDE:
-        count, at = struct.unpack_from('>H', data, 1)[0], 3
-    else:
-        raise ValueError('not a map')
+    """A flat msgpack map of texts and numbers: what MindSpore writes. Raises ValueError for anything else."""
+    room = max(1, len(data))
+    head = msgpack.Unpacker(max_buffer_size=room, max_map_len=MAX_FIELDS)
+    # maps and arrays inside would take many times the memory that they have bytes in the file
+    body = msgpack.Unpacker(max_buffer_size=room, max_map_len=0, max_array_len=0, max_ext_len=0)
     fields = {}
-    for _ in range(count):
-        name, at = _value(data, at)
-        value, at = _value(data, at)
-        if not isinstance(name, str):
-            raise ValueError('a name that is no text')
-        fields[name] = value
+    try:
+        head.feed(data)
+        count = head.read_map_header()
+        if count > MAX_FIELDS:
+            raise ValueError('too many fields')
+        body.feed(data[head.tell() :])
+        for _ in range(count):
+            name, value = body.unpack(), body.unpack()
+            if type(name) is not str or type(value) not in _VALUES:
+                raise ValueError('not a map of texts and numbers')
+            fields[name] = value
+    except msgpack.UnpackException as e:
+        raise ValueError(str(e)) from None
+    if head.tell() + body.tell() != len(data):
+        raise ValueError('more than a map')
     return fields
-
-
-def _value(data, at):
-    """(value, where the next begins)."""
-    if at >= len(data):
-        raise ValueError('cut')
-    kind, at = data[at], at + 1
-    if kind < 0x80 or kind >= 0xE0:
-        return (kind if kind < 0x80 else kind - 256), at
-    if kind in _CONSTANTS:
-        return _CONSTANTS[kind], at
-    if kind in _NUMBERS:
-        return struct.unpack_from(_NUMBERS[kind], data, at)[0], at + struct.calcsize(_NUMBERS[kind])
-    if kind & 0xE0 == 0xA0:
-        size = kind & 0x1F
-    elif kind in _SIZES:
-        size, at = struct.unpack_from(_SIZES[kind], data, at)[0], at + struct.calcsize(_SIZES[kind])
-    else:
-        raise ValueError('a kind of value that MindRecord does not have')
-    if size > len(data) - at:
-        raise ValueError('cut')
-    value = data[at : at + size]
-    return (bytes(value) if kind in (0xC4, 0xC5, 0xC6) else value.decode('utf-8')), at + size
