@@ -151,7 +151,7 @@ def _unet(config):
         'down_block_types': ['CrossAttnDownBlock2D' if a else 'DownBlock2D' for a in unet.attention_levels],
         'up_block_types': ['CrossAttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(unet.attention_levels)],
         'transformer_layers_per_block': unet.transformer_layers_per_block,
-        'attention_head_dim': unet.num_attention_heads,  # diffusers' misnomer: their number
+        'attention_head_dim': unet.num_attention_heads,  # diffusers' name for the number of heads
         'cross_attention_dim': config.text_encoder.hidden_size,
         'norm_num_groups': unet.norm_num_groups,
         'norm_eps': 1e-5,

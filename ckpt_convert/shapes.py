@@ -1,6 +1,6 @@
 """Names and shapes of our networks' parameters: Stable Diffusion v1's from a table, others from the network itself.
 
-`python -m ckpt_convert.shapes` writes the table anew; needed where a network's parameters change.
+`python -m ckpt_convert.shapes` writes the table again; needed where a network's parameters change.
 """
 
 from pathlib import Path
@@ -51,7 +51,7 @@ def shapes_of_network(stem, config):
 
 
 def write_table():
-    """Write TABLE anew."""
+    """Write TABLE."""
     shapes = {stem: shapes_of_network(stem, ModelConfig()) for stem in NETWORKS['sd']}
     lines = [
         f' "{stem}": {{\n' + ',\n'.join(f'  "{name}": {list(shape)}' for name, shape in network.items()) + '\n }'

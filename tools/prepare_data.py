@@ -20,9 +20,9 @@ WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}
 SOURCES = {
     'emoji': 'draw the demo set from an emoji font',
     'csv': 'images listed in csv files with the columns dir,text',
-    'webdataset': 'webdataset tars: check, resize, write anew',
+    'webdataset': 'webdataset tars: check, resize, write them again',
     'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
-    'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write anew',
+    'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write it again',
     'coco-fid': (
         'captions of MSCOCO val2014 chosen at random, one a picture, and their pictures cut square: for FID '
         'and CLIP-score'
@@ -42,7 +42,7 @@ EXAMPLES = """examples:
   python tools/prepare_data.py csv --src photos/ --out data/photos --size 256
       photos/*.csv has the header dir,text; each row is an image path relative to the csv, and its caption
   python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
-      reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest anew
+      reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest again
   python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m \\
       --format mindrecord
       an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from

@@ -139,7 +139,7 @@ class LongTexts:
                 self.cut[length] = self.cut.get(length, 0) + cut
         if first and multiprocessing.parent_process() is None:
             atexit.register(self.say)
-        elif first:  # a worker ends without a word
+        elif first:  # a worker ends silently
             print(f'warning: some texts have more than {length} tokens; their end is cut off', file=sys.stderr)
 
     def say(self):

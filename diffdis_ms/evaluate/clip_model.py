@@ -50,7 +50,7 @@ def open_clip_directory(path):
 
 
 def resized(image, encoder):
-    """PIL image -> PIL image of the size, and made in the way, that an ImageEncoderConfig says."""
+    """PIL image -> PIL image, resized to the size and in the way that an ImageEncoderConfig says."""
     return resize_center_crop(image, encoder.image_size, encoder.interpolation, encoder.resize_mode)
 
 

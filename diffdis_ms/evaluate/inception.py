@@ -144,7 +144,7 @@ def inception_features(network, paths, batch_size=32, progress='', share=Share()
 
 
 def cache_file(cache_dir, images_sha256, weights_sha256):
-    """Where the features of a set lie: one file for each content of the pictures, weights and version of the
+    """Where the features of a set are kept: one file for each content of the pictures, weights and version of the
     preprocessing.
 
     cache_dir None: $XDG_CACHE_HOME/diffdis_ms/features, by default ~/.cache/diffdis_ms/features.

@@ -31,7 +31,7 @@ class MappedFile:
     def __init__(self, path):
         self.path = os.fspath(path)
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for ever
+            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait forever
                 raise CheckpointError(
                     f'{path} is {"a directory" if os.path.isdir(path) else "no regular file"}, expected a file'
                 )

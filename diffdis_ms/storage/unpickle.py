@@ -253,7 +253,7 @@ class _Machine:
 
 
 def _key(key):
-    """A dict's key. Names and small numbers are hashed; nested tuples take for ever, and long numbers can be made to
+    """A dict's key. Names and small numbers are hashed; nested tuples take forever, and long numbers can be made to
     hash alike."""
     if isinstance(key, str) and len(key) > MAX_NAME:
         raise CheckpointError(f'a name of {len(key)} characters ({short(key)}) is not believed')

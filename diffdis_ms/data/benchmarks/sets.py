@@ -1,4 +1,4 @@
-"""The paper's 12 zero-shot classification sets, from their official downloads as they lie on disk once extracted.
+"""The paper's 12 zero-shot classification sets, from their official downloads as they are on the disk once extracted.
 
 The root may be the official folder or the one that holds it. What is read, and where other tools differ:
 
@@ -119,7 +119,7 @@ def _open_sun(name, root):
     lists = [base, base / 'Partitions', base.parent / 'Partitions', base.parent, root / 'Partitions']
     classes_path = first_existing([folder / 'ClassName.txt' for folder in lists])
     classes = [line.strip('/') for line in read_class_lines(name, classes_path)]
-    names = [spaced(' '.join(c.split('/')[1:])) for c in classes]  # the first is but the initial
+    names = [spaced(' '.join(c.split('/')[1:])) for c in classes]  # the first is only the initial letter
     if not all(names):
         raise malformed(name, classes_path, classes[names.index('')], '/a/<class>')
     path = first_existing([folder / 'Testing_01.txt' for folder in lists])

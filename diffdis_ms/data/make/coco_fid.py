@@ -68,7 +68,7 @@ def prepare_coco_fid(src, out, count=30_000, size=256, *, seed=0, num_workers=2,
             ):
                 image.save(temp / names[i], 'PNG')
         except BadSample as e:
-            raise ConfigError(f'{folder / e.key}: {e.reason}; extract val2014.zip anew') from None
+            raise ConfigError(f'{folder / e.key}: {e.reason}; extract val2014.zip again') from None
         prompts = {name: caption for name, (_, _, _, caption) in zip(names, chosen, strict=True)}
         (temp / 'prompts.json').write_text(
             json.dumps({'prompts': prompts}, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'

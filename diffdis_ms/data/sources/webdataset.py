@@ -44,7 +44,7 @@ class CaptionSet:
         paths: the tars.
         class_names: list from `classnames.txt` beside the tars or one folder up (CLIP_benchmark's layout), or None.
         skipped: dict key -> reason of samples already lost while indexing (no image, cut by the tar's end).
-        files, folder: the tars, and where they lie. checked: tools/prepare_data.py wrote them, so that all samples are
+        files, folder: the tars, and their folder. checked: tools/prepare_data.py wrote them, so that all samples are
             good.
     """
 
@@ -279,7 +279,7 @@ def _members(path):
         if not end:
             raise ConfigError(
                 f'{path} is not an uncompressed tar file ({" ".join(str(e).split())}); '
-                'write it anew, or gunzip it if it is compressed'
+                'write it again, or gunzip it if it is compressed'
             ) from None
     with open(path, 'rb') as file:  # tarfile takes a broken header for the end
         file.seek(end)

@@ -3,7 +3,7 @@
 Pillow decodes and resizes without Python's lock, so a few threads are as fast as processes (measured with two: 864 and
 862 images/s) and start and end at once, where MindSpore's processes take some 6 s to end. What needs the lock (reading,
 tokenising, array handling) is about a tenth of a sample's time, so that with some 8 threads and more processes should
-win; that is reckoned, not measured.
+win; that is an estimate, not measured.
 """
 
 import multiprocessing
@@ -109,7 +109,7 @@ def in_processes(function, items, num_workers, rows, ahead):
 
 
 def _hand_on(iterator, done, closing):
-    """Batches of the pipeline, or the error that ended it; then its end. MindSpore bears no second thread at the same
+    """Batches of the pipeline, or the error that ended it; then its end. MindSpore allows no second thread on the same
     pipeline."""
     try:
         for batch in iterator:
