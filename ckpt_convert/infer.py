@@ -177,10 +177,8 @@ def image_config(shapes, json=None):
     network."""
     json = json or {}
     if 'visual.layer1.0.conv1.weight' in shapes:
-        width, grid = (
-            32 * _shape(shapes, 'visual.conv3.weight', 4)[0],
-            _side(shapes, 'visual.attnpool.positional_embedding'),
-        )
+        width = 32 * _shape(shapes, 'visual.conv3.weight', 4)[0]
+        grid = _side(shapes, 'visual.attnpool.positional_embedding')
         return ImageEncoderConfig(
             architecture='resnet',
             image_size=32 * grid,
