@@ -20,12 +20,7 @@ except ImportError as e:
     raise CheckpointError(f'--forward needs torch and diffusers (pip install \'.[parity]\'): {e}') from None
 
 # of the autoencoder before diffusers 0.18
-OLD_ATTENTION = {
-    'query': 'to_q',
-    'key': 'to_k',
-    'value': 'to_v',
-    'proj_attn': 'to_out.0',
-}
+OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 
 
 def compare(src, dst, seed=0):

@@ -359,10 +359,7 @@ def test_openai_and_open_clip(torch_side, tmp_path, layout, resnet):
             path,
         )
     # which OpenAI's own files need not be told
-    acts = [
-        'text_encoder.hidden_act=quick_gelu',
-        'image_encoder.hidden_act=quick_gelu',
-    ]
+    acts = ['text_encoder.hidden_act=quick_gelu', 'image_encoder.hidden_act=quick_gelu']
     convert(
         path,
         tmp_path / 'out',
