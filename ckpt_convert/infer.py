@@ -29,7 +29,7 @@ def unet_config(shapes, json=None):
         raise CheckpointError(
             'the UNet has another number of blocks on each level: this is not a UNet of Stable Diffusion v1'
         )
-    # attention_head_dim is their number
+    # diffusers' attention_head_dim is the number of heads
     heads = same_for_all(json.get('num_attention_heads') or json.get('attention_head_dim', 8))
     if type(heads) is not int:
         raise CheckpointError(
