@@ -144,7 +144,8 @@ def test_files_and_commands_that_messages_name_exist():
     text = '\n'.join((ROOT / name).read_text() for name in SPEAKERS)
     files = set(re.findall(r'\b(?:tools|tests|docs|ascend_configs|diffdis_ms)/[\w/]+\.\w+', text))
     assert {'tools/doctor.py', 'tools/venv.sh', 'tools/launch.sh', 'tools/ascend_table.py'} <= files
-    assert [name for name in files if not (ROOT / name).is_file()] == []
+    placeholders = {'tools/TOOL.py', 'diffdis_ms/ascend/mindspore_VERSION.json'}
+    assert [name for name in files - placeholders if not (ROOT / name).is_file()] == []
     modules = set(re.findall(r'-m (diffdis_ms[\w.]+)', text))
     assert 'diffdis_ms.ascend.coverage' in modules and all(importlib.util.find_spec(name) for name in modules)
     graphs = set(re.findall(r'diffdis_ms\.ascend\.graphs:(\w+)', text))
