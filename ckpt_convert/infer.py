@@ -29,9 +29,8 @@ def unet_config(shapes, json=None):
         raise CheckpointError(
             'the UNet has another number of blocks on each level: this is not a UNet of Stable Diffusion v1'
         )
-    heads = same_for_all(
-        json.get('num_attention_heads') or json.get('attention_head_dim', 8)
-    )  # attention_head_dim is their number
+    # attention_head_dim is their number
+    heads = same_for_all(json.get('num_attention_heads') or json.get('attention_head_dim', 8))
     if type(heads) is not int:
         raise CheckpointError(
             f'unet/config.json: attention_head_dim = {heads!r}: this is not a UNet of Stable Diffusion v1'

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from diffdis_ms import runtime
 from diffdis_ms.data.benchmarks.class_names import read_templates
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
+from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels, to_unit_range
 from diffdis_ms.diffusion.process import data_from_noise, noise_from_target, starting_noise
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
@@ -18,8 +18,9 @@ from diffdis_ms.finite import check_finite
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
-from diffdis_ms.models.encoders import Encoders, ensemble_labels, padded_batches, to_unit_range
+from diffdis_ms.models.encoders import Encoders, padded_batches
 from diffdis_ms.models.init import initialize
+from diffdis_ms.models.prompt_ensemble import ensemble_labels
 from diffdis_ms.storage.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 
 
@@ -74,7 +75,7 @@ class DiffDisPipeline:
         Args:
             config: ModelConfig.
             seed: of the weights.
-            tokenizer: Tokenizer or its directory; without one, only the parts that take no text work.
+            tokenizer: Tokenizer or its directory; without one, only what takes no text works.
         """
         runtime.setup_once()
         networks = DiffDisUNet(config), AutoencoderKL(config.vae), CLIPTextEncoder(config.text_encoder)
@@ -259,8 +260,7 @@ class DiffDisPipeline:
     @property
     def latent_shape(self):
         """Of one z: (4, H/8, W/8)."""
-        side = self.config.image_size // 2 ** (len(self.config.vae.block_out_channels) - 1)
-        return self.config.vae.latent_channels, side, side
+        return self.config.latent_shape
 
     @staticmethod
     def _noise(given, n, shape, seed, name):

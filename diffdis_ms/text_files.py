@@ -6,10 +6,13 @@ and answer a damaged file with the same single line.
 
 import codecs
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from diffdis_ms.errors import ConfigError
 
+MakeError = Callable[[str], Exception]  # a class of exceptions, or a function that makes one, of its message
 MAX_BYTES = 64 << 20
 MARKS = (
     (codecs.BOM_UTF8, 'utf-8'),
@@ -20,12 +23,11 @@ MARKS = (
 )
 
 
-def decode(data, name, error=ConfigError):
-    """Bytes -> str: UTF-8, or what a byte order mark at the start says (UTF-8, UTF-16, UTF-32); the mark itself is
-    removed.
+def decode(data, name, error: MakeError = ConfigError) -> str:
+    """Bytes -> str: UTF-8, or what a byte order mark at the start says (UTF-8, UTF-16, UTF-32), which is removed.
 
     Args:
-        data: bytes. name: of the file, for the message. error: class of the exception, called with one string.
+        data: bytes. name: of the file, for the message. error: what to raise, made of one string.
 
     Raises:
         error: another encoding (latin-1 for example), or binary data.
@@ -40,11 +42,11 @@ def decode(data, name, error=ConfigError):
     return text
 
 
-def read_text(path, error=ConfigError, limit=MAX_BYTES):
+def read_text(path, error: MakeError = ConfigError, limit=MAX_BYTES) -> str:
     """Text of a file, decoded by `decode`.
 
     Args:
-        path: of the file. error: class of the exception. limit: largest size in bytes.
+        path: of the file. error: what to raise, made of one string. limit: largest size in bytes.
 
     Raises:
         error: missing, unreadable, larger than `limit`, or not text.
@@ -69,17 +71,17 @@ def lines_of(text):
     return lines[:-1] if lines[-1] == '' else lines
 
 
-def read_lines(path, error=ConfigError):
+def read_lines(path, error: MakeError = ConfigError) -> list[str]:
     """Lines of a text file; see `read_text` and `lines_of`."""
     return lines_of(read_text(path, error))
 
 
-def parse_json(text, name, kind=dict, error=ConfigError):
+def parse_json(text, name, kind: type | tuple[type, ...] = dict, error: MakeError = ConfigError) -> Any:
     """A JSON text as Python values.
 
     Args:
-        text: str. name: of the file, for the message. kind: the type (or tuple of types) that it must have. error:
-            class of the exception.
+        text: str. name: of the file, for the message. kind: the type (or tuple of types) that it must have.
+        error: what to raise, made of one string.
 
     Raises:
         error: no JSON, a key that stands twice in one object, or a value of another type.
@@ -97,7 +99,7 @@ def parse_json(text, name, kind=dict, error=ConfigError):
     return content
 
 
-def read_json(path, kind=dict, error=ConfigError, limit=MAX_BYTES):
+def read_json(path, kind: type | tuple[type, ...] = dict, error: MakeError = ConfigError, limit=MAX_BYTES) -> Any:
     """Content of a JSON file; see `read_text` and `parse_json`."""
     return parse_json(read_text(path, error, limit), path, kind, error)
 

@@ -44,7 +44,7 @@ def main():
 
     from diffdis_ms import runtime  # after the arguments are known to be good: MindSpore takes seconds to import
 
-    rank, size = runtime.rank_and_size()
+    world = runtime.this_world()
     runtime.setup(args.device)
     from diffdis_ms.config import validate
     from diffdis_ms.data.sources.folders import open_captions
@@ -64,13 +64,12 @@ def main():
     writer = CacheWriter(
         args.out,
         key,
-        'float16' if args.half else 'float32',
-        open_captions(args.data),
-        args.min_side,
-        args.workers,
-        rank,
-        size,
-        args.overwrite,
+        dtype='float16' if args.half else 'float32',
+        caption_set=open_captions(args.data),
+        min_side=args.min_side,
+        num_workers=args.workers,
+        world=world,
+        overwrite=args.overwrite,
     )
     vae, text_encoder = AutoencoderKL(config.vae), CLIPTextEncoder(config.text_encoder)
     load_weights(vae, f'{args.model}/vae.safetensors')

@@ -17,20 +17,13 @@ OUT = Path('outputs/demo')
 RESULTS = {task: OUT / f'evaluation/{task}.json' for task in ('generation', 'zeroshot', 'retrieval')}
 STEPS, GUIDANCE_WEIGHT = 8, 3.0  # of the text query
 FAST = {'autoencoder': 20, 'clip': 6, 'diffdis': 6}  # training steps of --fast
+# in the training set: other kinds of things than the held-out people and hands
+# fmt: off
 KINDS = [
-    'flag of France',
-    'flag of Japan',
-    'flag of Sweden',
-    'grinning face',
-    'angry face',
-    'cat face',
-    'red apple',
-    'red heart',
-    'blue circle',
-    'green square',
-    'yellow square',
-    'person standing',
-]  # in the training set: other kinds of things than the held-out people and hands
+    'flag of France', 'flag of Japan', 'flag of Sweden', 'grinning face', 'angry face', 'cat face', 'red apple',
+    'red heart', 'blue circle', 'green square', 'yellow square', 'person standing',
+]
+# fmt: on
 
 
 def parse_args():
@@ -92,12 +85,14 @@ def evaluate(args, clock):
     Result files: outputs/demo/evaluation/{generation,zeroshot,retrieval}.json.
     """
     from diffdis_ms.data.transforms import resize_center_crop
-    from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate import results, tasks
+    from diffdis_ms.evaluate.datasets import open_zeroshot
     from diffdis_ms.evaluate.embedding import embed_set
+    from diffdis_ms.evaluate.models import open_model
 
     started = time.monotonic()
-    pipe, encoder, about = tasks.open_model(OUT / 'model', batch_size=50)
-    images, names = tasks.open_zeroshot('emoji', OUT / 'data')
+    pipe, encoder, about = open_model(OUT / 'model', batch_size=50)
+    images, names = open_zeroshot('emoji', OUT / 'data')
     samplings = choose_samplings(args)
     embedded = clock('embedding', embed_set, encoder, images, samplings)
     protocol, count = {**vars(samplings[0]), 'batch_size': 50, **about}, len(embedded.keys)
@@ -107,10 +102,10 @@ def evaluate(args, clock):
         ('zeroshot', zeroshot, {'templates': ['{}'], 'num_classes': len(names)}),
         ('retrieval', retrieval, {}),
     ):
-        tasks.write_result(
-            RESULTS[task], tasks.describe(task, 'emoji', images, embedded, measured, {**protocol, **more}), started
+        results.write_result(
+            RESULTS[task], results.task_result(task, 'emoji', images, embedded, measured, {**protocol, **more}), started
         )
-    tasks.confusion_picture(matrix).save(f'{RESULTS["zeroshot"]}.confusion.png')
+    results.confusion_picture(matrix).save(f'{RESULTS["zeroshot"]}.confusion.png')
 
     prompts, rows = choose_prompts(embedded.captions, 8 if args.fast else 48)
     generation = {
@@ -158,9 +153,9 @@ def choose_samplings(args):
 def measure_pictures(drawn, true, captions, seed):
     """FID, KID and CLIP-score of pictures as far as they go without a download: Inception of random weights, the CLIP
     trained just now."""
-    from diffdis_ms.evaluate import tasks
     from diffdis_ms.evaluate.generation import evaluate_generation
     from diffdis_ms.evaluate.inception import write_random_inception
+    from diffdis_ms.evaluate.results import generation_result, write_result
 
     started = time.monotonic()
     for folder, pictures in ((OUT / 'pictures', drawn), (OUT / 'true', true)):
@@ -177,8 +172,8 @@ def measure_pictures(drawn, true, captions, seed):
         OUT / 'true',
         OUT / 'pictures',
         ('fid', 'kid', 'clip_score'),
-        OUT / 'inception.safetensors',
-        OUT / 'clip/model',
+        inception=OUT / 'inception.safetensors',
+        clip=OUT / 'clip/model',
         batch_size=8,
         cache_dir=OUT / 'cache',
         kid_subset_size=len(drawn) // 2,
@@ -186,7 +181,7 @@ def measure_pictures(drawn, true, captions, seed):
         progress=True,
         num_examples=len(drawn),
     )
-    tasks.write_result(RESULTS['generation'], tasks.describe_generation(OUT / 'true', measured), started)
+    write_result(RESULTS['generation'], generation_result(OUT / 'true', measured), started)
     return measured['metrics']
 
 
@@ -210,9 +205,9 @@ def training_pictures(captions, size):
 
 
 def write_report(metrics, shown, fast):
+    from diffdis_ms.evaluate.report.html_report import add_results
     from diffdis_ms.evaluate.report.page import Report
     from diffdis_ms.evaluate.report.result_files import read_results
-    from diffdis_ms.evaluate.report.tables import add_results
 
     retrieval, zeroshot = metrics['retrieval'], metrics['zeroshot']
     report = Report('DiffDis on emoji')

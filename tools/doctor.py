@@ -38,7 +38,7 @@ def row(name, status, found, advice=''):
 
 
 def check_python():
-    good = (3, 9) <= sys.version_info[:2] <= (3, 11)
+    good = (3, 10) <= sys.version_info[:2] <= (3, 11)
     yield row(
         'python',
         OK if good else PROBLEM,
@@ -46,17 +46,15 @@ def check_python():
         (
             ''
             if good
-            else 'MindSpore 2.7.2 is for Python 3.9 to 3.11: PYTHON=python3.11 bash tools/venv.sh makes an environment'
+            else 'DiffDis is for Python 3.10 and 3.11: PYTHON=python3.11 bash tools/venv.sh makes an environment'
         ),
     )
 
 
 def requirements():
-    """install_requires of setup.py, as it stands there."""
-    for node in ast.walk(ast.parse((ROOT / 'setup.py').read_text())):
-        if isinstance(node, ast.keyword) and node.arg == 'install_requires':
-            return ast.literal_eval(node.value)
-    return []
+    """The dependencies of pyproject.toml, as they stand there (Python 3.10 has no reader of TOML)."""
+    text = (ROOT / 'pyproject.toml').read_text()
+    return ast.literal_eval(re.search(r'^dependencies = (\[.*?^\])', text, re.MULTILINE | re.DOTALL)[1])
 
 
 def version_tuple(text):
@@ -64,7 +62,7 @@ def version_tuple(text):
 
 
 def fits(version, specifiers):
-    """Whether a version meets '>=1.26,<2' (the operators setup.py uses: ==, >=, <)."""
+    """Whether a version meets '>=1.26,<2' (the operators pyproject.toml uses: ==, >=, <)."""
     for operator, wanted in re.findall(r'(==|>=|<)\s*([\d.]+)', specifiers):
         ours, theirs = version_tuple(version), version_tuple(wanted)
         ours, theirs = (t + (0,) * (3 - len(t)) for t in (ours, theirs))

@@ -24,7 +24,8 @@ EXAMPLES = """examples:
   python tools/evaluate.py generation --fake pictures --metrics clip_score --clip RN50 --out score.json
       pictures/ as tools/sample.py writes it, prompts.json included; RN50 made by `python -m ckpt_convert import`
   python tools/evaluate.py report *.json --out report.html
-  msrun --worker_num=8 --local_worker_num=8 --join=True tools/evaluate.py zeroshot ... --device Ascend
+  msrun --worker_num=8 --local_worker_num=8 --join=True tools/evaluate.py zeroshot --model DIR --dataset cifar10 \\
+      --data-root data/ --device Ascend --out c10.json
       eight processes share the work; started again after a crash, any of these goes on where it was
 """
 
@@ -176,35 +177,34 @@ def add_generation(tasks):
 
 def generation(args):
     from diffdis_ms import runtime
-    from diffdis_ms.evaluate import tasks
     from diffdis_ms.evaluate.generation import evaluate_generation
+    from diffdis_ms.evaluate.results import finish, generation_result
 
     started = time.monotonic()
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
+    world = runtime.this_world()
     measured = evaluate_generation(
         args.real,
         args.fake,
         [m.strip() for m in args.metrics.split(',') if m.strip()],
-        args.inception,
-        args.clip,
-        args.captions,
-        args.batch_size,
-        args.cache_dir,
-        args.kid_subsets,
-        args.kid_subset_size,
-        args.seed,
-        args.clip_at_zero,
-        args.clip_weight,
-        True,
-        args.out,
-        rank,
-        size,
+        inception=args.inception,
+        clip=args.clip,
+        captions=args.captions,
+        batch_size=args.batch_size,
+        cache_dir=args.cache_dir,
+        kid_subsets=args.kid_subsets,
+        kid_subset_size=args.kid_subset_size,
+        seed=args.seed,
+        clip_at_zero=args.clip_at_zero,
+        clip_weight=args.clip_weight,
+        progress=True,
+        out=args.out,
+        world=world,
     )
-    result = measured and tasks.describe_generation(args.real, measured)
-    tasks.finish(args.out, result, started, rank)
-    if rank:
-        return print(f'process {rank} has done its share; process 0 writes {args.out}')
+    result = measured and generation_result(args.real, measured)
+    finish(args.out, result, started, world)
+    if not world.first:
+        return print(f'process {world.rank} has done its share; process 0 writes {args.out}')
     print(
         f'{result["num_samples"]} pictures in {args.fake}: '
         + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items())
@@ -212,40 +212,35 @@ def generation(args):
 
 
 def report(args):
+    from diffdis_ms.evaluate.report.html_report import write_report
     from diffdis_ms.evaluate.report.markdown import write_markdown
     from diffdis_ms.evaluate.report.result_files import read_results
-    from diffdis_ms.evaluate.report.tables import write_report
 
     write = write_markdown if args.out.endswith('.md') else write_report
     write(read_results(args.results), args.out)
     print(args.out)
 
 
-def main():
-    args = parse_args()
-    if args.task == 'generation':
-        return generation(args)
-    if args.task == 'report':
-        return report(args)
+def zeroshot_or_retrieval(args):
     from diffdis_ms.data.benchmarks.class_names import choose_templates
-    from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate.datasets import open_retrieval, open_zeroshot
 
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
         template_set, templates = choose_templates(args.templates, args.dataset)
-        images, names = tasks.open_zeroshot(
-            args.dataset, args.data_root, args.classnames, args.split, args.allow_missing
-        )
+        images, names = open_zeroshot(args.dataset, args.data_root, args.classnames, args.split, args.allow_missing)
     else:
-        images = tasks.open_retrieval(args.dataset, args.data_root, args.split)
+        images = open_retrieval(args.dataset, args.data_root, args.split)
 
     from diffdis_ms import runtime
+    from diffdis_ms.evaluate import results, tasks
     from diffdis_ms.evaluate.embedding import Sampling, embed_set
+    from diffdis_ms.evaluate.models import open_model
     from diffdis_ms.evaluate.shared import Share, parts_directory
 
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
-    model, encoder, about = tasks.open_model(args.model, args.batch_size)
+    world = runtime.this_world()
+    model, encoder, about = open_model(args.model, args.batch_size)
     samplings = [
         Sampling(steps, weight, args.seed + k)
         for steps in args.steps
@@ -263,9 +258,7 @@ def main():
         allow_missing=args.allow_missing,
         **protocol,
     )
-    embedded = embed_set(
-        encoder, images, samplings, args.limit, Share(parts, rank, size), allow_missing=args.allow_missing
-    )
+    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, world), allow_missing=args.allow_missing)
     if args.task == 'zeroshot':
         partial = args.allow_missing or args.limit is not None
         measured, matrix = tasks.zeroshot(model, embedded, names, templates, partial)
@@ -275,17 +268,22 @@ def main():
             num_classes=len(names),
             classnames=args.classnames or "the set's own",
         )
-        if rank == 0:
-            tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
+        if world.first:
+            results.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
         measured = tasks.retrieval(model, embedded, images)
-    result = tasks.describe(args.task, args.dataset, images, embedded, measured, protocol)
-    tasks.finish(args.out, result, started, rank)
-    tasks.say_missing(result)
+    result = results.task_result(args.task, args.dataset, images, embedded, measured, protocol)
+    results.finish(args.out, result, started, world)
+    results.say_missing(result)
     print(
         f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '
         + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items())
     )
+
+
+def main():
+    args = parse_args()
+    {'generation': generation, 'report': report}.get(args.task, zeroshot_or_retrieval)(args)
 
 
 if __name__ == '__main__':

@@ -51,27 +51,14 @@ TESTS = {  # target -> its test files with options for pytest, the fastest first
     'diffdis_ms/train/optim.py': ['tests/train/test_step.py'],
     'diffdis_ms/train/step.py': ['tests/train/test_step.py', 'tests/train/test_precision.py'],
 }
+# fmt: off
 OPERATORS = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.FloorDiv,
-    ast.Pow: ast.Mult,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult, ast.And: ast.Or, ast.Or: ast.And, ast.Lt: ast.LtE, ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.In: ast.NotIn, ast.NotIn: ast.In,
 }
+# fmt: on
 LEFT_OUT = ('.*', '__pycache__', 'outputs', 'output', 'build', 'kernel_meta', 'rank_*', '*.egg-info')
 UNSEEN = {'tqdm', 'bar.update', 'bar.close', 'print', 'ConfigError'}  # calls for the eye only
 SYMMETRIC = {'min', 'max', 'isinstance'}  # to swap their arguments says nothing
@@ -81,7 +68,7 @@ EXAMPLES = """examples:
   python tools/mutate.py --list
   nice -n 15 python tools/mutate.py diffdis_ms/diffusion/samplers.py --json samplers.json
   nice -n 15 python tools/mutate.py diffdis_ms/pipeline.py --limit 20 --seed 1 --json pipeline.json
-  python tools/mutate.py diffdis_ms/runtime.py --tests tests/test_runtime.py
+  python tools/mutate.py diffdis_ms/runtime/context.py --tests tests/test_runtime.py
 
 With --json, a run that was stopped goes on where it was, and after a change of the tests only the survivors are tried
 again. Not every survivor is a hole: some mutants compute the same. docs/mutation.md judges those that were found.

@@ -20,9 +20,9 @@ WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}
 SOURCES = {
     'emoji': 'draw the demo set from an emoji font',
     'csv': 'images listed in csv files with the columns dir,text',
-    'webdataset': 'webdataset tars: check, resize, write anew',
+    'webdataset': 'webdataset tars: check, resize, write them again',
     'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
-    'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write anew',
+    'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write it again',
     'coco-fid': (
         'captions of MSCOCO val2014 chosen at random, one a picture, and their pictures cut square: for FID '
         'and CLIP-score'
@@ -42,12 +42,14 @@ EXAMPLES = """examples:
   python tools/prepare_data.py csv --src photos/ --out data/photos --size 256
       photos/*.csv has the header dir,text; each row is an image path relative to the csv, and its caption
   python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
-      reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest anew
+      reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest again
   python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m \\
       --format mindrecord
       an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from
       0 (000000012.jpg,
       12_2850374957 of DownloadConceptualCaptions)
+  python tools/prepare_data.py mindrecord --src records/ --out data/records
+      reads MindRecord files, checks each sample and writes the good ones anew
   python tools/prepare_data.py coco-fid --src coco/ --out data/coco30k --count 30000
       then: python tools/sample.py --model DIR --prompts data/coco30k/prompts.json --out pictures
             python tools/evaluate.py generation --real data/coco30k --fake pictures --inception FILE --out fid.json
@@ -127,10 +129,9 @@ def main():
         if out == src or out in src.parents:
             raise ConfigError(f'--out {args.out} would replace the source {args.src}; name another directory')
         check_out(out, args.overwrite)  # before the tars are indexed
+        options = {'seed': args.seed, 'num_workers': args.workers, 'overwrite': args.overwrite}
         if args.source == 'coco-fid':
-            summary = prepare_coco_fid(
-                args.src, args.out, args.count, args.size, args.seed, args.workers, args.overwrite
-            )
+            summary = prepare_coco_fid(args.src, args.out, args.count, args.size, **options)
             return print(
                 f'{args.out}: {summary["num_kept"]} captions (prompts.json) and their pictures, {args.size} x '
                 f'{args.size}'
@@ -140,17 +141,8 @@ def main():
             if args.source == 'cc3m-tsv'
             else READERS[args.source](args.src)
         )
-        summary = rewrite(
-            reader,
-            args.out,
-            args.size,
-            args.source,
-            args.seed,
-            args.workers,
-            args.overwrite,
-            writer=WRITERS[args.format],
-            min_side=args.min_side,
-        )
+        writer = WRITERS[args.format]
+        summary = rewrite(reader, args.out, args.size, args.source, writer=writer, min_side=args.min_side, **options)
         if hasattr(reader, 'captions_of'):
             print(f'warning: {args.src} has several captions a picture; each gets its first', file=sys.stderr)
         rows = getattr(reader, 'num_without_image', 0)

@@ -89,13 +89,12 @@ def read_prompts(args):
     return {f'{i:05d}.png': text for i, text in enumerate(prompts)}
 
 
-def settle(out, prompts, settings, rank):
+def settle(out, prompts, settings, world):
     """Write prompts.json, or check that the one that is there asks for the same pictures.
 
     Args:
         prompts: {picture name: text}. settings: what decides the pictures, with the hashes of the model's files as
-            `files_sha256`; `model`,
-            its path, decides nothing.
+            `files_sha256`; `model`, its path, decides nothing.
 
     Raises:
         ConfigError: the directory holds pictures of other texts, settings or weights, or its prompts.json is damaged.
@@ -121,18 +120,18 @@ def settle(out, prompts, settings, rank):
             f'{out / strange} is there already, and no prompts.json that says of which text and '
             'weights: choose another --out, or remove it'
         )
-    if rank == 0:
+    if world.first:
         with whole_file(file) as f:
             f.write((json.dumps(wanted, indent=1, ensure_ascii=False) + '\n').encode())
 
 
-def draw(pipe, args, out, names, prompts, rank, size):
-    """Draw what is not there yet: every size-th batch, always of the same texts, so that each picture is the same for
-    any number of processes."""
+def draw(pipe, args, out, names, prompts, world):
+    """Draw what is not there yet of this process's share of the batches, always of the same texts, so that each picture
+    is the same for any number of processes."""
     rows = [
         list(range(start, min(start + args.batch_size, len(names)))) for start in range(0, len(names), args.batch_size)
     ]
-    missing = [batch for batch in rows[rank::size] if not all((out / names[i]).is_file() for i in batch)]
+    missing = [batch for batch in world.share(rows) if not all((out / names[i]).is_file() for i in batch)]
     for batch in tqdm(missing, desc='batches', disable=None if len(missing) > 1 else True):
         filled = batch + batch[-1:] * (min(args.batch_size, len(names)) - len(batch))  # one graph draws every batch
         images = pipe.generate(
@@ -160,7 +159,7 @@ def main():
     from diffdis_ms.storage.model_dir import file_hashes
 
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
+    world = runtime.this_world()
     pipe = DiffDisPipeline.from_pretrained(args.model, min(args.batch_size, len(prompts)))
     out = Path(args.out)
     settle(
@@ -174,9 +173,9 @@ def main():
             'guidance_weight': args.guidance_weight,
             'seed': args.seed,
         },
-        rank,
+        world,
     )
-    draw(pipe, args, out, names, prompts, rank, size)
+    draw(pipe, args, out, names, prompts, world)
     if args.grid and all((out / name).is_file() for name in names):  # the last process to end finds all
         image_grid([Image.open(out / name) for name in names]).save(out / 'grid.png')
     print(f'{sum((out / name).is_file() for name in names)} of {len(names)} pictures in {out}')

@@ -1,26 +1,48 @@
-"""Train DiffDis, a CLIP or an autoencoder from one YAML file."""
+"""Train DiffDis, a CLIP or an autoencoder, as one or more YAML files say."""
 
 import argparse
+import re
 import signal
 import sys
 
 from diffdis_ms.config import load
 from diffdis_ms.runtime.cli import run
 
+EPILOG = """examples:
+  python tools/train.py --config ascend_configs/demo_diffdis.yaml output_dir=outputs/mine max_steps=500
+  bash tools/launch.sh 8 tools/train.py --config ascend_configs/cc3m_diffdis_8p.yaml
+  python tools/train.py --config ascend_configs/cc3m_diffdis_8p.yaml ascend_configs/tiny.yaml max_steps=5
 
-def main():
+Of several files a later one lies on top of the earlier ones (the last example is the run of 8 devices, small, on a
+CPU); key=value lies on top of all. What comes out is written to output_dir/config.yaml.
+
+Writes output_dir/{config.yaml, metrics.jsonl, checkpoints/step_N/, model/}. Started again with the same output_dir it
+continues from the newest checkpoint (resume=none starts anew). On SIGTERM it saves a checkpoint and ends with code 143.
+"""
+
+
+class Stack(argparse.Action):
+    """What follows --config is a file, or key=value; what stands elsewhere is key=value. Both keep their order."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values or ():
+            is_file = option_string and not re.match(r'[\w.]+=', value)
+            (namespace.files if is_file else namespace.overrides).append(value)
+
+
+def parse_args(arguments=None):
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=(
-            'Example:\n  python tools/train.py --config ascend_configs/demo_diffdis.yaml output_dir=outputs/mine'
-            ' max_steps=500\n\nWrites output_dir/{config.yaml, metrics.jsonl, checkpoints/step_N/, model/}. Started'
-            ' again with the same output_dir it\ncontinues from the newest checkpoint (resume=none starts anew). On'
-            ' SIGTERM it saves a checkpoint and ends with code 143. On several devices:\n  bash tools/launch.sh 8'
-            ' tools/train.py --config FILE [key=value ...]'
-        ),
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--config', required=True, help='YAML file, see ascend_configs/')
+    parser.add_argument(
+        '--config',
+        dest='files',
+        nargs='+',
+        action=Stack,
+        required=True,
+        metavar='FILE',
+        help='YAML files, see ascend_configs/',
+    )
     parser.add_argument('--device', choices=['CPU', 'Ascend'], help='the same as device=...')
     parser.add_argument('--seed', type=int, help='the same as seed=...')
     parser.add_argument(
@@ -32,16 +54,28 @@ def main():
         ),
     )
     parser.add_argument(
-        'overrides', nargs='*', metavar='key=value', help='any config field, for example train.batch_size=64'
+        'overrides',
+        nargs='*',
+        action=Stack,
+        metavar='key=value',
+        help='any config field, for example train.batch_size=64',
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments, argparse.Namespace(files=[], overrides=[]))
+    if not args.files:
+        parser.error('--config: a YAML file is missing')
+    return args
+
+
+def main():
+    args = parse_args()
     extra = [f'{key}={value}' for key, value in (('device', args.device), ('seed', args.seed)) if value is not None]
-    config = load(args.config, args.overrides + extra)
+    config = load(args.files, args.overrides + extra)
 
     from diffdis_ms import runtime  # after the config is known to be good: MindSpore takes seconds to import
 
     runtime.setup(config.device, config.runtime, config.train.precision)
-    from diffdis_ms.train.loop import Terminated, assemble, train
+    from diffdis_ms.train.job import assemble
+    from diffdis_ms.train.loop import Terminated, train
 
     if args.dry_run:
         from diffdis_ms.train.dry_run import describe
@@ -56,12 +90,12 @@ def main():
     return 0
 
 
-def draw(setup, captions):
+def draw(learner, captions):
     """Pictures of captions with the weights as they are, for the log: 20 steps, w = 3."""
     from diffdis_ms.pipeline import DiffDisPipeline
 
-    networks = [setup.network(stem) for stem in ('unet', 'vae', 'text_encoder')]
-    pipe = DiffDisPipeline(setup.features.config.model, *networks, setup.tokenizer, batch_size=len(captions))
+    networks = [learner.network(stem) for stem in ('unet', 'vae', 'text_encoder')]
+    pipe = DiffDisPipeline(learner.features.config.model, *networks, learner.tokenizer, batch_size=len(captions))
     return pipe.generate(captions, steps=20, guidance_weight=3.0)
 
 

@@ -25,20 +25,13 @@ VISION_ONLY = {
     'global_average_pool': (False,),
     'input_patchnorm': (False,),
 }
-VISION_IDLE = (
-    'patch_dropout',
-    'attn_pooler_queries',
-    'attn_pooler_heads',
-    'n_queries',
-    'output_tokens',
-    'timm_model_pretrained',
-    'timm_pool',
-    'timm_proj',
-    'timm_proj_bias',
-    'timm_drop',
-    'timm_drop_path',
-    'final_ln_after_pool',
-)  # a norm of each token: before or after choosing one
+# final_ln_after_pool: a norm of each token, before or after one of them is chosen
+# fmt: off
+VISION_NO_EFFECT = (
+    'patch_dropout', 'attn_pooler_queries', 'attn_pooler_heads', 'n_queries', 'output_tokens', 'timm_model_pretrained',
+    'timm_pool', 'timm_proj', 'timm_proj_bias', 'timm_drop', 'timm_drop_path', 'final_ln_after_pool',
+)
+# fmt: on
 TEXT_ONLY = {
     **BLOCK_ONLY,
     'no_causal_mask': (None, False),
@@ -53,13 +46,20 @@ TEXT_ONLY = {
     'correct_cls_mask': (False,),
     'pool_type': ('argmax', 'eos'),
 }
-TEXT_IDLE = ('pad_id', 'output_tokens', 'hf_model_pretrained', 'hf_proj_type', 'hf_pooler_type', 'final_ln_after_pool')
-MODEL_IDLE = ('custom_text', 'init_logit_scale', 'nonscalar_logit_scale', 'cast_dtype', 'output_dict')
+TEXT_NO_EFFECT = (
+    'pad_id',
+    'output_tokens',
+    'hf_model_pretrained',
+    'hf_proj_type',
+    'hf_pooler_type',
+    'final_ln_after_pool',
+)
+MODEL_NO_EFFECT = ('custom_text', 'init_logit_scale', 'nonscalar_logit_scale', 'cast_dtype', 'output_dict')
 
 
 def _open_clip(path):
     content = read_json(path, error=CheckpointError, limit=MAX_JSON)
-    check_keys(content, path, honoured=('model_cfg', 'preprocess_cfg'))
+    check_keys(content, path, used=('model_cfg', 'preprocess_cfg'))
     return content
 
 
@@ -70,7 +70,7 @@ def open_clip_towers(path):
         model,
         f'{path}, model_cfg',
         ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'),
-        MODEL_IDLE,
+        MODEL_NO_EFFECT,
         {'init_logit_bias': (None,), 'multimodal_cfg': (None,)},
     )
     vision, text = section(model, 'vision_cfg', path, True), section(model, 'text_cfg', path, True)
@@ -98,7 +98,7 @@ def _open_clip_text(cfg, quick, embed_dim, where):
             'act_kwargs',
             'eos_id',
         ),
-        TEXT_IDLE,
+        TEXT_NO_EFFECT,
         TEXT_ONLY,
     )
     words, width = whole(cfg, 'vocab_size', 49408, where), whole(cfg, 'width', 512, where)
@@ -127,7 +127,7 @@ def _open_clip_vision(cfg, quick, embed_dim, where):
         cfg,
         where,
         ('layers', 'width', 'head_width', 'mlp_ratio', 'patch_size', 'image_size', 'norm_kwargs', 'act_kwargs'),
-        VISION_IDLE,
+        VISION_NO_EFFECT,
         VISION_ONLY,
     )
     width, head = whole(cfg, 'width', 768, where), whole(cfg, 'head_width', 64, where)
@@ -191,8 +191,7 @@ def open_clip_pictures(folder):
     return {
         'image_mean': colours(cfg, 'mean', CLIP_MEAN, where),
         'image_std': colours(cfg, 'std', CLIP_STD, where),
-        'interpolation': (
-            'bilinear' if cfg.get('interpolation') == 'bilinear' else 'bicubic'
-        ),  # random: of training only
+        # 'random' means training only
+        'interpolation': 'bilinear' if cfg.get('interpolation') == 'bilinear' else 'bicubic',
         'resize_mode': cfg.get('resize_mode', 'shortest'),
     }

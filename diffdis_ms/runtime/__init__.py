@@ -1,7 +1,7 @@
 """How a process runs: MindSpore's context (context), graphs kept on the disk (compile_cache), how a command ends
 (cli)."""
 
-_CONTEXT = ('setup', 'setup_once', 'rank_and_size', 'ascend_chip', 'ascend_environment', 'FLASH_CHIPS')
+_CONTEXT = ('setup', 'setup_once', 'this_world', 'ascend_chip', 'ascend_environment', 'FLASH_CHIPS')
 
 
 def __getattr__(name):

@@ -18,6 +18,7 @@ import mindspore as ms
 from diffdis_ms.config import RuntimeConfig
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.attention import use_flash
+from diffdis_ms.world import World
 
 FLASH_CHIPS = ('ascend910b', 'ascend910_93')
 HCCL_CONNECT_TIMEOUT = 600  # seconds; CANN's 120 are short where the first rank compiles for longer than the others
@@ -111,9 +112,9 @@ def setup_once():
         setup()
 
 
-def rank_and_size():
-    """(rank, number of processes) under msrun; (0, 1) without it. Nothing is set up: who shares work by files needs no
-    collectives.
+def this_world():
+    """The `World` that msrun started; one process alone without it. Nothing is set up: who shares work by files needs
+    no collectives (`train.distributed.join_world` is for who does).
 
     msrun also starts the command once as the cluster's scheduler, for which there is nothing to do: it ends here.
 
@@ -122,7 +123,7 @@ def rank_and_size():
     """
     role = os.environ.get('MS_ROLE')
     if role is None:
-        return 0, 1
+        return World()
     if role == 'MS_SCHED':
         raise SystemExit(0)
     if 'MS_NODE_ID' not in os.environ:
@@ -130,4 +131,4 @@ def rank_and_size():
             'msrun needs --node_rank on each of several machines (tools/launch.sh gives it): processes cannot tell'
             ' their rank'
         )
-    return int(os.environ['RANK_ID']), int(os.environ['MS_WORKER_NUM'])
+    return World(int(os.environ['RANK_ID']), int(os.environ['MS_WORKER_NUM']))

@@ -13,31 +13,19 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_BYTES = b'\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little')  # LONG1, behind the protocol and perhaps a frame
 MAX_DIRECTORY = 16 << 20  # bytes of a zip's central directory: some 150,000 members
 MAX_EXPANSION = 64 << 20  # bytes by which a tensor may exceed its storage (stride 0)
+# fmt: off
 STORAGES = {
-    'DoubleStorage': 'F64',
-    'FloatStorage': 'F32',
-    'HalfStorage': 'F16',
-    'BFloat16Storage': 'BF16',
-    'LongStorage': 'I64',
-    'IntStorage': 'I32',
-    'ShortStorage': 'I16',
-    'CharStorage': 'I8',
-    'ByteStorage': 'U8',
-    'BoolStorage': 'BOOL',
-    'UntypedStorage': 'U8',
+    'DoubleStorage': 'F64', 'FloatStorage': 'F32', 'HalfStorage': 'F16', 'BFloat16Storage': 'BF16',
+    'LongStorage': 'I64', 'IntStorage': 'I32', 'ShortStorage': 'I16', 'CharStorage': 'I8', 'ByteStorage': 'U8',
+    'BoolStorage': 'BOOL', 'UntypedStorage': 'U8',
 }
+# fmt: on
+# fmt: off
 TORCH_DTYPES = {
-    'float64': 'F64',
-    'float32': 'F32',
-    'float16': 'F16',
-    'bfloat16': 'BF16',
-    'int64': 'I64',
-    'int32': 'I32',
-    'int16': 'I16',
-    'int8': 'I8',
-    'uint8': 'U8',
-    'bool': 'BOOL',
+    'float64': 'F64', 'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16', 'int64': 'I64', 'int32': 'I32',
+    'int16': 'I16', 'int8': 'I8', 'uint8': 'U8', 'bool': 'BOOL',
 }
+# fmt: on
 
 
 @dataclass

@@ -16,8 +16,9 @@ from diffdis_ms.data.sources.mindrecord import MindRecordSet
 from diffdis_ms.data.sources.webdataset import CaptionSet, RetrievalSet
 from diffdis_ms.data.stream.check import good_samples
 from diffdis_ms.errors import ConfigError
+from diffdis_ms.evaluate.datasets import open_retrieval, open_zeroshot
 from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
-from diffdis_ms.evaluate.tasks import open_retrieval, open_zeroshot, retrieval
+from diffdis_ms.evaluate.tasks import retrieval
 from tests.data import report_sets as made
 from tests.data.report_sets import MASK, caption_of, encoded, number_of, save, tar
 from tests.data.test_mindrecord import foreign
@@ -42,18 +43,12 @@ def refused(opener, *args, **kwargs):
 
 # class folders
 
+# fmt: off
 HIDDEN = (
-    '.ipynb_checkpoints',
-    '__MACOSX',
-    '@eaDir',
-    '.git',
-    'lost+found',
-    '$RECYCLE.BIN',
-    '#recycle',
-    '.Trash-1000',
-    '__pycache__',
-    'System Volume Information',
+    '.ipynb_checkpoints', '__MACOSX', '@eaDir', '.git', 'lost+found', '$RECYCLE.BIN', '#recycle', '.Trash-1000',
+    '__pycache__', 'System Volume Information',
 )
+# fmt: on
 
 
 def test_folders_of_systems_and_tools_are_no_classes(tmp_path, capfd):

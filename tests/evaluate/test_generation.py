@@ -347,9 +347,8 @@ def test_cache(measure, tmp_path):
     changed = run()
     assert calls[3:] == ['real', 'fake'] and changed['metrics']['fid'] != first['metrics']['fid']
     assert changed['protocol']['real_sha256'] != first['protocol']['real_sha256']
-    os.rename(
-        tmp_path / 'real' / '00005.png', tmp_path / 'real' / 'z.png'
-    )  # the name counts, too: it decides KID's subsets
+    # the name counts, too: it decides KID's subsets
+    os.rename(tmp_path / 'real' / '00005.png', tmp_path / 'real' / 'z.png')
     run()
     assert calls[5:] == ['real', 'fake']
 
@@ -390,30 +389,14 @@ def test_cache_lies_where_the_system_wants_it(tmp_path, monkeypatch):
 def test_command(weights, clip, tmp_path):
     make_pictures(tmp_path / 'real', 4), make_pictures(tmp_path / 'fake', 3, seed=1)
     (tmp_path / 'captions.txt').write_text('red\nsquare\nblue frame\n')
+    # fmt: off
     done = command(
-        'tools/evaluate.py',
-        'generation',
-        '--real',
-        tmp_path / 'real',
-        '--fake',
-        tmp_path / 'fake',
-        '--out',
-        tmp_path / 'o' / 'r.json',
-        '--metrics',
-        'fid,kid,clip_score',
-        '--inception',
-        weights,
-        '--clip',
-        clip,
-        '--captions',
-        tmp_path / 'captions.txt',
-        '--batch-size',
-        2,
-        '--kid-subset-size',
-        3,
-        '--cache-dir',
-        tmp_path / 'cache',
+        'tools/evaluate.py', 'generation', '--real', tmp_path / 'real', '--fake', tmp_path / 'fake',
+        '--out', tmp_path / 'o' / 'r.json', '--metrics', 'fid,kid,clip_score', '--inception', weights, '--clip', clip,
+        '--captions', tmp_path / 'captions.txt', '--batch-size', 2, '--kid-subset-size', 3,
+        '--cache-dir', tmp_path / 'cache',
     )
+    # fmt: on
     assert done.returncode == 0 and '3 pictures' in done.stdout, done.stderr
     assert (
         '3 real pictures are not square (00001.png, 00002.png, 00003.png)' in done.stderr
@@ -482,21 +465,11 @@ def test_command_complains_in_one_line(weights, tmp_path):
     (tmp_path / 'fake' / '00001.png').write_bytes(b'\x89PNG cut')
     paths = ('--fake', tmp_path / 'fake', '--out', tmp_path / 'r.json', '--cache-dir', tmp_path / 'cache')
     assert_one_line_error(command('tools/evaluate.py', 'generation', *paths), '--real is missing')
+    # fmt: off
     assert_one_line_error(
-        command(
-            'tools/evaluate.py',
-            'generation',
-            '--real',
-            tmp_path / 'fake',
-            *paths,
-            '--metrics',
-            'fid',
-            '--inception',
-            weights,
-            '--batch-size',
-            2,
-        ),
-        '00001.png',
-        'mend or remove',
+        command('tools/evaluate.py', 'generation', '--real', tmp_path / 'fake', *paths,
+                '--metrics', 'fid', '--inception', weights, '--batch-size', 2),
+        '00001.png', 'mend or remove',
     )
+    # fmt: on
     assert not (tmp_path / 'r.json').exists()

@@ -42,20 +42,22 @@ def measure(work, repeats, seed):
             [f'init.tokenizer={work / "tokenizer"}', f'model.text_encoder.vocab_size={VOCAB}', 'batch_size=8'],
         )
         captions, tokenizer, size = open_captions(work / 'tars'), load_tokenizer(config), config.model.image_size
-        setup = build(config, captions, tokenizer)
+        learner = build(config, captions, tokenizer)
         model, out = work / 'model', work / 'latents'
         save_model(
-            model, config.model, {stem: parameters_to_numpy(setup.network(stem)) for stem in setup.networks}, tokenizer
+            model,
+            config.model,
+            {stem: parameters_to_numpy(learner.network(stem)) for stem in learner.networks},
+            tokenizer,
         )
-        CacheWriter(out, cache_key(model, model, size), 'float32', captions, config.data.min_side).run(
-            setup.features.encoders
-        )
+        key, min_side = cache_key(model, model, size), config.data.min_side
+        CacheWriter(out, key, dtype='float32', caption_set=captions, min_side=min_side).run(learner.features.encoders)
         cache, batch = LatentCache(out), config.train.batch_size
         length = config.model.text_encoder.max_position_embeddings
         contenders = {
             'pictures': (
-                Loader(captions, batch, size, seed, 1, tokenizer=tokenizer, token_length=length),
-                setup.features,
+                Loader(captions, batch, size, seed=seed, num_workers=1, tokenizer=tokenizer, token_length=length),
+                learner.features,
             ),
             'cache': (CachedLoader(cache, batch, seed, 1), CachedFeatures(cache, config)),
         }

@@ -36,13 +36,13 @@ def main():
     config, steps = load(sys.argv[1], sys.argv[3:]), int(sys.argv[2])
     runtime.setup('CPU')
     from diffdis_ms.train.dry_run import memory
-    from diffdis_ms.train.loop import assemble
+    from diffdis_ms.train.job import assemble
 
     program = held()
     job = assemble(config)
     assembled = held()
     batches, seconds, losses = iter(job.loader), [], []
-    inputs = job.setup.features(next(batches), 0)
+    inputs = job.learner.features(next(batches), 0)
     compile_cached(*job.step.main_graph(inputs), config)
     compiled = held()
     if steps == 0:
@@ -53,7 +53,7 @@ def main():
         seconds.append(time.perf_counter() - begun)
         if step == 0:
             give_back_memory()  # as the training loop does
-        inputs = job.setup.features(next(batches), step + 1)
+        inputs = job.learner.features(next(batches), step + 1)
     measured = {
         'program': program,
         'assembled': assembled,

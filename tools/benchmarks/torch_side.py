@@ -11,7 +11,7 @@ import sys
 import torch
 
 from ckpt_convert.name_map import place, unet_ldm, vae_ldm
-from ckpt_convert.plan import parameter_shapes
+from ckpt_convert.shapes import parameter_shapes
 from diffdis_ms.config import ModelConfig
 from diffdis_ms.models.names import field_name, is_new_parameter
 

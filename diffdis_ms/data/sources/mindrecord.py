@@ -4,7 +4,7 @@ Files from outside are not given to MindSpore's C++ reader. The header (JSON), t
 the records (msgpack) are read in Python, and every size and place is checked against the file before it is believed.
 What stays is SQLite's own parser. MindSpore's `MindDataset` and `FileReader` read the same files.
 
-A file is a header, then pages of one size. The index `FILE.db` says for each row where its fields lie: numbers and
+A file is a header, then pages of one size. The index `FILE.db` says for each row where its fields are: numbers and
 texts in one place (u64 little-endian size, msgpack map), fields of bytes in another (u64 little-endian size, then the
 field; with several such fields each is preceded by its own u64 big-endian size, in the order of the header's
 `blob_fields`).
@@ -51,7 +51,7 @@ class Records:
     """Rows of MindRecord files, by index.
 
     Attributes:
-        paths, files, folder: the files, those and their indices, where they lie.
+        paths, files, folder: the files, those and their indices, their folder.
         skipped: {key: reason} of rows whose place lies outside of their file.
     """
 
@@ -75,9 +75,8 @@ class Records:
         missing = shards - {p.name for p in self.paths}
         if Path(path).is_dir() and missing:
             raise ConfigError(f'{path}: {sorted(missing)[0]} is missing, which belongs to the same MindRecord set')
-        self._rows = np.concatenate(
-            self._rows
-        )  # (N, 5): file, place and size of the texts, place and size of the bytes
+        # (N, 5): file, place and size of the texts, place and size of the bytes
+        self._rows = np.concatenate(self._rows)
         if not len(self._rows):
             raise ConfigError(f'{path}: no row in {len(self.paths)} MindRecord file(s)')
         self.folder = self.paths[0].absolute().parent
@@ -122,7 +121,7 @@ class Records:
 
 
 class MindRecordSet(Records):
-    """Samples of MindRecord files, by index. The image is an encoded one, as it would lie in a file.
+    """Samples of MindRecord files, by index. The image is an encoded one, as it would be in a file.
 
     Attributes:
         class_names: as for CaptionSet, or None. checked: tools/prepare_data.py wrote them.
@@ -308,7 +307,7 @@ def _read_index(path):
             database.execute('PRAGMA trusted_schema = OFF')
             database.execute('PRAGMA cell_size_check = ON')
             kind = database.execute("SELECT type FROM sqlite_master WHERE name = 'INDEXES'").fetchone()
-            if kind != ('table',):  # a view could compute for ever
+            if kind != ('table',):  # a view could compute forever
                 raise ConfigError(f'{path} is not the index of a MindRecord file')
             return np.array(
                 database.execute(f'SELECT {_PLACES} FROM INDEXES ORDER BY ROW_ID').fetchall(), np.int64

@@ -35,7 +35,7 @@ def fid(real, fake):
 
 
 @one_thread
-def kid(real, fake, subsets=100, subset_size=1000, degree=3, gamma=None, coef0=1.0, seed=2020, progress=False):
+def kid(real, fake, subsets=100, subset_size=1000, *, degree=3, gamma=None, coef0=1.0, seed=2020, progress=False):
     """Kernel distance: the unbiased MMD^2 with kernel (gamma x.y + coef0)^degree over random subsets.
 
     Args:
