@@ -53,11 +53,11 @@ def load(
         if schema is Config and key not in _keys(schema) and f'train.{key}' in _keys(schema):
             item = f'train.{item}'
         try:
-            layer = OmegaConf.from_dotlist([item])
+            content = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
         except (OmegaConfBaseException, yaml.YAMLError) as e:
             raise ConfigError(f'override {item!r} cannot be read: {_first_line(e)}') from None
-        stated |= _leaves(OmegaConf.to_container(layer))
-        tree = _merge(tree, layer, schema, 'command line')
+        stated |= _leaves(content)
+        tree = _merge(tree, content, schema, 'command line')
     try:
         config: Any = OmegaConf.to_object(tree)
     except OmegaConfBaseException as e:  # an interpolation that leads nowhere
@@ -107,14 +107,27 @@ def _leaves(layer, prefix=''):
     return found
 
 
-def _merge(tree, layer, schema, source):
+def _merge(tree, content, schema, source):
     try:
-        return OmegaConf.merge(tree, layer)
+        return OmegaConf.merge(tree, content)
     except OmegaConfBaseException as e:
         key = (getattr(e, 'full_key', None) or '').partition('[')[0]  # of a list, not of its element
         if key and key not in _keys(schema):
             raise ConfigError(f'{source}: unknown key {key!r}{_nearest(key, _keys(schema))}') from None
         raise ConfigError(f'{source}: {key + ": " if key else ""}{_first_line(e)}') from None
+    except TypeError:  # OmegaConf's own for a mapping in place of a list
+        for key in _mappings_for_lists(content, tree):
+            raise ConfigError(f'{source}: {key}: a list is expected, not a mapping of keys to values') from None
+        raise
+
+
+def _mappings_for_lists(content, tree, prefix=''):
+    for key, value in content.items():
+        if isinstance(value, dict):
+            if OmegaConf.is_list(tree[key]):
+                yield prefix + key
+            else:
+                yield from _mappings_for_lists(value, tree[key], f'{prefix}{key}.')
 
 
 def _keys(schema, prefix=''):
