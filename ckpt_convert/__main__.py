@@ -106,7 +106,7 @@ def parse_args():
             '--seed',
             type=int,
             default=0,
-            help='of the parts that are initialised, or of the inputs compared (default: %(default)s)',
+            help='of the parameters that are initialised, or of the inputs compared (default: %(default)s)',
         )
     return parser.parse_args()
 
@@ -117,22 +117,23 @@ def do_inspect(args):
 
     source = open_source(args.path)
     print(f'{source.path}: {source.kind}, {source.layout} layout, {source.format}')
-    for stem, part in source.parts.items():
-        kinds = Counter(t.kind for t in part.tensors.values())
-        size = sum(t.nbytes for t in part.tensors.values())
+    for stem, network in source.networks.items():
+        kinds = Counter(t.kind for t in network.tensors.values())
+        count = sum(t.size for t in network.tensors.values())
+        size = sum(t.nbytes for t in network.tensors.values())
         print(
-            f'  {stem:14} {len(part.tensors):5} tensors {sum(t.size for t in part.tensors.values()):14,} parameters'
-            f' {size / 1e9:8.3f} GB  ' + ', '.join(f'{n} {k}' for k, n in kinds.most_common())
+            f'  {stem:14} {len(network.tensors):5} tensors {count:14,} parameters {size / 1e9:8.3f} GB  '
+            + ', '.join(f'{n} {k}' for k, n in kinds.most_common())
         )
-        for name, t in part.tensors.items() if args.tensors else ():
-            print(f'    {part.where}{name} {t.kind} {list(t.shape)}')
+        for name, t in network.tensors.items() if args.tensors else ():
+            print(f'    {network.where}{name} {t.kind} {list(t.shape)}')
     for reason, count in Counter(source.unused.values()).most_common():
         print(f'  not converted  {count:5} tensors: {reason}')
     for name, content in source.configs().items():
         said = ', '.join(f'{key} {value}' for key, value in content.items() if not key.startswith('_'))
         print(f'  config         {name}: {short(said, 300)}')
     print(f'  tokenizer      {source.tokenizer or "none came along"}')
-    from ckpt_convert.plan import inspect_plan
+    from ckpt_convert.report import inspect_plan
 
     for line in inspect_plan(source):
         print(line)
@@ -144,15 +145,15 @@ def do_import(args):
     done = convert(
         args.src,
         args.dst,
-        args.kind,
-        args.text_encoder,
-        args.vocab,
-        args.dtype,
-        args.ema,
-        args.seed,
-        args.set,
-        args.allow_unmapped,
-        args.overwrite,
+        kind=args.kind,
+        text_encoder=args.text_encoder,
+        vocab=args.vocab,
+        dtype=args.dtype,
+        ema=args.ema,
+        seed=args.seed,
+        overrides=args.set,
+        allow_unmapped=args.allow_unmapped,
+        overwrite=args.overwrite,
     )
     print(
         f'{args.dst}: {done["tensors"]} tensors converted, {done["parameters"]:,} parameters, {done["bytes"] / 1e9:.3f}'

@@ -11,6 +11,7 @@ from mindspore import Parameter, Tensor, nn
 
 from diffdis_ms.config import Config
 from diffdis_ms.runtime.compile_cache import ENTRY, entries, graph_key
+from diffdis_ms.world import World
 from tests.helpers import normal
 from tests.workspace import command, msrun
 
@@ -77,7 +78,7 @@ class Part(nn.Cell):
 
 
 def key(x=(2, 2), config=None, rank=0, **part):
-    return graph_key(Part(**part), (normal(0, *x), None), config or Config(), rank, 2)
+    return graph_key(Part(**part), (normal(0, *x), None), config or Config(), World(rank, 2))
 
 
 def changed(**fields):

@@ -1,4 +1,4 @@
-"""Reading a config: YAML files on top of each other, and `key=value` on top of them; errors name file and key."""
+"""Read a config from YAML files, where later ones override earlier ones, and `key=value`. Errors name file and key."""
 
 import copy
 import difflib
@@ -23,25 +23,25 @@ def load(
 ) -> Any:
     """Read a config.
 
-    Of two values the later one holds: the dataclasses' defaults < the files in their order, each after those that its
-    `base:` names < overrides (`--set`, `key=value`) in their order. A list replaces the list below it as a whole. The
-    parts of a model that come with weights (`init.*`) are described by the model directory they come from; a file or an
-    override that says something else of them is an error (`train.build.resolve_model`).
+    Later values override earlier ones. The order is: defaults of the dataclasses, then the files (each after the files
+    in its `base:`), then the overrides. A list replaces an earlier list as a whole. Networks whose weights come from a
+    model directory (`init.*`) are described by that directory's config; a file or an override with another value is an
+    error (`train.build.resolve_model`).
 
     Args:
         path: YAML file or a list of them, or None for the defaults. A top-level `base: other.yaml` (relative to the
             file), or a list of files, is read before the file.
-        overrides: strings `key.sub=value`. A bare key that exists once below `train` needs no prefix (`max_steps=10`).
+        overrides: strings `key.sub=value`. Keys below `train` need no prefix (`max_steps=10`).
         schema: the dataclass to fill (`Config`, or `ModelConfig` for the config.yaml of a model directory).
-        objective: of a ModelConfig: what its networks are for (see `validate`).
+        objective: for a ModelConfig, what its networks are used for (see `validate`).
 
     Returns:
-        An instance of `schema`; its attribute `stated` is the set of dotted keys that the files and overrides give a
-        value.
+        An instance of `schema`. Its attribute `stated` is the set of dotted keys that have a value in the files or
+        overrides.
 
     Raises:
-        ConfigError: file missing or not YAML; unknown key (the nearest valid one is named); wrong type; bad value. The
-            message names the file.
+        ConfigError: a file is missing or not YAML; a key is unknown (the message suggests the nearest one); a value has
+            the wrong type or is not allowed. The message names the file.
     """
     tree, stated = copy.deepcopy(_defaults(schema)), set()
     for top in [] if path is None else path if isinstance(path, (list, tuple)) else [path]:
@@ -62,11 +62,11 @@ def load(
         _merge(tree, content, schema, 'command line')
     try:
         config: Any = OmegaConf.to_object(tree)
-    except OmegaConfBaseException as e:  # an interpolation that leads nowhere
+    except OmegaConfBaseException as e:  # an interpolation of a key that does not exist
         raise ConfigError(_first_line(e)) from None
     config.stated = stated
     if schema is Config:
-        if not (config.init.unet or config.init.vae or config.init.text_encoder):  # else `resolve_model` checks it
+        if not (config.init.unet or config.init.vae or config.init.text_encoder):  # otherwise `resolve_model` checks it
             validate(config.model, config.objective)
         validate_run(config)
     else:
@@ -85,8 +85,10 @@ def _defaults(schema):
 
 
 def _layers(path, above=()):
-    """[(file, its content)]: the files that `base:` names, in their order, and then the file itself; `above` are the
-    files that led here."""
+    """List of (file, content): first the files in `base:`, in order, then the file itself.
+
+    `above` are the files whose `base:` led to this one.
+    """
     if path.resolve() in above:
         raise ConfigError(f'config file {path} is its own base')
     try:
@@ -107,7 +109,7 @@ def _layers(path, above=()):
 
 
 def _leaves(layer, prefix=''):
-    """Dotted keys of all values in a nested mapping."""
+    """Yield the dotted keys of all values in a nested mapping."""
     found = set()
     for key, value in layer.items():
         found |= _leaves(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}'}

@@ -21,8 +21,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from diffdis_ms.config import to_yaml
-from diffdis_ms.storage.files import sha256, write_directory, write_flushed
+from diffdis_ms.storage.files import sha256, whole_directory, write_flushed
 from diffdis_ms.text_files import read_json
+from diffdis_ms.world import World
 
 ENTRY = 'entry.json'
 _WITHOUT_EFFECT = ('output_dir', 'resume')  # config keys that no graph can depend on
@@ -48,7 +49,7 @@ def build_id():
     }
 
 
-def compile_cached(cell, inputs, config, rank=0, size=1):
+def compile_cached(cell, inputs, config, world=World()):
     """Compile `cell` for `inputs`, from the cache where it has this graph; without `config.runtime.compile_cache`
     nothing happens.
 
@@ -58,7 +59,7 @@ def compile_cached(cell, inputs, config, rank=0, size=1):
     Args:
         cell: the outermost cell, complete: parameters, optimizer, `set_train`, `recompute`.
         inputs: what it will be called with (Tensors, None, numbers).
-        config: Config. rank, size: of this process, each rank has graphs of its own.
+        config: Config. world: World; each rank has graphs of its own.
 
     Returns:
         None (cache off, or used before), 'cold' (compiled and stored) or 'warm' (read).
@@ -69,29 +70,24 @@ def compile_cached(cell, inputs, config, rank=0, size=1):
     if not config.runtime.compile_cache or _state['used']:
         return None
     _state['used'] = True
-    directory = Path(config.runtime.compile_cache_dir or default_directory()) / graph_key(
-        cell, inputs, config, rank, size
-    )
+    directory = Path(config.runtime.compile_cache_dir or default_directory()) / graph_key(cell, inputs, config, world)
     if _is_whole(directory):
         _compile_in(directory, cell, inputs)
         return 'warm'
     shutil.rmtree(directory, ignore_errors=True)
-
-    def fill(temporary):
+    with whole_directory(directory) as temporary:
         started = time.monotonic()
         _compile_in(temporary, cell, inputs)
         files = {str(p.relative_to(temporary)): sha256(p) for p in sorted(temporary.rglob('*')) if p.is_file()}
         entry = {
             **build_id(),
             'objective': config.objective,
-            'rank': rank,
-            'size': size,
+            'rank': world.rank,
+            'size': world.size,
             'files': files,
             'compile_seconds': round(time.monotonic() - started, 1),
         }
         write_flushed(temporary / ENTRY, json.dumps(entry, indent=1).encode())
-
-    write_directory(directory, fill)
     return 'cold'
 
 
@@ -102,7 +98,7 @@ def give_back_memory():
         ctypes.CDLL('libc.so.6').malloc_trim(0)
 
 
-def graph_key(cell, inputs, config, rank=0, size=1):
+def graph_key(cell, inputs, config, world=World()):
     """Hex name of the graph of `cell(*inputs)`: whatever could change it changes the name."""
     import mindspore as ms
 
@@ -112,7 +108,7 @@ def graph_key(cell, inputs, config, rank=0, size=1):
         if not line.startswith(tuple(f'{key}:' for key in _WITHOUT_EFFECT))
     )
     context = [ms.get_context(key) for key in ('device_target', 'mode', 'deterministic', 'jit_config')]
-    digest = hashlib.sha256(repr((text, build_id(), context, rank, size)).encode())
+    digest = hashlib.sha256(repr((text, build_id(), context, world.rank, world.size)).encode())
     _add(digest, inputs)
     own = set(vars(ms.nn.Cell())) - {'training', 'mixed_precision_type', '_params', '_has_config_recompute'}
     for name, part in cell.cells_and_names():

@@ -1,11 +1,13 @@
-"""tools/bench.py data, small: all contenders give the same pictures, and the report names them."""
+"""tools/bench.py data, small: all contenders give the same pictures, and the report names them; processes measured."""
 
 import numpy as np
 import pytest
 import webdataset
 
 from diffdis_ms.data.tokenizer import train_tokenizer
+from diffdis_ms.errors import ConfigError
 from tools.benchmarks import data
+from tools.benchmarks.processes import run_python
 
 
 @pytest.fixture
@@ -39,3 +41,14 @@ def test_report(small, tmp_path, monkeypatch):
     text = '\n'.join(data.lines(result))
     assert 'ours, 1 processes' in text and 'ours is' in text and 'MindRecord' in text and not list(tmp_path.iterdir())
     assert all(m['images_per_second'] > 0 for m in result['medians'].values())
+
+
+def test_a_process_is_measured_and_a_failure_quoted():
+    code = 'import sys, time; x = bytes(300 << 20); time.sleep(0.3); print(sys.argv[1]); print(2)'
+    printed, figures = run_python('-c', code, 'one')
+    assert printed == 'one\n2' and figures['seconds'] >= 0.3 and 300 <= figures['peak_mb'] < 400
+    assert run_python('-c', 'pass')[1]['peak_mb'] < 100  # of the one process
+    with pytest.raises(ConfigError, match='^-m no.such.module .*failed with code 1: .*No module named'):
+        run_python('-m', 'no.such.module', 3)
+    with pytest.raises(ConfigError, match='code -9: killed: not enough memory'):
+        run_python('-c', 'import os; os.kill(os.getpid(), 9)')

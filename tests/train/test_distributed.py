@@ -130,7 +130,7 @@ def test_sharded_optimizer_state_changes_no_bit_and_any_run_continues_from_its_c
     assert done.returncode == 0 and 'resumed from' in done.stdout, done.stderr
 
 
-def test_four_accumulated_parts_equal_the_whole_batch(one_process, tmp_path):
+def test_four_accumulated_micro_batches_equal_the_whole_batch(one_process, tmp_path):
     directory = make_workspace(tmp_path)
     done = command(
         'tools/train.py', '--config', directory / 'diffdis.yaml', *COMMON, 'batch_size=1', 'accumulation_steps=4'

@@ -1,8 +1,7 @@
-"""`ckpt_convert import` of a full-size Stable Diffusion checkpoint, beside a durable copy of the file and torch's
-load-and-save.
+"""Time `ckpt_convert import` of a full-size Stable Diffusion checkpoint, beside a file copy and torch's load and save.
 
-Each round runs all three, so that a busy moment of the machine hits each alike. All flush what they write. Before each,
-what an earlier one wrote is removed.
+Each round runs all three, so that a busy moment of the machine affects them equally. All three flush their output to
+the disk, and the output of the previous run is removed before each run.
 """
 
 import os
@@ -24,33 +23,19 @@ def measure(work, repeats, seed):
         source, clip, target = work / 'sd.ckpt', work / 'clip.pt', work / 'target'
         run_python('-m', 'tools.benchmarks.torch_side', 'make-stable-diffusion', source, clip, seed)
         write_tokenizer(work / 'tokenizer')
-        runs = {'copy': [], 'ckpt_convert': [], 'torch': []}
+        model, saved = target / 'model', target / 'saved.ckpt'
+        options = ('--src', source, '--text-encoder', clip, '--vocab', work / 'tokenizer', '--dst', model)
+        contenders = {
+            'copy': lambda: copy(source, target / 'copy'),
+            'ckpt_convert': lambda: run_python('-m', 'ckpt_convert', 'import', *options)[1],
+            'torch': lambda: run_python('-m', 'tools.benchmarks.torch_side', 'load-and-save', source, saved)[1],
+        }
+        runs = {what: [] for what in contenders}
         for _ in tqdm(range(repeats), desc='rounds', disable=None):
-            for what in runs:
+            for what, contender in contenders.items():
                 shutil.rmtree(target, ignore_errors=True)
                 target.mkdir()
-                if what == 'copy':
-                    runs[what].append(copy(source, target / 'copy'))
-                elif what == 'torch':
-                    runs[what].append(
-                        run_python('-m', 'tools.benchmarks.torch_side', 'load-and-save', source, target / 'saved.ckpt')
-                    )
-                else:
-                    runs[what].append(
-                        run_python(
-                            '-m',
-                            'ckpt_convert',
-                            'import',
-                            '--src',
-                            source,
-                            '--text-encoder',
-                            clip,
-                            '--vocab',
-                            work / 'tokenizer',
-                            '--dst',
-                            target / 'model',
-                        )
-                    )
+                runs[what].append(contender())
         result = {
             'file_gb': source.stat().st_size / 1e9,
             'runs': runs,
@@ -64,13 +49,13 @@ def measure(work, repeats, seed):
 
 
 def write_tokenizer(folder):
-    """A vocabulary of CLIP's size."""
+    """Write tokenizer files with a vocabulary of CLIP's size."""
     letters = [chr(c) for c in range(0x21, 0x7F)] + [chr(256 + i) for i in range(160)]
     write_vocabulary([(a, b) for a in letters for b in letters][: 49408 - 514], folder)
 
 
 def copy(source, target):
-    """As `cp` does it, then wait for the disk."""
+    """Copy a file as `cp` does, then wait for the disk."""
     start = time.perf_counter()
     shutil.copyfile(source, target)
     fd = os.open(target, os.O_RDONLY)
@@ -82,7 +67,7 @@ def copy(source, target):
 def lines(result):
     """For people."""
     seconds, peak = result['seconds'], result['peak_mb']
-    yield f'checkpoint of {result["file_gb"]:.2f} GB, medians of {len(result["runs"]["copy"])} rounds, largest memory'
+    yield f'checkpoint of {result["file_gb"]:.2f} GB, medians of {len(result["runs"]["copy"])} rounds, peak memory'
     yield f'  copy                   {seconds["copy"]:6.2f} s'
     yield (
         f'  ckpt_convert import    {seconds["ckpt_convert"]:6.2f} s   {peak["ckpt_convert"]:7,.0f} MB  '

@@ -1,11 +1,12 @@
-"""A full-size training step (Stable Diffusion's UNet with all new parts, float32) on a CPU, from a cache: memory beside
---dry-run's estimate."""
+"""Measure a full-size training step on a CPU and compare its memory with --dry-run's estimate.
+
+The model is Stable Diffusion's UNet with all of DiffDis' additions, in float32; its inputs come from a latent cache.
+"""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
@@ -13,30 +14,22 @@ from safetensors.numpy import save
 from diffdis_ms.config import ModelConfig
 from diffdis_ms.data.stream.latent_cache import CONSTANTS, SUMMARY, write_part
 from diffdis_ms.data.tokenizer import train_tokenizer
-from diffdis_ms.errors import ConfigError
 from diffdis_ms.storage.files import whole_file
 from tools.benchmarks.data import WORDS
-from tools.benchmarks.processes import ROOT
+from tools.benchmarks.processes import run_python
 
 CONFIG, ROWS, VOCAB, GiB = 'ascend_configs/cc3m_diffdis.yaml', 8, 570, 2**30
-MAKE = """
-import pathlib, sys
-from tools.benchmarks.full_step import make_cache, make_model
-work, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-make_model(work / 'model', seed)
-make_cache(work / 'cache', work / 'model', seed)
-"""
 
 
 def measure(work, repeats, seed):
-    """Returns the figures of one process after `repeats` + 1 steps of one pair."""
+    """Measurements of one process after `repeats` + 1 steps with batch size 1."""
     work = work.resolve() / 'full_step'
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        # This process stays small, and what makes the model is gone before the measurement: it takes nearly all that
-        # the machine has.
-        child([sys.executable, '-c', MAKE, str(work), str(seed)])
+        # The step needs nearly all of the machine's memory. So this process stays small, and the model is made in a
+        # process that has ended before the measurement.
+        run_python('-m', 'tools.benchmarks.full_step', work, seed)
         options = [
             'device=CPU',
             'batch_size=1',
@@ -50,30 +43,19 @@ def measure(work, repeats, seed):
             'runtime.compile_cache=true',
             f'runtime.compile_cache_dir={work / "graphs"}',
         ]
-        # Compiling takes memory that stays: a process of its own does it, the measured one takes the graph from the
-        # cache, as training does after a --dry-run. (MindSpore finds a graph for the script that compiled it only.)
-        side = [sys.executable, 'tools/benchmarks/step_side.py', CONFIG]
-        child([*side, '0', *options])
-        return json.loads(child([*side, str(repeats + 1), *options]).splitlines()[-1])
+        # Compiling takes memory that is never given back. So another process compiles, and the measured one loads the
+        # graph from the cache, as training does after a --dry-run. Both run the same script, because MindSpore finds a
+        # cached graph only for the script that compiled it.
+        side = ['tools/benchmarks/step_side.py', CONFIG]
+        run_python(*side, 0, *options)
+        printed, _ = run_python(*side, repeats + 1, *options)
+        return json.loads(printed.splitlines()[-1])
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def child(command):
-    """What a process prints; ConfigError where it fails."""
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}
-    )
-    if done.returncode:
-        raise ConfigError(
-            f'the step failed with code {done.returncode}:'
-            f' {(done.stderr.strip().splitlines() or ["killed: not enough memory?"])[-1]}'
-        )
-    return done.stdout.strip()
-
-
 def make_model(directory, seed):
-    """V and T at full size with random weights; of T's vocabulary a small one, as no text is read."""
+    """Write V and T at full size with random weights. T has a small vocabulary, because no text is read."""
     from diffdis_ms import runtime
 
     runtime.setup('CPU')
@@ -92,7 +74,7 @@ def make_model(directory, seed):
 
 
 def make_cache(directory, model, seed):
-    """Random latents and text features of the right shapes, in the cache's own format."""
+    """Write random latents and text features of the right shapes as a latent cache."""
     from diffdis_ms.train.cache import cache_key
 
     directory.mkdir()
@@ -117,22 +99,25 @@ def make_cache(directory, model, seed):
 def lines(result):
     """For people."""
     estimate, measured = result['estimate'], result['measured']
+    total = sum(estimate.values())
     first = sum(estimate[part] for part in ('weights that train', 'small ones once more, as one vector', 'EMA'))
     rows = [
         ('Python, MindSpore, MindFormers', None, measured['program']),
         ('weights, EMA', first, measured['assembled'] - measured['program']),
         ('the compiled graph', None, measured['compiled'] - measured['assembled']),
-        (
-            "moments, gradients, activations, kernels' own",
-            sum(estimate.values()) - first,
-            measured['peak'] - measured['compiled'],
-        ),
-        ('in all', sum(estimate.values()), measured['peak']),
+        ("moments, gradients, activations, kernels' own", total - first, measured['peak'] - measured['compiled']),
+        ('in all', total, measured['peak']),
     ]
     yield (
-        f'{result["parameters"] / 1e6:.2f} M parameters, batch 1: {result["seconds"]:.1f} s a step (the first one'
+        f'{result["parameters"] / 1e6:.2f} M parameters, batch 1: {result["seconds"]:.1f} s per step (the first one'
         f' {result["first_step"]:.0f} s)'
     )
     yield f'{"GiB":<46}{"estimated":>10}{"measured":>10}'
     for name, guess, found in rows:
         yield f'{name:<46}{"" if guess is None else format(guess / GiB, ".2f"):>10}{found / GiB:>10.2f}'
+
+
+if __name__ == '__main__':  # the process of `measure` that makes the model and the cache
+    work, seed = Path(sys.argv[1]), int(sys.argv[2])
+    make_model(work / 'model', seed)
+    make_cache(work / 'cache', work / 'model', seed)
