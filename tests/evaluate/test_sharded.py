@@ -65,7 +65,7 @@ def expected(trained, tmp_path_factory):
 def test_two_ranks(trained, expected, tmp_path):
     (tmp_path / 'shared').mkdir()
     out = tmp_path / 'shared' / 'result.json'
-    done = msrun(2, 8217, tmp_path / 'logs', *arguments(trained, out))
+    done = msrun(2, tmp_path / 'logs', *arguments(trained, out))
     assert done.returncode == 0, done.stderr
     assert all('15 samples' in (tmp_path / 'logs' / f'worker_{rank}.log').read_text() for rank in (0, 1))
     assert result(out) == expected
@@ -138,7 +138,7 @@ def test_generation_of_two_ranks_and_of_a_killed_run(weights, clip, tmp_path):
     expected = measured(outs['one'])
     assert len(set(expected['metrics'].values())) == 4 and expected['num_samples'] == 5
 
-    done = msrun(2, 8221, tmp_path / 'logs', *generation(tmp_path, outs['two'], weights, clip))
+    done = msrun(2, tmp_path / 'logs', *generation(tmp_path, outs['two'], weights, clip))
     assert done.returncode == 0, done.stderr
     assert measured(outs['two']) == expected
 
@@ -190,7 +190,7 @@ def test_pictures_of_two_ranks_are_those_of_one(trained, tmp_path):
         'grid.png',
         'prompts.json',
     ]
-    done = msrun(2, 8219, tmp_path / 'logs', *sample(trained, tmp_path / 'two'))
+    done = msrun(2, tmp_path / 'logs', *sample(trained, tmp_path / 'two'))
     assert done.returncode == 0, done.stderr
     assert {p.name: p.read_bytes() for p in (tmp_path / 'two').glob('0*.png')} == one
 

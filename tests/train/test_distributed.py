@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
+from tests.workspace import ROOT, assert_one_line_error, command, free_port, make_workspace
 
 STEPS = 20
 COMMON = (
@@ -22,12 +21,6 @@ COMMON = (
     'optimizer.learning_rate=1e-4',
     'optimizer.new_learning_rate=1e-4',
 )
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 def launch_args(directory, *arguments, restarts=0):
