@@ -26,12 +26,14 @@ def parse_args():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    inspect = commands.add_parser('inspect', help='what a checkpoint holds and what would be converted; writes nothing')
+    text = 'what a checkpoint holds and what would be converted; writes nothing'
+    inspect = commands.add_parser('inspect', help=text, description=text)
     inspect.add_argument(
         'path', metavar='PATH', help='file (.ckpt .pt .pth .bin .safetensors .index.json) or directory'
     )
     inspect.add_argument('--tensors', action='store_true', help='list every tensor')
-    imports = commands.add_parser('import', help='checkpoint -> model directory')
+    text = 'checkpoint -> model directory'
+    imports = commands.add_parser('import', help=text, description=text)
     imports.add_argument(
         '--src',
         required=True,
@@ -76,7 +78,8 @@ def parse_args():
         '--allow-unmapped', action='store_true', help='leave out tensors that have no place, instead of refusing'
     )
     imports.add_argument('--overwrite', action='store_true', help='replace a model directory at DIR')
-    exports = commands.add_parser('export', help='model directory -> files of diffusers or CompVis')
+    text = 'model directory -> files of diffusers or CompVis'
+    exports = commands.add_parser('export', help=text, description=text)
     exports.add_argument('--src', required=True, metavar='DIR', help='model directory')
     exports.add_argument('--dst', required=True, metavar='DIR', help='directory to write')
     exports.add_argument(
@@ -86,7 +89,8 @@ def parse_args():
         help='diffusers: pipeline directory; ldm: CompVis names in model.safetensors',
     )
     exports.add_argument('--overwrite', action='store_true', help='replace an earlier export at DIR')
-    verifies = commands.add_parser('verify', help='read both sides again and compare every tensor')
+    text = 'read both sides again and compare every tensor'
+    verifies = commands.add_parser('verify', help=text, description=text)
     verifies.add_argument('--src', required=True, metavar='PATH', help='what was converted')
     verifies.add_argument('--dst', required=True, metavar='DIR', help='the model directory')
     verifies.add_argument(
@@ -102,7 +106,7 @@ def parse_args():
             '--seed',
             type=int,
             default=0,
-            help='of the parts that are initialised, or of the inputs compared (default: %(default)s)',
+            help='of the parameters that are initialised, or of the inputs compared (default: %(default)s)',
         )
     return parser.parse_args()
 
@@ -113,22 +117,23 @@ def do_inspect(args):
 
     source = open_source(args.path)
     print(f'{source.path}: {source.kind}, {source.layout} layout, {source.format}')
-    for stem, part in source.parts.items():
-        kinds = Counter(t.kind for t in part.tensors.values())
-        size = sum(t.nbytes for t in part.tensors.values())
+    for stem, network in source.networks.items():
+        kinds = Counter(t.kind for t in network.tensors.values())
+        count = sum(t.size for t in network.tensors.values())
+        size = sum(t.nbytes for t in network.tensors.values())
         print(
-            f'  {stem:14} {len(part.tensors):5} tensors {sum(t.size for t in part.tensors.values()):14,} parameters'
-            f' {size / 1e9:8.3f} GB  ' + ', '.join(f'{n} {k}' for k, n in kinds.most_common())
+            f'  {stem:14} {len(network.tensors):5} tensors {count:14,} parameters {size / 1e9:8.3f} GB  '
+            + ', '.join(f'{n} {k}' for k, n in kinds.most_common())
         )
-        for name, t in part.tensors.items() if args.tensors else ():
-            print(f'    {part.where}{name} {t.kind} {list(t.shape)}')
+        for name, t in network.tensors.items() if args.tensors else ():
+            print(f'    {network.where}{name} {t.kind} {list(t.shape)}')
     for reason, count in Counter(source.unused.values()).most_common():
         print(f'  not converted  {count:5} tensors: {reason}')
     for name, content in source.configs().items():
         said = ', '.join(f'{key} {value}' for key, value in content.items() if not key.startswith('_'))
         print(f'  config         {name}: {short(said, 300)}')
     print(f'  tokenizer      {source.tokenizer or "none came along"}')
-    from ckpt_convert.plan import inspect_plan
+    from ckpt_convert.report import inspect_plan
 
     for line in inspect_plan(source):
         print(line)
@@ -140,15 +145,15 @@ def do_import(args):
     done = convert(
         args.src,
         args.dst,
-        args.kind,
-        args.text_encoder,
-        args.vocab,
-        args.dtype,
-        args.ema,
-        args.seed,
-        args.set,
-        args.allow_unmapped,
-        args.overwrite,
+        kind=args.kind,
+        text_encoder=args.text_encoder,
+        vocab=args.vocab,
+        dtype=args.dtype,
+        ema=args.ema,
+        seed=args.seed,
+        overrides=args.set,
+        allow_unmapped=args.allow_unmapped,
+        overwrite=args.overwrite,
     )
     print(
         f'{args.dst}: {done["tensors"]} tensors converted, {done["parameters"]:,} parameters, {done["bytes"] / 1e9:.3f}'

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ckpt_convert.plan import assumptions, complaints, make_plan
+from ckpt_convert.plan import make_plan
+from ckpt_convert.report import assumptions, complaints
 from ckpt_convert.source import open_source
 from ckpt_convert.vocabulary import find_tokenizer
 from diffdis_ms.errors import CheckpointError
@@ -30,6 +31,7 @@ class Watched:
 def convert(
     src,
     dst,
+    *,
     kind='auto',
     text_encoder=None,
     vocab=None,

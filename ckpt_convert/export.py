@@ -14,12 +14,13 @@ from tqdm import tqdm
 from ckpt_convert import name_map
 from ckpt_convert.configs.stable_diffusion import SCHEDULES, TARGETS
 from ckpt_convert.convert import check_destination
-from ckpt_convert.plan import NETWORKS, PROJECTION
+from ckpt_convert.layouts import NETWORKS
+from ckpt_convert.plan import PROJECTION
 from ckpt_convert.source import SIDECAR
 from diffdis_ms.config import ImageDiffusionConfig, to_yaml
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.models.names import is_new_parameter
-from diffdis_ms.storage.files import write_directory, write_flushed, write_weights
+from diffdis_ms.storage.files import whole_directory, write_flushed, write_weights
 from diffdis_ms.storage.model_dir import read_config
 from diffdis_ms.storage.reader import open_checkpoint
 
@@ -68,15 +69,12 @@ def export(src, dst, layout, overwrite=False):
     total = sum(t.nbytes for network in tensors.values() for t in network.values())
     with tqdm(total=total, unit='B', unit_scale=True, desc='exporting', disable=None) as bar:
         ours, theirs = _split(tensors, config, layout, bar)
-
-        def fill(temporary):
+        with whole_directory(dst) as temporary:
             (_fill_diffusers if layout == 'diffusers' else _fill_ldm)(temporary, theirs, config)
             (temporary / SIDECAR).mkdir()
             write_weights(temporary / SIDECAR / f'{SIDECAR}.safetensors', ours)
             write_flushed(temporary / SIDECAR / 'config.yaml', to_yaml(config).encode())
             shutil.copytree(src / 'tokenizer', temporary / 'tokenizer')
-
-        write_directory(dst, fill)
     return {'tensors': sum(map(len, tensors.values())), 'bytes': total}
 
 
@@ -142,11 +140,10 @@ def _json(path, content):
 
 def _unet(config):
     unet = config.unet
-    side = config.image_size // 2 ** (len(config.vae.block_out_channels) - 1)
     return {
         '_class_name': 'UNet2DConditionModel',
         '_diffusers_version': DIFFUSERS,
-        'sample_size': side,
+        'sample_size': config.latent_shape[-1],
         'in_channels': unet.in_channels,
         'out_channels': unet.out_channels,
         'block_out_channels': list(unet.block_out_channels),
@@ -154,7 +151,7 @@ def _unet(config):
         'down_block_types': ['CrossAttnDownBlock2D' if a else 'DownBlock2D' for a in unet.attention_levels],
         'up_block_types': ['CrossAttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(unet.attention_levels)],
         'transformer_layers_per_block': unet.transformer_layers_per_block,
-        'attention_head_dim': unet.num_attention_heads,  # diffusers' misnomer: their number
+        'attention_head_dim': unet.num_attention_heads,  # diffusers' name for the number of heads
         'cross_attention_dim': config.text_encoder.hidden_size,
         'norm_num_groups': unet.norm_num_groups,
         'norm_eps': 1e-5,
@@ -202,9 +199,9 @@ def _text_encoder(config):
         'hidden_act': text.hidden_act,
         'layer_norm_eps': text.layer_norm_eps,
         'bos_token_id': text.vocab_size - 2,
-        'eos_token_id': 2,
+        'eos_token_id': 2,  # OpenAI's 2 makes transformers pool at the highest id, as CLIP does
         'pad_token_id': 1,
-    }  # OpenAI's 2 makes transformers pool at the highest id, as CLIP does
+    }
 
 
 def _scheduler(config):

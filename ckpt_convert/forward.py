@@ -19,12 +19,8 @@ try:
 except ImportError as e:
     raise CheckpointError(f'--forward needs torch and diffusers (pip install \'.[parity]\'): {e}') from None
 
-OLD_ATTENTION = {
-    'query': 'to_q',
-    'key': 'to_k',
-    'value': 'to_v',
-    'proj_attn': 'to_out.0',
-}  # of the autoencoder before diffusers 0.18
+# of the autoencoder before diffusers 0.18
+OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 
 
 def compare(src, dst, seed=0):
@@ -60,12 +56,10 @@ def _compare_sd(source, dst, rng):
     from diffdis_ms import DiffDisPipeline
 
     pipe = DiffDisPipeline.from_pretrained(dst, batch_size=1)
-    config, side = pipe.config, pipe.config.image_size // 2 ** (len(pipe.config.vae.block_out_channels) - 1)
+    config, side = pipe.config, pipe.config.latent_shape[-1]
     ids = _token_ids(config.text_encoder, rng)
-    z, context = (
-        rng.standard_normal((1, config.unet.in_channels, side, side), np.float32),
-        pipe.text_encoder(_tensor(ids))[0].asnumpy(),
-    )
+    z = rng.standard_normal((1, config.unet.in_channels, side, side), np.float32)
+    context = pipe.text_encoder(_tensor(ids))[0].asnumpy()
     pixels = rng.uniform(-1, 1, (1, 3, config.image_size, config.image_size)).astype(np.float32)
     latents = pipe.encode_images(pixels)
     results = [
@@ -107,12 +101,12 @@ def _compare_clip(source, dst, rng):
     runtime.setup_once()
     clip = ClipModel(open_clip_directory(dst))
     config, text, image = clip.config, clip.text, clip.image
-    towers = [source.parts[stem] for stem in ('text_encoder', 'image_encoder')]
+    towers = [source.networks[stem] for stem in ('text_encoder', 'image_encoder')]
     beside = (source.path if source.path.is_dir() else source.path.parent) / 'config.json'
     if not beside.is_file():
         raise CheckpointError(f'{source.path} has no config.json beside it, by which transformers would build its CLIP')
     model = CLIPModel(CLIPConfig.from_dict(read_json(beside, error=CheckpointError))).eval()
-    state = {name: tensor for part in towers for name, tensor in _torch_tensors(part).items()}
+    state = {name: tensor for network in towers for name, tensor in _torch_tensors(network).items()}
     model.load_state_dict({'logit_scale': model.logit_scale, **state})
     ids = _token_ids(config.text_encoder, rng)
     pixels = rng.standard_normal((1, 3, config.image_encoder.image_size, config.image_encoder.image_size)).astype(
@@ -137,32 +131,32 @@ def _token_ids(text, rng):
     return ids
 
 
-def _torch_tensors(part):
-    return {name: torch.tensor(t.numpy()).float() for name, t in part.tensors.items()}
+def _torch_tensors(network):
+    return {name: torch.tensor(t.numpy()).float() for name, t in network.tensors.items()}
 
 
 def _unet(source, config):
-    part = source.parts['unet']
-    state = _torch_tensors(part)
+    network = source.networks['unet']
+    state = _torch_tensors(network)
     if source.layout == 'diffusers':
-        unet = UNet2DConditionModel.from_config(part.json)
+        unet = UNet2DConditionModel.from_config(network.json)
     else:
         unet = make_unet(config)
-        state = convert_ldm_unet_checkpoint({part.where + n: t for n, t in state.items()}, config=dict(unet.config))
+        state = convert_ldm_unet_checkpoint({network.where + n: t for n, t in state.items()}, config=dict(unet.config))
     unet.load_state_dict(state)
     return unet.eval()
 
 
 def _vae(source, config):
-    part = source.parts['vae']
-    state = _torch_tensors(part)
+    network = source.networks['vae']
+    state = _torch_tensors(network)
     if source.layout == 'diffusers':
-        vae = AutoencoderKL.from_config(part.json)
+        vae = AutoencoderKL.from_config(network.json)
         for old, new in OLD_ATTENTION.items():
             state = {n.replace(f'.attentions.0.{old}.', f'.attentions.0.{new}.'): t for n, t in state.items()}
     else:
         vae = make_autoencoder(config.vae)
-        state = convert_ldm_vae_checkpoint({part.where + n: t for n, t in state.items()}, config=dict(vae.config))
+        state = convert_ldm_vae_checkpoint({network.where + n: t for n, t in state.items()}, config=dict(vae.config))
     vae.load_state_dict({n: state[n].reshape(p.shape) for n, p in vae.state_dict().items()})
     return vae.eval()
 
@@ -170,7 +164,7 @@ def _vae(source, config):
 def _text_model(source, config):
     model = CLIPTextModel(CLIPTextConfig(**_clip_text(config.text_encoder)))
     model.load_state_dict(
-        {n: t for n, t in _torch_tensors(source.parts['text_encoder']).items() if n.startswith('text_model.')}
+        {n: t for n, t in _torch_tensors(source.networks['text_encoder']).items() if n.startswith('text_model.')}
     )
     return model.eval()
 

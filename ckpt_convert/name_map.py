@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.models.names import field_name
 
-# layout of a part -> (prefix of its tensors in a file, table or None where the names are the same)
+# module of ours -> its name in the other layout
 RESNET_LDM = {
     'norm1': 'in_layers.0',
     'conv1': 'in_layers.2',

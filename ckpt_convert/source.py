@@ -10,6 +10,8 @@ from ckpt_convert.configs.ldm import read_ldm_yaml
 from ckpt_convert.configs.stable_diffusion import check_index
 from ckpt_convert.configs.transformers_clip import transformers_text
 from ckpt_convert.configs.values import MAX_JSON
+from ckpt_convert.layouts import FLAT, KINDS, OPENAI, RULES, layout_of, own_names
+from ckpt_convert.weights_file import weights_file
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.reader import open_checkpoint
 from diffdis_ms.storage.tensors import LazyTensor, short
@@ -25,69 +27,10 @@ TOKENIZER_FILES = (
     'special_tokens_map.json',
     'added_tokens.json',
 )
-WEIGHTS = ('{}.safetensors', '{}.safetensors.index.json', '{}.bin', '{}.bin.index.json')
-VARIANTS = ('fp32', 'fp16', 'bf16')  # the same weights in other precisions, the best first; any other is other weights
-STEMS = ('diffusion_pytorch_model', 'model', 'pytorch_model', 'open_clip_model', 'open_clip_pytorch_model')
-
-OPENAI = {
-    'input_resolution',
-    'context_length',
-    'vocab_size',
-}  # constants that OpenAI's own files of CLIP hold, and no other's
-SCHEDULE = 'noise schedule, computed from the config'
-CONSTANT = 'a constant of the network'
-COUNTER = 'counter of batch normalisation'
-FLAT = (  # a CLIPTextModel without `text_model.`
-    r'(embeddings\.(token|position)_embedding\.|encoder\.layers\.|final_layer_norm\.)'
-)
-# layout -> (pattern of the tensor's name, network it belongs to or None, what is cut off the name, why it is not
-# converted)
-RULES = {
-    'ldm': [
-        (r'model\.diffusion_model\.', 'unet', 'model.diffusion_model.', ''),
-        (r'first_stage_model\.loss\.', None, '', 'training loss of the autoencoder'),
-        (r'first_stage_model\.', 'vae', 'first_stage_model.', ''),
-        (r'cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids$', None, '', CONSTANT),
-        (r'cond_stage_model\.transformer\.', 'text_encoder', 'cond_stage_model.transformer.', ''),
-        (r'model_ema\.', None, '', 'EMA of the UNet; --ema converts it'),
-        (
-            r'(betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?|posterior_\w+|lvlb_weights|logvar)$',
-            None,
-            '',
-            SCHEDULE,
-        ),
-        (r'scale_factor$', None, '', 'scaling factor of the latents, kept in the config'),
-    ],
-    'openai': [
-        (r'(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)$', None, '', CONSTANT),
-        (r'visual\..*num_batches_tracked$', None, '', COUNTER),
-        (r'visual\.', 'image_encoder', '', ''),
-        (
-            r'(transformer\.|token_embedding\.|positional_embedding$|ln_final\.|text_projection$)',
-            'text_encoder',
-            '',
-            '',
-        ),
-        (r'logit_scale$', None, '', 'logit scale, kept in the config'),
-    ],
-    'transformers': [
-        (r'((text|vision)_model\.)?embeddings\.position_ids$', None, '', CONSTANT),
-        (r'(text_model\.|text_projection\.)', 'text_encoder', '', ''),
-        (FLAT, 'text_encoder', '', ''),
-        (r'(vision_model\.|visual_projection\.)', 'image_encoder', '', ''),
-        (r'logit_scale$', None, '', 'logit scale, kept in the config'),
-    ],
-    'inception': [
-        (r'.*num_batches_tracked$', None, '', COUNTER),
-        (r'AuxLogits\.', None, '', 'auxiliary classifier, used in training only'),
-        (r'(Conv2d_|Mixed_|fc\.)', 'inception', '', ''),
-    ],
-}
-KINDS = {'ldm': 'sd', 'openai': 'clip', 'transformers': 'clip', 'inception': 'inception'}
 
 
 @dataclass
-class Part:
+class Network:
     """One network's tensors, by their names in `layout`; `json` is its config.json, `where` what its names begin with
     in the file."""
 
@@ -96,6 +39,11 @@ class Part:
     where: str = ''
     json: dict = field(default_factory=dict)
 
+    @property
+    def shapes(self):
+        """{tensor's name: shape}."""
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
 
 @dataclass
 class Source:
@@ -103,7 +51,7 @@ class Source:
 
     Attributes:
         path: what was given. kind: 'sd', 'clip' or 'inception'. layout, format: for people.
-        parts: {'unet' | 'vae' | 'text_encoder' | 'image_encoder' | 'inception' | 'diffdis': Part}.
+        networks: {'unet' | 'vae' | 'text_encoder' | 'image_encoder' | 'inception' | 'diffdis': Network}.
         unused: {name: why it is not converted}. unknown: names that no rule covers.
         paths: all files read. tokenizer: directory or vocabulary that came along, or None. config: of an export of
             ours, or None.
@@ -116,7 +64,7 @@ class Source:
     kind: str
     layout: str
     format: str
-    parts: dict[str, Part]
+    networks: dict[str, Network]
     unused: dict[str, str]
     unknown: list[str]
     paths: list[Path]
@@ -128,11 +76,11 @@ class Source:
 
     def configs(self):
         """{file: content} of the JSON files of a diffusers directory that were found."""
-        parts = [part for part in self.parts.values() if part.where.rstrip('/') in self.folders]
+        networks = [network for network in self.networks.values() if network.where.rstrip('/') in self.folders]
         files = {
             'model_index.json': self.json.get('model_index'),
             'scheduler/scheduler_config.json': self.json.get('scheduler'),
-            **{f'{part.where}config.json': part.json for part in parts},
+            **{f'{network.where}config.json': network.json for network in networks},
         }
         return {name: content for name, content in files.items() if content}
 
@@ -178,7 +126,7 @@ def open_source(path, kind='auto', ema=False):
     if (folder / SIDECAR / 'config.yaml').is_file() and source.kind == 'sd':
         source.config = folder / SIDECAR / 'config.yaml'
         extra = open_checkpoint(folder / SIDECAR / f'{SIDECAR}.safetensors')
-        source.parts['diffdis'] = Part(extra.tensors, 'diffdis', f'{SIDECAR}/')
+        source.networks['diffdis'] = Network(extra.tensors, 'diffdis', f'{SIDECAR}/')
         source.paths += [*extra.paths, source.config]
     return source
 
@@ -208,15 +156,15 @@ def _open_diffusers(path):
                 f'{path} lacks {name}/: expected a diffusers directory of Stable Diffusion v1 with unet/, vae/ and'
                 ' text_encoder/'
             )
-        checkpoint = open_checkpoint(_weights_file(folder))
+        checkpoint = open_checkpoint(weights_file(folder))
         source.format, source.paths = checkpoint.format, source.paths + checkpoint.paths
         if name == 'text_encoder':
             config = folder / 'config.json'
             said = transformers_text(_json(config), config) if config.is_file() else {}
             _sort(checkpoint.tensors, 'transformers', source, f'{name}/', {name: said})
         else:
-            source.parts[name] = Part(checkpoint.tensors, 'diffusers', f'{name}/', _json(folder / 'config.json'))
-    image = source.parts.pop('image_encoder', None)
+            source.networks[name] = Network(checkpoint.tensors, 'diffusers', f'{name}/', _json(folder / 'config.json'))
+    image = source.networks.pop('image_encoder', None)
     for name in image.tensors if image else ():
         source.unused[image.where + name] = 'image encoder of CLIP, which Stable Diffusion does not use'
     return source
@@ -224,10 +172,10 @@ def _open_diffusers(path):
 
 def _open_file(path, ema):
     folder = path if path.is_dir() else path.parent
-    file = _weights_file(path) if path.is_dir() else path
+    file = weights_file(path) if path.is_dir() else path
     checkpoint = open_checkpoint(file)
-    tensors = _own_names(checkpoint.tensors)
-    layout = _layout(tensors)
+    tensors = own_names(checkpoint.tensors)
+    layout = layout_of(tensors)
     if layout is None:
         some = ', '.join(short(n) for n in list(tensors)[:3]) or 'none'
         raise CheckpointError(
@@ -249,32 +197,6 @@ def _open_file(path, ema):
     return source
 
 
-def _own_names(tensors):
-    """Names without what a data-parallel training, torch.compile or open_clip's CustomTextCLIP puts before or into
-    them."""
-    names = {name: name.replace('_orig_mod.', '') for name in tensors}
-    if names and all(name.startswith('module.') for name in names.values()):
-        names = {name: own[len('module.') :] for name, own in names.items()}
-    if {'text.token_embedding.weight', 'text.positional_embedding'} <= set(names.values()):
-        names = {name: own[len('text.') :] if own.startswith('text.') else own for name, own in names.items()}
-    return {names[name]: t for name, t in tensors.items()} if len(set(names.values())) == len(names) else tensors
-
-
-def _layout(tensors):
-    names = set(tensors)
-    if any(n.startswith('model.diffusion_model.') for n in names):
-        return 'ldm'
-    if 'Conv2d_1a_3x3.conv.weight' in names:
-        return 'inception'
-    if {'token_embedding.weight', 'positional_embedding'} <= names:
-        return 'openai'
-    return (
-        'transformers'
-        if {'text_model.embeddings.token_embedding.weight', 'embeddings.token_embedding.weight'} & names
-        else None
-    )
-
-
 def _sort(tensors, layout, source, where, configs):
     """Hand each tensor to its network by RULES; `configs` are the networks' config.json."""
     for name, tensor in tensors.items():
@@ -288,9 +210,9 @@ def _sort(tensors, layout, source, where, configs):
         else:
             if rule[1] == 'text_encoder' and re.match(FLAT, name[len(rule[2]) :]):
                 name = f'{rule[2]}text_model.{name[len(rule[2]) :]}'
-            part = source.parts.setdefault(
+            network = source.networks.setdefault(
                 rule[1],
-                Part(
+                Network(
                     {},
                     'transformers' if layout == 'ldm' and rule[1] == 'text_encoder' else layout,
                     where + rule[2],
@@ -298,16 +220,16 @@ def _sort(tensors, layout, source, where, configs):
                 ),
             )
             name = name[len(rule[2]) :]
-            if name in part.tensors:
+            if name in network.tensors:
                 raise CheckpointError(
                     f'{source.path} holds two text encoders: {short(name)} with and without text_model.'
                 )
-            part.tensors[name] = tensor
+            network.tensors[name] = tensor
 
 
 def _take_ema(tensors, source):
     """LitEma's names are those of the UNet without their dots."""
-    unet, where = source.parts['unet'], source.parts['unet'].where
+    unet, where = source.networks['unet'], source.networks['unet'].where
     for name in list(unet.tensors):
         average = 'model_ema.diffusion_model' + name.replace('.', '')
         if average not in tensors:
@@ -318,47 +240,6 @@ def _take_ema(tensors, source):
     for name in source.unused:
         if name.startswith('model_ema.'):
             source.unused[name] = 'state of the EMA'
-
-
-def _weights_file(folder):
-    for stem in STEMS:
-        for pattern in WEIGHTS:
-            if (folder / pattern.format(stem)).is_file():
-                return folder / pattern.format(stem)
-    return _variant_file(folder)
-
-
-def _variant_file(folder):
-    """The file of the best variant, where no plain one is there: `model.fp16.safetensors`,
-    `model.safetensors.index.fp16.json` ..."""
-    file_name = r'(%s)\.(?:(?P<a>[\w-]+)\.(safetensors|bin)|(safetensors|bin)\.index\.(?P<b>[\w-]+)\.json)'
-    pattern = re.compile(file_name % '|'.join(STEMS))
-    found = {}
-    for file in sorted(folder.iterdir()):
-        match = pattern.fullmatch(file.name)
-        variant = match and (match['a'] or match['b'])
-        if variant and not re.search(r'-\d{5}-of-\d{5}$', variant) and file.is_file():
-            found.setdefault(variant, []).append(file)
-    others = [variant for variant in found if variant not in VARIANTS]
-    if len(found) > 1 and others:
-        raise CheckpointError(
-            f'{folder} holds the variants {", ".join(map(short, found))} and no plain file: they may be '
-            'different weights; keep one of them there'
-        )
-    if not found:
-        raise CheckpointError(
-            f'{folder} holds no weights under a known name (such as {WEIGHTS[0].format(STEMS[0])},'
-            f' {WEIGHTS[2].format(STEMS[2])})'
-        )
-    files = found[next((variant for variant in VARIANTS if variant in found), *others)]
-    return min(
-        files,
-        key=lambda file: (
-            '.safetensors' not in file.name,
-            '.index.' in file.name,
-            STEMS.index(file.name.partition('.')[0]),
-        ),
-    )
 
 
 def _json(path):

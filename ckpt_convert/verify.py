@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ckpt_convert.plan import complaints, flat, make_plan
+from ckpt_convert.model_config import flat
+from ckpt_convert.plan import make_plan
+from ckpt_convert.report import complaints
 from ckpt_convert.source import open_source
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.files import sha256

@@ -1,15 +1,17 @@
-"""The one reader of small text and JSON files: prompts, captions, class names, configs, manifests, results.
+"""Read small text and JSON files: prompts, captions, class names, configs, manifests, results.
 
-Every place that reads one calls this module, so all of them take the same encodings, end a line at the same characters,
-and answer a damaged file with the same single line.
+All such files are read here, so that encodings, line ends and messages about damaged files are the same everywhere.
 """
 
 import codecs
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from diffdis_ms.errors import ConfigError
 
+MakeError = Callable[[str], Exception]  # an exception class, or a function from a message to an exception
 MAX_BYTES = 64 << 20
 MARKS = (
     (codecs.BOM_UTF8, 'utf-8'),
@@ -20,15 +22,14 @@ MARKS = (
 )
 
 
-def decode(data, name, error=ConfigError):
-    """Bytes -> str: UTF-8, or what a byte order mark at the start says (UTF-8, UTF-16, UTF-32); the mark itself is
-    removed.
+def decode(data, name, error: MakeError = ConfigError) -> str:
+    """Decode bytes as UTF-8, or as UTF-8, UTF-16 or UTF-32 if they start with its byte order mark, which is removed.
 
     Args:
-        data: bytes. name: of the file, for the message. error: class of the exception, called with one string.
+        data: bytes. name: file name for the message. error: makes the exception from a message.
 
     Raises:
-        error: another encoding (latin-1 for example), or binary data.
+        error: the data is binary or in another encoding (for example latin-1).
     """
     mark, encoding = next(((mark, encoding) for mark, encoding in MARKS if data.startswith(mark)), (b'', 'utf-8'))
     try:
@@ -40,14 +41,14 @@ def decode(data, name, error=ConfigError):
     return text
 
 
-def read_text(path, error=ConfigError, limit=MAX_BYTES):
-    """Text of a file, decoded by `decode`.
+def read_text(path, error: MakeError = ConfigError, limit=MAX_BYTES) -> str:
+    """Read a text file and decode it with `decode`.
 
     Args:
-        path: of the file. error: class of the exception. limit: largest size in bytes.
+        path: path of the file. error: makes the exception from a message. limit: largest size in bytes.
 
     Raises:
-        error: missing, unreadable, larger than `limit`, or not text.
+        error: the file is missing, unreadable, larger than `limit`, or not text.
     """
     path = Path(path)
     try:
@@ -63,31 +64,30 @@ def read_text(path, error=ConfigError, limit=MAX_BYTES):
 
 
 def lines_of(text):
-    r"""Lines of a text. Only a newline (\n, \r\n or a lone \r) ends one: form feeds, NEL and U+2028 stay inside their
-    line."""
+    r"""Split a text into lines at \n, \r\n and \r only. Form feeds, NEL and U+2028 stay inside their line."""
     lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
     return lines[:-1] if lines[-1] == '' else lines
 
 
-def read_lines(path, error=ConfigError):
-    """Lines of a text file; see `read_text` and `lines_of`."""
+def read_lines(path, error: MakeError = ConfigError) -> list[str]:
+    """Read the lines of a text file; see `read_text` and `lines_of`."""
     return lines_of(read_text(path, error))
 
 
-def parse_json(text, name, kind=dict, error=ConfigError):
-    """A JSON text as Python values.
+def parse_json(text, name, kind: type | tuple[type, ...] = dict, error: MakeError = ConfigError) -> Any:
+    """Parse a JSON text.
 
     Args:
-        text: str. name: of the file, for the message. kind: the type (or tuple of types) that it must have. error:
-            class of the exception.
+        text: str. name: file name for the message. kind: the type (or tuple of types) that the content must have.
+        error: makes the exception from a message.
 
     Raises:
-        error: no JSON, a key that stands twice in one object, or a value of another type.
+        error: the text is not JSON, an object has a key twice, or the content is of another type.
     """
     try:
         content = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
-        raise error(f'{name} is not JSON that can be used: it is nested too deeply') from None
+        raise error(f'{name} cannot be used: its JSON is nested too deeply') from None
     except ValueError as e:
         raise error(f'{name} is damaged or not JSON ({" ".join(str(e).split())[:120]})') from None
     if not isinstance(content, kind):
@@ -97,8 +97,8 @@ def parse_json(text, name, kind=dict, error=ConfigError):
     return content
 
 
-def read_json(path, kind=dict, error=ConfigError, limit=MAX_BYTES):
-    """Content of a JSON file; see `read_text` and `parse_json`."""
+def read_json(path, kind: type | tuple[type, ...] = dict, error: MakeError = ConfigError, limit=MAX_BYTES) -> Any:
+    """Read the content of a JSON file; see `read_text` and `parse_json`."""
     return parse_json(read_text(path, error, limit), path, kind, error)
 
 
@@ -106,5 +106,5 @@ def _unique(pairs):
     content = dict(pairs)
     if len(content) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f'key {next(n for n in names if names.count(n) > 1)!r} stands twice in one object')
+        raise ValueError(f'key {next(n for n in names if names.count(n) > 1)!r} occurs twice in one object')
     return content

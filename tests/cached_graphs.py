@@ -64,10 +64,10 @@ def step(config, seed):
 
 def ranks(config):
     ms.communication.init()
-    rank, size = runtime.rank_and_size()
-    cell, x = SumOverRanks(), normal(rank, 4)
-    how = compile_cached(cell, (x,), config, rank, size)
-    return how, rank, cell(x).asnumpy().tolist()
+    world = runtime.this_world()
+    cell, x = SumOverRanks(), normal(world.rank, 4)
+    how = compile_cached(cell, (x,), config, world)
+    return how, world.rank, cell(x).asnumpy().tolist()
 
 
 def main():

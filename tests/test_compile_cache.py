@@ -20,10 +20,10 @@ from diffdis_ms.models.recompute import apply_recompute
 from diffdis_ms.runtime.compile_cache import ENTRY, compile_cached, entries
 from diffdis_ms.runtime.graph_key import PACKAGE, Unknown, build_id, graph_key
 from diffdis_ms.train.accumulation import AccumulatedStep
-from diffdis_ms.train.distributed import World
 from diffdis_ms.train.optim import build_optimizer
 from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
+from diffdis_ms.world import World
 from tests.helpers import make_objective, normal, tiny_run
 from tests.workspace import command, msrun
 
@@ -92,7 +92,7 @@ class Part(nn.Cell):
 
 
 def key(held=None, x=None, rank=0, size=2, **part):
-    return graph_key(Part(held, **part), (normal(0, 2, 2) if x is None else x, None), rank, size)
+    return graph_key(Part(held, **part), (normal(0, 2, 2) if x is None else x, None), World(rank, size))
 
 
 @dataclass
@@ -190,14 +190,14 @@ def test_the_key_holds_what_lies_beside_the_constants(monkeypatch):
         key(x=(normal(0, 2, 2), 3.0)),
         key(rank=1),
         key(size=4),
-        graph_key(Part().to_float(ms.float16), inputs, 0, 2),
-        graph_key(Part().set_train(), inputs, 0, 2),
-        graph_key(Part().set_grad(), inputs, 0, 2),
-        graph_key(recomputed, inputs, 0, 2),
+        graph_key(Part().to_float(ms.float16), inputs, World(0, 2)),
+        graph_key(Part().set_train(), inputs, World(0, 2)),
+        graph_key(Part().set_grad(), inputs, World(0, 2)),
+        graph_key(recomputed, inputs, World(0, 2)),
     ]
     hooked = Part()
     hooked.register_forward_pre_hook(times(2))
-    found.append(graph_key(hooked, inputs, 0, 2))
+    found.append(graph_key(hooked, inputs, World(0, 2)))
     declared = [normal(i, 2, 2) for i in (0, 1)]
     for x in declared:
         x.set_const_arg(True)
@@ -223,10 +223,10 @@ def test_the_key_holds_what_lies_beside_the_constants(monkeypatch):
 def test_the_key_holds_neither_values_nor_where_and_when(monkeypatch):
     monkeypatch.setenv('MS_SCHED_PORT', '1234')
     ours, inputs = Part(), (normal(0, 2, 2), None)
-    before = graph_key(ours, inputs, 0, 2)
+    before = graph_key(ours, inputs, World(0, 2))
     assert before == key(weight=5.0) == key(x=normal(9, 2, 2))
     ours(*inputs[:1])
-    assert graph_key(ours, inputs, 0, 2) == before  # also after it was compiled and called
+    assert graph_key(ours, inputs, World(0, 2)) == before  # also after it was compiled and called
 
 
 def test_all_sources_count():
@@ -354,7 +354,7 @@ def step_key(settings, world=World()):
     update, parts = Update(objective, units, optimizer, config, world), config.train.accumulation_steps
     step = TrainStep(objective, update) if parts == 1 else AccumulatedStep(objective, update, parts)
     step.set_train()
-    return graph_key(step if parts == 1 else step.accumulate, inputs, world.rank, world.size)
+    return graph_key(step if parts == 1 else step.accumulate, inputs, world)
 
 
 @functools.cache

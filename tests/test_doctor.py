@@ -1,14 +1,19 @@
 """tools/doctor.py as a user runs it: on this machine, and on machines with something broken, which it must name and
 tell how to mend."""
 
+import importlib.util
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 
 import pytest
 
+from diffdis_ms.config import RuntimeConfig
 from tests.workspace import ROOT, command
+from tools import doctor as tool
 
 
 def doctor(*args, path=(), **environment):
@@ -103,3 +108,48 @@ def test_environment_and_cache(tmp_path):
     assert '1 stale' in rows['compile cache']['found'] and 'rm -r' in rows['compile cache']['advice']
     code, rows, _ = doctor('--quick', XDG_CACHE_HOME=str(tmp_path / 'file'))
     assert code == 0 and rows['compile cache']['status'] == 'warning'
+
+
+PROBE = {'version': '2.7.2', 'ascend': False}
+
+
+@pytest.mark.parametrize('ascend, status', [(False, 'warning'), (True, 'problem')])
+def test_operator_coverage_needs_no_x86_64(monkeypatch, ascend, status):
+    """Most Ascend servers are aarch64; the table is read there as it is here."""
+    monkeypatch.setattr(platform, 'machine', lambda: 'aarch64')
+    monkeypatch.setattr(tool, 'GRAPHS', 'diffdis_ms.ascend.graphs:negative')
+    (row,) = tool.check_coverage({**PROBE, 'ascend': ascend})
+    assert row['status'] == status
+    assert row['found'] == '2 primitives of 1 graphs, without Ascend implementation: Fmax'
+    assert 'diffdis_ms.ascend.coverage diffdis_ms.ascend.graphs:negative' in row['advice']
+
+
+def test_operator_coverage_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr(tool, 'GRAPHS', 'diffdis_ms.ascend.nothing:models')
+    (row,) = tool.check_coverage(PROBE)
+    assert row['status'] == 'warning' and 'there is no module diffdis_ms.ascend.nothing' in row['found']
+
+
+def test_operator_coverage_of_a_version_without_a_table_is_one_line():
+    (row,) = tool.check_coverage({**PROBE, 'version': '2.8.0'})
+    assert row['status'] == 'note' and '\n' not in row['found'] and not row['advice']
+    assert row['found'].startswith('not looked at: ') and '2.7.2' in row['found'] and '2.8.0' in row['found']
+
+
+SPEAKERS = ['tools/doctor.py', 'tools/launch.py', 'tools/launch.sh', 'tools/ascend_table.py']
+SPEAKERS += ['diffdis_ms/ascend/evidence.py', 'diffdis_ms/ascend/coverage.py', 'diffdis_ms/runtime/context.py']
+
+
+def test_files_and_commands_that_messages_name_exist():
+    text = '\n'.join((ROOT / name).read_text() for name in SPEAKERS)
+    files = set(re.findall(r'\b(?:tools|tests|docs|ascend_configs|diffdis_ms)/[\w/]+\.\w+', text))
+    assert {'tools/doctor.py', 'tools/venv.sh', 'tools/launch.sh', 'tools/ascend_table.py'} <= files
+    placeholders = {'tools/TOOL.py', 'diffdis_ms/ascend/mindspore_VERSION.json'}
+    assert [name for name in files - placeholders if not (ROOT / name).is_file()] == []
+    modules = set(re.findall(r'-m (diffdis_ms[\w.]+)', text))
+    assert 'diffdis_ms.ascend.coverage' in modules and all(importlib.util.find_spec(name) for name in modules)
+    graphs = set(re.findall(r'diffdis_ms\.ascend\.graphs:(\w+)', text))
+    source = (ROOT / 'diffdis_ms/ascend/graphs.py').read_text()
+    assert {'doctor', 'models'} <= graphs and all(f'\ndef {name}():' in source for name in graphs)
+    fields = set(re.findall(r'\bruntime\.(\w+)=', text)) | {'compile_cache_dir'}
+    assert 'compile_cache' in fields and all(hasattr(RuntimeConfig(), name) for name in fields)

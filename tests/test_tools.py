@@ -1,6 +1,9 @@
 """The commands: what they write, and how they refuse bad input."""
 
+import argparse
 import json
+import re
+import runpy
 import shutil
 from argparse import Namespace
 
@@ -10,10 +13,11 @@ from safetensors.numpy import load_file, save_file
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.storage.model_dir import read_config
 from tests.data.replicas import make_coco
-from tests.workspace import assert_one_line_error, command, draw, make_data
+from tests.test_docs import check_block
+from tests.workspace import ROOT, assert_one_line_error, command, draw, make_data
 from tools import sample
 
-TOOLS = ['train.py', 'prepare_data.py', 'sample.py', 'classify.py', 'evaluate.py', 'demo.py']
+TOOLS = [*sorted((ROOT / 'tools').glob('*.py')), ROOT / 'ckpt_convert/__main__.py']
 
 
 @pytest.fixture(scope='module')
@@ -21,10 +25,83 @@ def model(trained):
     return trained[0] / 'run/model'
 
 
-@pytest.mark.parametrize('tool', TOOLS)
-def test_help_teaches(tool):
-    done = command(f'tools/{tool}', '--help')
-    assert done.returncode == 0 and len(done.stdout) > 200
+class Parsing(BaseException):
+    """A tool is about to read its command line."""
+
+
+def parsers_of(tool, monkeypatch):
+    """The parser of a tool, and those of its subcommands."""
+
+    def stop(parser, *args, **kwargs):
+        raise Parsing(parser)
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+    monkeypatch.syspath_prepend(tool.parent)  # as `python FILE` does
+    with pytest.raises(Parsing) as caught:
+        runpy.run_path(str(tool))['main']()
+    monkeypatch.undo()
+    return with_subcommands(caught.value.args[0])
+
+
+def with_subcommands(parser):
+    found = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found += [inner for choice in action.choices.values() for inner in with_subcommands(choice)]
+    return found
+
+
+def what_help_lacks(parser):
+    """What a reader of `--help` is not told."""
+    assert parser.format_help()  # raises where a help text is no format string
+    lacking = [] if parser.description else ['description']
+    for action in parser._actions:
+        name = (action.option_strings or [action.metavar or action.dest])[-1]
+        if action.help == argparse.SUPPRESS or not (action.help or action.choices):  # choices speak for themselves
+            lacking.append(name)
+    return [f'{parser.prog}: no {name}' for name in lacking]
+
+
+def examples(text):
+    """Command lines in a help text, one over several lines as one."""
+    return re.findall(r'^(?: {2,}|#   )(?:then: )?((?:nice|python|bash|msrun) .*)$', text.replace('\\\n', ' '), re.M)
+
+
+@pytest.mark.parametrize('tool', TOOLS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_help_teaches(tool, monkeypatch, tmp_path):
+    """Of every tool and subcommand: what it is for, what each argument is, and examples that it takes."""
+    parsers = parsers_of(tool, monkeypatch)
+    assert [line for parser in parsers for line in what_help_lacks(parser)] == []
+    lines = {line for parser in parsers for line in examples(parser.epilog or '')}
+    needs = [a for parser in parsers for a in parser._actions if a.required]
+    assert lines or not needs, f'{tool} has to be given {needs}, and no example shows how'
+    monkeypatch.chdir(ROOT)
+    for line in lines:
+        check_block('bash', line, tmp_path)
+        for path in re.findall(r'(?<= )(?:diffdis_ms|ckpt_convert|tests|tools|ascend_configs)/[\w/.]+', line):
+            assert (ROOT / path).exists(), line
+    for number, parser in enumerate(parsers[1:]):
+        name = parser.prog.split()[-1]
+        assert any(f' {name} ' in line for line in lines), f'{tool}: no example of {name}, subcommand {number}'
+
+
+def test_examples_of_the_shell_scripts_parse(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    for script in ('demo.sh', 'test.sh', 'launch.sh'):
+        lines = examples((ROOT / 'tools' / script).read_text())
+        assert lines, script
+        for line in lines:
+            check_block('bash', re.split('  ', line)[0], tmp_path)
+
+
+def test_a_help_that_does_not_teach_is_found():
+    parser = argparse.ArgumentParser('tool')
+    parser.add_argument('name')
+    parser.add_argument('--steps', help='how many')
+    parser.add_subparsers(help='what to do').add_parser('draw', description='Draws.').add_argument('--size')
+    found = [line for each in with_subcommands(parser) for line in what_help_lacks(each)]
+    assert found == ['tool: no description', 'tool: no name', 'tool name draw: no --size']
+    assert examples('examples:\n  python a.py \\\n      --b\n      explained\n') == ['python a.py        --b']
 
 
 def test_sample_writes_pictures_and_a_grid(model, tmp_path):

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ COLOURS = {
 }
 SHAPES = ('square', 'bar', 'frame')
 VOCAB = 520
+LOGGED = 'diffdis_ms.train.log:MetricsLog.write'  # for tests/paused.py: a step of training is done
 GRAPHS = 'DIFFDIS_TEST_GRAPHS'  # directory of the compile cache that all tests of a run share (conftest.py)
 
 
@@ -81,6 +83,26 @@ def command(*args, **options):
     return subprocess.run(
         [sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, **options
     )
+
+
+def wait_until_paused(process, file):
+    """Wait until a process that runs a tool through tests/paused.py, or starts others that do, has paused."""
+    while not file.exists():
+        assert process.poll() is None, f'it ended before it paused: {process.communicate()}'
+        time.sleep(0.01)
+
+
+def start_paused(place, count, file, *args):
+    """Start one of the tools by tests/paused.py, and wait until it has paused; returns the process."""
+    process = subprocess.Popen(
+        [sys.executable, 'tests/paused.py', place, str(count), *map(str, (file, *args))],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until_paused(process, file)
+    return process
 
 
 def free_port():

@@ -1,4 +1,4 @@
-"""Measure a model: zero-shot classification, image-text retrieval and generated pictures."""
+"""Evaluate a model: zero-shot classification, image-text retrieval and image generation."""
 
 import argparse
 import time
@@ -13,19 +13,20 @@ EXAMPLES = """examples:
       photos/<class name>/<images>
   python tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root data/ --steps 8 1 4 10 20 50 \\
       --guidance-weight 3 0 1 --seeds 10 --out c10.json
-      images are read and encoded once; the first values are the result, all combinations make its sweep
+      images are read and encoded once; the first values give the result, all combinations are listed as a sweep
   python tools/evaluate.py retrieval --model DIR --dataset coco --data-root coco/ --out coco.json
-      coco/dataset_coco.json (Karpathy's) and coco/val2014/; a picture that is missing is an error, or with
-      --allow-missing named in the result
+      reads coco/dataset_coco.json (Karpathy's) and coco/val2014/; a missing image is an error, or with
+      --allow-missing it is named in the result
   python tools/evaluate.py retrieval --model DIR --dataset captions --data-root 'flickr/*.tar' --out flickr.json
-      any set of pairs: webdataset tars, or a folder with a csv of the columns dir,text
+      any image-text pairs: webdataset tars, or a folder with a csv file with the columns dir,text
   python tools/evaluate.py generation --real DIR --fake pictures --inception pt_inception-2015-12-05-6726825d.pth \\
       --out fid.json
   python tools/evaluate.py generation --fake pictures --metrics clip_score --clip RN50 --out score.json
       pictures/ as tools/sample.py writes it, prompts.json included; RN50 made by `python -m ckpt_convert import`
   python tools/evaluate.py report *.json --out report.html
-  msrun --worker_num=8 --local_worker_num=8 --join=True tools/evaluate.py zeroshot ... --device Ascend
-      eight processes share the work; started again after a crash, any of these goes on where it was
+  msrun --worker_num=8 --local_worker_num=8 --join=True tools/evaluate.py zeroshot --model DIR --dataset cifar10 \\
+      --data-root data/ --device Ascend --out c10.json
+      eight processes share the work; any of these commands, started again after a crash, goes on where it was
 """
 
 
@@ -33,26 +34,28 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    tasks = parser.add_subparsers(dest='task', metavar='TASK', required=True, help='zeroshot, retrieval or generation')
+    tasks = parser.add_subparsers(
+        dest='task', metavar='TASK', required=True, help='zeroshot, retrieval, generation or report'
+    )
     for name, text, sets in (
         (
             'zeroshot',
             'zero-shot classification: acc1, acc5, mean_per_class_recall',
             'emoji, folder, webdataset, ' + ', '.join(DATASET_TEMPLATES),
         ),
-        ('retrieval', 'image-text retrieval: R@1, R@5, R@10 both ways', 'emoji, coco, flickr30k or captions'),
+        ('retrieval', 'image-text retrieval: R@1, R@5, R@10 in both directions', 'emoji, coco, flickr30k or captions'),
     ):
         task = tasks.add_parser(
             name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         task.add_argument('--model', required=True, metavar='DIR', help='model directory')
         task.add_argument('--dataset', required=True, metavar='NAME', help=sets)
-        task.add_argument('--data-root', required=True, metavar='DIR', help='where the data set lies')
+        task.add_argument('--data-root', required=True, metavar='DIR', help='directory of the data set')
         task.add_argument(
             '--split',
             help={
-                'zeroshot': 'of a benchmark set: test (imagenet: also val, the same)',
-                'retrieval': 'of coco and flickr30k: test, val, train or restval (default: test)',
+                'zeroshot': 'split of a benchmark set: test (imagenet: also val, which is the same)',
+                'retrieval': 'split of coco or flickr30k: test, val, train or restval (default: test)',
             }[name],
         )
         task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
@@ -68,43 +71,43 @@ def parse_args():
             help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: 3)',
         )
         task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
-        task.add_argument('--limit', type=int, help='only the first so many samples')
+        task.add_argument('--limit', type=int, help='use only the first N samples')
         task.add_argument(
             '--allow-missing',
             action='store_true',
             help=(
-                'measure without pictures that are missing or cannot be decoded, and name them in the result; '
-                'else they are an error'
+                'leave out images that are missing or cannot be decoded, and name them in the result; '
+                'without this option they are an error'
             ),
         )
         task.add_argument(
-            '--seed', type=int, default=0, help='of the noise the text query starts from (default: %(default)s)'
+            '--seed', type=int, default=0, help='seed of the text query\'s initial noise (default: %(default)s)'
         )
         task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
         if name == 'zeroshot':
             task.add_argument(
                 '--templates',
                 help=(
-                    'plain, photo, openai, clip (what CLIP\'s authors wrote for the data set), a file or one template'
-                    ' with {} (default: clip for the 12 benchmark sets, as in the paper; plain, the bare name, for'
-                    ' others)'
+                    'prompt templates: plain (the bare name), photo, openai, clip (those of CLIP\'s authors for the'
+                    ' data set), a file, or a text with {} (default: clip for the 12 benchmark sets, as in the paper;'
+                    ' plain for others)'
                 ),
             )
             task.add_argument(
                 '--seeds',
                 type=int,
                 default=1,
-                help='so many seeds from --seed on; their spread is reported (default: %(default)s)',
+                help='number of seeds, starting at --seed; their spread is reported (default: %(default)s)',
             )
             task.add_argument(
                 '--classnames',
                 help=(
-                    'clip (CLIP\'s names of a benchmark set), or a file: names, one a line or JSON, instead of the '
-                    'set\'s own'
+                    'class names instead of the data set\'s own: clip (CLIP\'s names for a benchmark set), or a file '
+                    'with one name per line or JSON'
                 ),
             )
     add_generation(tasks)
-    text = 'one page (or Markdown) of result files, beside the paper\'s numbers'
+    text = 'one page (HTML or Markdown) of several result files, beside the paper\'s numbers'
     task = tasks.add_parser(
         'report', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -115,26 +118,28 @@ def parse_args():
         '--out',
         required=True,
         metavar='FILE',
-        help='report.html, with all pictures in it; or a .md file, its pictures in a folder beside it',
+        help='a .html file with all images inside, or a .md file with its images in a folder beside it',
     )
     return parser.parse_args()
 
 
 def add_generation(tasks):
-    text = 'generated pictures: FID, KID and CLIP-score'
+    text = 'quality of generated images: FID, KID and CLIP-score'
     task = tasks.add_parser(
         'generation', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    task.add_argument('--real', metavar='DIR', help='folder of real pictures (fid, kid); their features are cached')
+    task.add_argument(
+        '--real', metavar='DIR', help='folder of real images (for fid and kid); their features are cached'
+    )
     task.add_argument(
         '--fake',
         required=True,
         metavar='DIR',
-        help='folder of generated pictures; with a prompts.json in it, those it lists',
+        help='folder of generated images; if it has a prompts.json, only the images listed there',
     )
     task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
     task.add_argument(
-        '--metrics', default='fid,kid', metavar='LIST', help='of fid, kid and clip_score (default: %(default)s)'
+        '--metrics', default='fid,kid', metavar='LIST', help='any of fid, kid and clip_score (default: %(default)s)'
     )
     task.add_argument(
         '--inception',
@@ -146,8 +151,8 @@ def add_generation(tasks):
         '--captions',
         metavar='FILE',
         help=(
-            'one a line in the order of the pictures\' names, whole numbers by value; or a prompts.json '
-            '(default: the one in --fake)'
+            'captions, one per line in the order of the image names (numbers in names are ordered by value), or '
+            'a prompts.json (default: the one in --fake)'
         ),
     )
     task.add_argument(
@@ -155,56 +160,59 @@ def add_generation(tasks):
         type=float,
         default=100.0,
         metavar='W',
-        help='clip_score is W * cosine; CLIPScore\'s is 2.5 (default: 100)',
+        help='clip_score is W * cosine; the CLIPScore paper has W = 2.5 (default: 100)',
     )
-    task.add_argument('--clip-at-zero', action='store_true', help='negative cosines count as 0, as in CLIPScore')
-    task.add_argument('--kid-subsets', type=int, default=100, metavar='N', help='default: %(default)s')
     task.add_argument(
-        '--kid-subset-size', type=int, default=1000, metavar='N', help='pictures a subset (default: %(default)s)'
+        '--clip-at-zero', action='store_true', help='count negative cosines as 0, as in the CLIPScore paper'
+    )
+    task.add_argument(
+        '--kid-subsets', type=int, default=100, metavar='N', help='number of subsets (default: %(default)s)'
+    )
+    task.add_argument(
+        '--kid-subset-size', type=int, default=1000, metavar='N', help='images per subset (default: %(default)s)'
     )
     task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
     task.add_argument(
         '--cache-dir',
         metavar='DIR',
-        help='where features of real pictures are kept (default: ~/.cache/diffdis_ms/features)',
+        help='directory for features of real images (default: ~/.cache/diffdis_ms/features)',
     )
     task.add_argument(
-        '--seed', type=int, default=2020, help='of KID\'s subsets (default: %(default)s, torch-fidelity\'s)'
+        '--seed', type=int, default=2020, help='seed of KID\'s subsets (default: %(default)s, as in torch-fidelity)'
     )
     task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
 
 
 def generation(args):
     from diffdis_ms import runtime
-    from diffdis_ms.evaluate import tasks
     from diffdis_ms.evaluate.generation import evaluate_generation
+    from diffdis_ms.evaluate.results import finish, generation_result
 
     started = time.monotonic()
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
+    world = runtime.this_world()
     measured = evaluate_generation(
         args.real,
         args.fake,
         [m.strip() for m in args.metrics.split(',') if m.strip()],
-        args.inception,
-        args.clip,
-        args.captions,
-        args.batch_size,
-        args.cache_dir,
-        args.kid_subsets,
-        args.kid_subset_size,
-        args.seed,
-        args.clip_at_zero,
-        args.clip_weight,
-        True,
-        args.out,
-        rank,
-        size,
+        inception=args.inception,
+        clip=args.clip,
+        captions=args.captions,
+        batch_size=args.batch_size,
+        cache_dir=args.cache_dir,
+        kid_subsets=args.kid_subsets,
+        kid_subset_size=args.kid_subset_size,
+        seed=args.seed,
+        clip_at_zero=args.clip_at_zero,
+        clip_weight=args.clip_weight,
+        progress=True,
+        out=args.out,
+        world=world,
     )
-    result = measured and tasks.describe_generation(args.real, measured)
-    tasks.finish(args.out, result, started, rank)
-    if rank:
-        return print(f'process {rank} has done its share; process 0 writes {args.out}')
+    result = measured and generation_result(args.real, measured)
+    finish(args.out, result, started, world)
+    if not world.first:
+        return print(f'process {world.rank} has done its share; process 0 writes {args.out}')
     print(
         f'{result["num_samples"]} pictures in {args.fake}: '
         + ', '.join(f'{name} {value:.6g}' for name, value in measured['metrics'].items())
@@ -212,40 +220,35 @@ def generation(args):
 
 
 def report(args):
+    from diffdis_ms.evaluate.report.html_report import write_report
     from diffdis_ms.evaluate.report.markdown import write_markdown
     from diffdis_ms.evaluate.report.result_files import read_results
-    from diffdis_ms.evaluate.report.tables import write_report
 
     write = write_markdown if args.out.endswith('.md') else write_report
     write(read_results(args.results), args.out)
     print(args.out)
 
 
-def main():
-    args = parse_args()
-    if args.task == 'generation':
-        return generation(args)
-    if args.task == 'report':
-        return report(args)
+def zeroshot_or_retrieval(args):
     from diffdis_ms.data.benchmarks.class_names import choose_templates
-    from diffdis_ms.evaluate import tasks
+    from diffdis_ms.evaluate.datasets import open_retrieval, open_zeroshot
 
     started, names = time.monotonic(), None
     if args.task == 'zeroshot':
         template_set, templates = choose_templates(args.templates, args.dataset)
-        images, names = tasks.open_zeroshot(
-            args.dataset, args.data_root, args.classnames, args.split, args.allow_missing
-        )
+        images, names = open_zeroshot(args.dataset, args.data_root, args.classnames, args.split, args.allow_missing)
     else:
-        images = tasks.open_retrieval(args.dataset, args.data_root, args.split)
+        images = open_retrieval(args.dataset, args.data_root, args.split)
 
     from diffdis_ms import runtime
+    from diffdis_ms.evaluate import results, tasks
     from diffdis_ms.evaluate.embedding import Sampling, embed_set
+    from diffdis_ms.evaluate.models import open_model
     from diffdis_ms.evaluate.shared import Share, parts_directory
 
     runtime.setup(args.device)
-    rank, size = runtime.rank_and_size()
-    model, encoder, about = tasks.open_model(args.model, args.batch_size)
+    world = runtime.this_world()
+    model, encoder, about = open_model(args.model, args.batch_size)
     samplings = [
         Sampling(steps, weight, args.seed + k)
         for steps in args.steps
@@ -263,9 +266,7 @@ def main():
         allow_missing=args.allow_missing,
         **protocol,
     )
-    embedded = embed_set(
-        encoder, images, samplings, args.limit, Share(parts, rank, size), allow_missing=args.allow_missing
-    )
+    embedded = embed_set(encoder, images, samplings, args.limit, Share(parts, world), allow_missing=args.allow_missing)
     if args.task == 'zeroshot':
         partial = args.allow_missing or args.limit is not None
         measured, matrix = tasks.zeroshot(model, embedded, names, templates, partial)
@@ -275,17 +276,22 @@ def main():
             num_classes=len(names),
             classnames=args.classnames or "the set's own",
         )
-        if rank == 0:
-            tasks.confusion_picture(matrix).save(f'{args.out}.confusion.png')
+        if world.first:
+            results.confusion_picture(matrix).save(f'{args.out}.confusion.png')
     else:
         measured = tasks.retrieval(model, embedded, images)
-    result = tasks.describe(args.task, args.dataset, images, embedded, measured, protocol)
-    tasks.finish(args.out, result, started, rank)
-    tasks.say_missing(result)
+    result = results.task_result(args.task, args.dataset, images, embedded, measured, protocol)
+    results.finish(args.out, result, started, world)
+    results.say_missing(result)
     print(
         f'{args.dataset}, {len(embedded.keys)} samples ({len(embedded.skipped)} missing): '
         + ', '.join(f'{name} {100 * value:.2f} %' for name, value in measured['metrics'].items())
     )
+
+
+def main():
+    args = parse_args()
+    {'generation': generation, 'report': report}.get(args.task, zeroshot_or_retrieval)(args)
 
 
 if __name__ == '__main__':

@@ -65,7 +65,7 @@ def parse_args():
         metavar='SECONDS',
         help='for all machines to come together (default: %(default)s)',
     )
-    parser.add_argument('script', metavar='tools/TOOL.py')
+    parser.add_argument('script', metavar='tools/TOOL.py', help='what to run')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='of the tool')
     args = parser.parse_args()
     for name, low in (('processes', 1), ('nodes', 1), ('node_rank', 0), ('max_restarts', 0), ('timeout', 1)):

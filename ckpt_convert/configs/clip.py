@@ -2,7 +2,7 @@
 are prepared.
 
 open_clip writes open_clip_config.json, transformers config.json and preprocessor_config.json. The file that belongs to
-the names of the weights counts; the other one, if it is there too, describes other weights. Every key is honoured,
+the names of the weights counts; the other one, if it is there too, describes other weights. Every key is used,
 known to change no number, or refused by name.
 """
 
@@ -19,10 +19,8 @@ OPENAI_PICTURES = {
     'interpolation': 'bicubic',
     'resize_mode': 'shortest',
 }
-SURE = {
-    'text_encoder': (256, 1024),
-    'image_encoder': (64, 1024),
-}  # widths whose heads are 64 wide in all CLIPs; ViT-H's, g's and G's are not
+# widths whose heads are 64 wide in all CLIPs; ViT-H's, g's and G's are not
+SURE = {'text_encoder': (256, 1024), 'image_encoder': (64, 1024)}
 
 
 def read_configs(folder, layout, openai=False):
@@ -91,11 +89,11 @@ def require_known(config, towers, overrides, where):
     """
     given, missing = {item.partition('=')[0] for item in overrides}, []
     for stem, said in towers.items():
-        part = getattr(config, stem)
-        if 'hidden_act' in said or getattr(part, 'architecture', '') == 'resnet':
+        tower = getattr(config, stem)
+        if 'hidden_act' in said or getattr(tower, 'architecture', '') == 'resnet':
             continue
         low, high = SURE[stem]
-        keys = ('hidden_act',) if low <= part.hidden_size <= high else ('hidden_act', 'num_attention_heads')
+        keys = ('hidden_act',) if low <= tower.hidden_size <= high else ('hidden_act', 'num_attention_heads')
         missing += [f'{stem}.{key}' for key in keys if f'{stem}.{key}' not in given]
     if missing:
         example = ' '.join(f'{key}={"gelu" if key.endswith("act") else "N"}' for key in missing)

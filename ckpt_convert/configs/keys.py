@@ -6,13 +6,13 @@ from ckpt_convert.configs.values import shown
 from diffdis_ms.errors import CheckpointError
 
 
-def check_keys(config, where, honoured=(), without_effect=(), only=None):
-    """Every key must be honoured by us, known to have no effect on the numbers, or have a value that means what we
+def check_keys(config, where, used=(), no_effect=(), only=None):
+    """Every key must be used by us, known to have no effect on the numbers, or have a value that means what we
     compute anyway.
 
     Args:
         config: dict read from a JSON file. where: file (and section) for the messages.
-        honoured: keys that the caller reads and uses. without_effect: keys that change no number at inference.
+        used: keys that the caller reads and uses. no_effect: keys that change no number at inference.
         only: {key: (allowed values)}; any other value is refused by name.
 
     Raises:
@@ -24,7 +24,7 @@ def check_keys(config, where, honoured=(), without_effect=(), only=None):
         for key, value in config.items()
         if key in only and not any(_same(value, allowed) for allowed in only[key])
     ]
-    known = {*honoured, *without_effect, *only}
+    known = {*used, *no_effect, *only}
     for key in config:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8)

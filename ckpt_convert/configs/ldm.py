@@ -11,43 +11,21 @@ from diffdis_ms.text_files import read_text
 
 TARGETS = {'eps': 'noise', 'x0': 'data', 'v': 'velocity'}
 SCHEDULES = {'linear': 'linear', 'sqrt_linear': 'linear_beta', 'cosine': 'cosine'}  # CompVis' own names
-HONOURED = (
-    'parameterization',
-    'beta_schedule',
-    'linear_start',
-    'linear_end',
-    'timesteps',
-    'scale_factor',
-    'unet_config',
-    'first_stage_config',
-    'cond_stage_config',
+# fmt: off
+USED = (
+    'parameterization', 'beta_schedule', 'linear_start', 'linear_end', 'timesteps', 'scale_factor', 'unet_config',
+    'first_stage_config', 'cond_stage_config',
 )
+# fmt: on
 # sizes are the tensors'; the rest belongs to training, logging and the sampler
+# fmt: off
 NO_EFFECT = (
-    'num_timesteps_cond',
-    'log_every_t',
-    'first_stage_key',
-    'cond_stage_key',
-    'image_size',
-    'channels',
-    'cond_stage_trainable',
-    'monitor',
-    'use_ema',
-    'scheduler_config',
-    'v_posterior',
-    'original_elbo_weight',
-    'l_simple_weight',
-    'loss_type',
-    'learn_logvar',
-    'logvar_init',
-    'ckpt_path',
-    'ignore_keys',
-    'load_only_unet',
-    'clip_denoised',
-    'use_positional_encodings',
-    'base_learning_rate',
-    'weight_decay',
+    'num_timesteps_cond', 'log_every_t', 'first_stage_key', 'cond_stage_key', 'image_size', 'channels',
+    'cond_stage_trainable', 'monitor', 'use_ema', 'scheduler_config', 'v_posterior', 'original_elbo_weight',
+    'l_simple_weight', 'loss_type', 'learn_logvar', 'logvar_init', 'ckpt_path', 'ignore_keys', 'load_only_unet',
+    'clip_denoised', 'use_positional_encodings', 'base_learning_rate', 'weight_decay',
 )
+# fmt: on
 ONLY = {
     'conditioning_key': ('crossattn',),
     'given_betas': (None,),
@@ -58,21 +36,12 @@ ONLY = {
     'cond_stage_forward': (None,),
     'concat_mode': (True,),
 }
+# fmt: off
 UNET_NO_EFFECT = (
-    'image_size',
-    'in_channels',
-    'out_channels',
-    'model_channels',
-    'attention_resolutions',
-    'num_res_blocks',
-    'channel_mult',
-    'context_dim',
-    'transformer_depth',
-    'use_checkpoint',
-    'use_fp16',
-    'dropout',
-    'legacy',
+    'image_size', 'in_channels', 'out_channels', 'model_channels', 'attention_resolutions', 'num_res_blocks',
+    'channel_mult', 'context_dim', 'transformer_depth', 'use_checkpoint', 'use_fp16', 'dropout', 'legacy',
 )
+# fmt: on
 UNET_ONLY = {
     'num_head_channels': (-1,),
     'use_spatial_transformer': (True,),
@@ -113,14 +82,12 @@ def read_ldm_yaml(path):
     params = _params(content.get('model') if isinstance(content, dict) else None)
     if params is None:
         return {}
-    check_keys(params, f'{path}: model.params', HONOURED, NO_EFFECT, ONLY)
+    check_keys(params, f'{path}: model.params', USED, NO_EFFECT, ONLY)
     unet, text = (_params(params.get(key)) or {} for key in ('unet_config', 'cond_stage_config'))
     check_keys(unet, f'{path}: unet_config.params', ('num_heads',), UNET_NO_EFFECT, UNET_ONLY)
     check_keys(text, f'{path}: cond_stage_config.params', (), TEXT_NO_EFFECT, TEXT_ONLY)
-    target, schedule = (
-        one_of(params, 'parameterization', TARGETS, 'eps', path),
-        one_of(params, 'beta_schedule', SCHEDULES, 'linear', path),
-    )
+    target = one_of(params, 'parameterization', TARGETS, 'eps', path)
+    schedule = one_of(params, 'beta_schedule', SCHEDULES, 'linear', path)
     start, end = _number(path, params, 'linear_start', 1e-4, 1), _number(path, params, 'linear_end', 2e-2, 1)
     steps, heads = _number(path, params, 'timesteps', 1000, 100_001), _number(path, unet, 'num_heads', 8, 1025)
     scale = _number(path, params, 'scale_factor', 1.0, float('inf'))  # CompVis' default is 1

@@ -7,7 +7,7 @@ from diffdis_ms.errors import CheckpointError
 from diffdis_ms.text_files import read_json
 
 OPEN_CLIP = 'open_clip_config.json'
-# what changes no number, and what has to have one of these values
+# by section of the file: keys that are used, that change no number, and that have to have one of these values
 BLOCK_ONLY = {
     'ls_init_value': (None,),
     'block_type': (None, 'default'),
@@ -15,6 +15,7 @@ BLOCK_ONLY = {
         ('qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner', 'scale_attn', 'scale_fc'), (None, False)
     ),
 }
+VISION_USED = ('layers', 'width', 'head_width', 'mlp_ratio', 'patch_size', 'image_size', 'norm_kwargs', 'act_kwargs')
 VISION_ONLY = {
     **BLOCK_ONLY,
     'attentional_pool': (None, False),
@@ -25,20 +26,18 @@ VISION_ONLY = {
     'global_average_pool': (False,),
     'input_patchnorm': (False,),
 }
-VISION_IDLE = (
-    'patch_dropout',
-    'attn_pooler_queries',
-    'attn_pooler_heads',
-    'n_queries',
-    'output_tokens',
-    'timm_model_pretrained',
-    'timm_pool',
-    'timm_proj',
-    'timm_proj_bias',
-    'timm_drop',
-    'timm_drop_path',
-    'final_ln_after_pool',
-)  # a norm of each token: before or after choosing one
+# final_ln_after_pool: a norm of each token, before or after one of them is chosen
+# fmt: off
+VISION_NO_EFFECT = (
+    'patch_dropout', 'attn_pooler_queries', 'attn_pooler_heads', 'n_queries', 'output_tokens', 'timm_model_pretrained',
+    'timm_pool', 'timm_proj', 'timm_proj_bias', 'timm_drop', 'timm_drop_path', 'final_ln_after_pool',
+)
+# fmt: on
+# fmt: off
+TEXT_USED = (
+    'context_length', 'vocab_size', 'width', 'heads', 'layers', 'mlp_ratio', 'norm_kwargs', 'act_kwargs', 'eos_id',
+)
+# fmt: on
 TEXT_ONLY = {
     **BLOCK_ONLY,
     'no_causal_mask': (None, False),
@@ -53,13 +52,20 @@ TEXT_ONLY = {
     'correct_cls_mask': (False,),
     'pool_type': ('argmax', 'eos'),
 }
-TEXT_IDLE = ('pad_id', 'output_tokens', 'hf_model_pretrained', 'hf_proj_type', 'hf_pooler_type', 'final_ln_after_pool')
-MODEL_IDLE = ('custom_text', 'init_logit_scale', 'nonscalar_logit_scale', 'cast_dtype', 'output_dict')
+TEXT_NO_EFFECT = (
+    'pad_id',
+    'output_tokens',
+    'hf_model_pretrained',
+    'hf_proj_type',
+    'hf_pooler_type',
+    'final_ln_after_pool',
+)
+MODEL_NO_EFFECT = ('custom_text', 'init_logit_scale', 'nonscalar_logit_scale', 'cast_dtype', 'output_dict')
 
 
 def _open_clip(path):
     content = read_json(path, error=CheckpointError, limit=MAX_JSON)
-    check_keys(content, path, honoured=('model_cfg', 'preprocess_cfg'))
+    check_keys(content, path, used=('model_cfg', 'preprocess_cfg'))
     return content
 
 
@@ -70,7 +76,7 @@ def open_clip_towers(path):
         model,
         f'{path}, model_cfg',
         ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu'),
-        MODEL_IDLE,
+        MODEL_NO_EFFECT,
         {'init_logit_bias': (None,), 'multimodal_cfg': (None,)},
     )
     vision, text = section(model, 'vision_cfg', path, True), section(model, 'text_cfg', path, True)
@@ -84,23 +90,7 @@ def open_clip_towers(path):
 
 
 def _open_clip_text(cfg, quick, embed_dim, where):
-    check_keys(
-        cfg,
-        where,
-        (
-            'context_length',
-            'vocab_size',
-            'width',
-            'heads',
-            'layers',
-            'mlp_ratio',
-            'norm_kwargs',
-            'act_kwargs',
-            'eos_id',
-        ),
-        TEXT_IDLE,
-        TEXT_ONLY,
-    )
+    check_keys(cfg, where, TEXT_USED, TEXT_NO_EFFECT, TEXT_ONLY)
     words, width = whole(cfg, 'vocab_size', 49408, where), whole(cfg, 'width', 512, where)
     if cfg.get('pool_type') == 'eos' and cfg.get('eos_id', 2) != words - 1:
         raise CheckpointError(
@@ -123,13 +113,7 @@ def _open_clip_text(cfg, quick, embed_dim, where):
 
 
 def _open_clip_vision(cfg, quick, embed_dim, where):
-    check_keys(
-        cfg,
-        where,
-        ('layers', 'width', 'head_width', 'mlp_ratio', 'patch_size', 'image_size', 'norm_kwargs', 'act_kwargs'),
-        VISION_IDLE,
-        VISION_ONLY,
-    )
+    check_keys(cfg, where, VISION_USED, VISION_NO_EFFECT, VISION_ONLY)
     width, head = whole(cfg, 'width', 768, where), whole(cfg, 'head_width', 64, where)
     sizes = {'image_size': side(cfg.get('image_size', 224), 'image_size', where), 'projection_dim': embed_dim}
     if isinstance(cfg.get('layers'), list):
@@ -191,8 +175,7 @@ def open_clip_pictures(folder):
     return {
         'image_mean': colours(cfg, 'mean', CLIP_MEAN, where),
         'image_std': colours(cfg, 'std', CLIP_STD, where),
-        'interpolation': (
-            'bilinear' if cfg.get('interpolation') == 'bilinear' else 'bicubic'
-        ),  # random: of training only
+        # 'random' means training only
+        'interpolation': 'bilinear' if cfg.get('interpolation') == 'bilinear' else 'bicubic',
         'resize_mode': cfg.get('resize_mode', 'shortest'),
     }

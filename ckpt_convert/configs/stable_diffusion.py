@@ -1,4 +1,4 @@
-"""The JSON files of a diffusers pipeline, key by key, and what a checkpoint is where it is not Stable Diffusion v1."""
+"""The JSON files of a diffusers pipeline, key by key."""
 
 from ckpt_convert.configs.keys import check_keys
 from ckpt_convert.configs.values import one_of
@@ -8,16 +8,11 @@ from diffdis_ms.storage.tensors import short
 
 # of the writer
 NOTES = ('_class_name', '_diffusers_version', '_name_or_path', '_commit_hash', '_use_default_values')
+# fmt: off
 EMA_STATE = (
-    'decay',
-    'inv_gamma',
-    'min_decay',
-    'min_value',
-    'optimization_step',
-    'power',
-    'update_after_step',
-    'use_ema_warmup',
+    'decay', 'inv_gamma', 'min_decay', 'min_value', 'optimization_step', 'power', 'update_after_step', 'use_ema_warmup',
 )
+# fmt: on
 
 # model_index.json: components -> Stable Diffusion v1's classes. All of PIPELINES draw with the same networks.
 PIPELINES = (
@@ -32,26 +27,18 @@ COMPONENTS = {
     'text_encoder': (['transformers', 'CLIPTextModel'], ['transformers', 'CLIPTextModelWithProjection']),
     'tokenizer': (['transformers', 'CLIPTokenizer'], ['transformers', 'CLIPTokenizerFast']),
 }
-# the safety checker looks at finished pictures; an image encoder is for adapters, which are no part of a directory
+# the safety checker looks at finished pictures; an image encoder is for adapters, which no directory holds
 INDEX_NO_EFFECT = ('safety_checker', 'feature_extractor', 'requires_safety_checker', 'image_encoder')
 
 # scheduler_config.json
+# fmt: off
 SCHEDULERS = (
-    'PNDMScheduler',
-    'DDIMScheduler',
-    'DDPMScheduler',
-    'LMSDiscreteScheduler',
-    'EulerDiscreteScheduler',
-    'EulerAncestralDiscreteScheduler',
-    'HeunDiscreteScheduler',
-    'KDPM2DiscreteScheduler',
-    'KDPM2AncestralDiscreteScheduler',
-    'DPMSolverMultistepScheduler',
-    'DPMSolverSinglestepScheduler',
-    'DPMSolverSDEScheduler',
-    'UniPCMultistepScheduler',
-    'DEISMultistepScheduler',
+    'PNDMScheduler', 'DDIMScheduler', 'DDPMScheduler', 'LMSDiscreteScheduler', 'EulerDiscreteScheduler',
+    'EulerAncestralDiscreteScheduler', 'HeunDiscreteScheduler', 'KDPM2DiscreteScheduler',
+    'KDPM2AncestralDiscreteScheduler', 'DPMSolverMultistepScheduler', 'DPMSolverSinglestepScheduler',
+    'DPMSolverSDEScheduler', 'UniPCMultistepScheduler', 'DEISMultistepScheduler',
 )
+# fmt: on
 SD_BETAS = (
     'HeunDiscreteScheduler',
     'KDPM2DiscreteScheduler',
@@ -75,51 +62,22 @@ SCHEDULER_ONLY = {
 # How their sampler goes from one timestep to the next. Ours (diffusion/samplers.py) go their own way whatever stands
 # here, and no network depends on it. diffusers itself sets clip_sample to False and steps_offset to 1 for Stable
 # Diffusion.
+# fmt: off
 SCHEDULER_NO_EFFECT = (
-    *NOTES,
-    'clip_sample',
-    'clip_sample_range',
-    'steps_offset',
-    'set_alpha_to_one',
-    'skip_prk_steps',
-    'dynamic_thresholding_ratio',
-    'sample_max_value',
-    'variance_type',
-    'solver_order',
-    'algorithm_type',
-    'solver_type',
-    'lower_order_final',
-    'euler_at_final',
-    'use_karras_sigmas',
-    'use_exponential_sigmas',
-    'use_beta_sigmas',
-    'use_lu_lambdas',
-    'final_sigmas_type',
-    'lambda_min_clipped',
-    'sigma_min',
-    'sigma_max',
-    'flow_shift',
-    'time_shift_type',
-    'disable_corrector',
-    'solver_p',
-    'predict_x0',
-    'noise_sampler_seed',
-    'tensor_format',
+    *NOTES, 'clip_sample', 'clip_sample_range', 'steps_offset', 'set_alpha_to_one', 'skip_prk_steps',
+    'dynamic_thresholding_ratio', 'sample_max_value', 'variance_type', 'solver_order', 'algorithm_type', 'solver_type',
+    'lower_order_final', 'euler_at_final', 'use_karras_sigmas', 'use_exponential_sigmas', 'use_beta_sigmas',
+    'use_lu_lambdas', 'final_sigmas_type', 'lambda_min_clipped', 'sigma_min', 'sigma_max', 'flow_shift',
+    'time_shift_type', 'disable_corrector', 'solver_p', 'predict_x0', 'noise_sampler_seed', 'tensor_format',
 )
+# fmt: on
 
-UNET_HONOURED = (
-    'attention_head_dim',
-    'num_attention_heads',
-    'norm_num_groups',
-    'in_channels',
-    'out_channels',
-    'block_out_channels',
-    'layers_per_block',
-    'down_block_types',
-    'up_block_types',
-    'cross_attention_dim',
-    'transformer_layers_per_block',
+# fmt: off
+UNET_USED = (
+    'attention_head_dim', 'num_attention_heads', 'norm_num_groups', 'in_channels', 'out_channels', 'block_out_channels',
+    'layers_per_block', 'down_block_types', 'up_block_types', 'cross_attention_dim', 'transformer_layers_per_block',
 )
+# fmt: on
 UNET_ONLY = {
     '_class_name': ('UNet2DConditionModel',),
     'use_linear_projection': (False,),
@@ -161,17 +119,12 @@ UNET_ONLY = {
 # DiffDis has none.
 UNET_NO_EFFECT = (*NOTES, *EMA_STATE, 'sample_size', 'upcast_attention', 'dropout', 'addition_embed_type_num_heads')
 
-VAE_HONOURED = (
-    'norm_num_groups',
-    'scaling_factor',
-    'in_channels',
-    'out_channels',
-    'latent_channels',
-    'block_out_channels',
-    'layers_per_block',
-    'down_block_types',
-    'up_block_types',
+# fmt: off
+VAE_USED = (
+    'norm_num_groups', 'scaling_factor', 'in_channels', 'out_channels', 'latent_channels', 'block_out_channels',
+    'layers_per_block', 'down_block_types', 'up_block_types',
 )
+# fmt: on
 VAE_ONLY = {
     '_class_name': ('AutoencoderKL',),
     'act_fn': ('silu', 'swish'),
@@ -187,12 +140,12 @@ VAE_NO_EFFECT = (*NOTES, *EMA_STATE, 'sample_size', 'force_upcast')  # force_upc
 
 def check_unet(json):
     """Refuse, by name, what a unet/config.json says that no UNet of Stable Diffusion v1 has."""
-    check_keys(json, 'unet/config.json', UNET_HONOURED, UNET_NO_EFFECT, UNET_ONLY)
+    check_keys(json, 'unet/config.json', UNET_USED, UNET_NO_EFFECT, UNET_ONLY)
 
 
 def check_vae(json):
     """The same for vae/config.json."""
-    check_keys(json, 'vae/config.json', VAE_HONOURED, VAE_NO_EFFECT, VAE_ONLY)
+    check_keys(json, 'vae/config.json', VAE_USED, VAE_NO_EFFECT, VAE_ONLY)
 
 
 def check_sizes(json, where, sizes):
@@ -230,8 +183,8 @@ def image_diffusion(json, class_name=None):
                 'which is what there is here'
             )
     class_name = class_name or json.get('_class_name')
-    honoured = ('prediction_type', 'beta_schedule', 'beta_start', 'beta_end', 'num_train_timesteps')
-    check_keys(json, where, honoured, SCHEDULER_NO_EFFECT, SCHEDULER_ONLY)
+    used = ('prediction_type', 'beta_schedule', 'beta_start', 'beta_end', 'num_train_timesteps')
+    check_keys(json, where, used, SCHEDULER_NO_EFFECT, SCHEDULER_ONLY)
     start, end = (0.00085, 0.012) if class_name in SD_BETAS else (0.0001, 0.02)
     values = {
         'beta_schedule': one_of(json, 'beta_schedule', SCHEDULES, 'linear', where),
@@ -268,58 +221,3 @@ def scheduler_class(index):
     """The scheduler's class that a model_index.json names, or None."""
     value = index.get('scheduler')
     return value[1] if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str) else None
-
-
-def refuse_other_models(source):
-    """CheckpointError that says what a checkpoint is, where it is a known relative of Stable Diffusion v1."""
-    what = _other_model(source)
-    if what:
-        raise CheckpointError(
-            f'{source.path} is {what}, not Stable Diffusion v1: it cannot be converted, with or without --text-encoder'
-        )
-
-
-def _other_model(source):
-    part = source.parts.get('unet')
-    if part is None:
-        return None
-    tensors, json, context = part.tensors, part.json, context_width(part)
-
-    def has(*beginnings):
-        return any(name.startswith(beginnings) for names in (tensors, source.unknown) for name in names)
-
-    if has('joint_blocks.', 'double_blocks.', 'transformer_blocks.'):
-        return 'a diffusion transformer (Stable Diffusion 3, FLUX or a relative)'
-    if (
-        has('conditioner.', 'label_emb.', 'add_embedding.')
-        or context == 2048
-        or 'text_encoder_2' in source.folders
-        or json.get('addition_embed_type') == 'text_time'
-    ):
-        return 'Stable Diffusion XL (two text encoders and an embedding of sizes)'
-    linear = any(name.endswith('.proj_in.weight') and len(t.shape) == 2 for name, t in tensors.items())
-    if has('cond_stage_model.model.') or context == 1024 or linear or json.get('use_linear_projection') is True:
-        return f'Stable Diffusion 2 (OpenCLIP\'s text encoder, contexts of width {context}, linear projections)'
-    first = [name for name in ('conv_in.weight', 'input_blocks.0.0.weight') if name in tensors]
-    conv_in = tensors[first[0]].shape if first else ()
-    channels = conv_in[1] if len(conv_in) == 4 else 4
-    kind = {
-        9: 'an inpainting model',
-        8: 'InstructPix2Pix or another model that takes a second latent',
-        5: 'a depth-to-image model',
-        7: 'an upscaler',
-    }.get(channels)
-    return f'{kind} (its UNet takes {channels} channels, not 4)' if kind else None
-
-
-def text_width(part):
-    """Width of the texts that a text encoder gives, or None."""
-    names = ('text_model.embeddings.token_embedding.weight', 'token_embedding.weight')
-    shapes = [part.tensors[name].shape for name in names if name in part.tensors]
-    return shapes[0][-1] if shapes and len(shapes[0]) == 2 else None
-
-
-def context_width(part):
-    """Width of the texts that a UNet's cross-attention reads, or None."""
-    shapes = (t.shape for name, t in part.tensors.items() if name.endswith('attn2.to_k.weight'))
-    return next((shape[-1] for shape in shapes if len(shape) == 2), None)

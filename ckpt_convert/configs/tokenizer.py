@@ -7,38 +7,15 @@ from diffdis_ms.text_files import read_json
 
 CLASSES = ('CLIPTokenizer', 'CLIPTokenizerFast', None)
 # padding and truncation are ours; decoding is not used
-CONFIG_IDLE = (
-    'model_max_length',
-    'name_or_path',
-    'special_tokens_map_file',
-    'tokenizer_file',
-    'clean_up_tokenization_spaces',
-    'padding_side',
-    'truncation_side',
-    'max_length',
-    'stride',
-    'truncation_strategy',
-    'pad_to_multiple_of',
-    'pad_token_type_id',
-    'padding',
-    'truncation',
-    'processor_class',
-    'use_fast',
-    'legacy',
-    'backend',
-    'is_local',
-    'local_files_only',
-    'return_tensors',
-    'model_input_names',
-    'unk_token',
-    'add_bos_token',
-    'add_eos_token',
-    'vocab_size',
-    'transformers_version',
-    'mask_token',
-    'cls_token',
-    'sep_token',
+# fmt: off
+CONFIG_NO_EFFECT = (
+    'model_max_length', 'name_or_path', 'special_tokens_map_file', 'tokenizer_file', 'clean_up_tokenization_spaces',
+    'padding_side', 'truncation_side', 'max_length', 'stride', 'truncation_strategy', 'pad_to_multiple_of',
+    'pad_token_type_id', 'padding', 'truncation', 'processor_class', 'use_fast', 'legacy', 'backend', 'is_local',
+    'local_files_only', 'return_tensors', 'model_input_names', 'unk_token', 'add_bos_token', 'add_eos_token',
+    'vocab_size', 'transformers_version', 'mask_token', 'cls_token', 'sep_token',
 )
+# fmt: on
 CONFIG_ONLY = {
     'tokenizer_class': CLASSES,
     'add_prefix_space': (False, None),
@@ -55,8 +32,8 @@ SPECIAL = (
     'extra_special_tokens',
     'added_tokens_decoder',
 )
-FILE_IDLE = ('version', 'truncation', 'padding', 'post_processor', 'decoder')
-MODEL_IDLE = ('vocab', 'merges', 'unk_token', 'fuse_unk')
+FILE_NO_EFFECT = ('version', 'truncation', 'padding', 'post_processor', 'decoder')
+MODEL_NO_EFFECT = ('vocab', 'merges', 'unk_token', 'fuse_unk')
 MODEL_ONLY = {
     'type': ('BPE',),
     'dropout': (None, 0),
@@ -84,7 +61,7 @@ def check_tokenizer(folder, pads_with_end=False):
     for name in ('tokenizer_config.json', 'special_tokens_map.json'):
         if (folder / name).is_file():
             where, cfg = folder / name, read_json(folder / name, error=CheckpointError)
-            check_keys(cfg, where, SPECIAL, CONFIG_IDLE, CONFIG_ONLY)
+            check_keys(cfg, where, SPECIAL, CONFIG_NO_EFFECT, CONFIG_ONLY)
             for key, token in (
                 ('bos_token', START),
                 ('eos_token', END),
@@ -115,11 +92,11 @@ def _vocabulary(folder):
     if not whole.is_file():
         return vocab, set()
     content = read_json(whole, error=CheckpointError)
-    check_keys(content, whole, ('added_tokens', 'normalizer', 'pre_tokenizer', 'model'), FILE_IDLE)
+    check_keys(content, whole, ('added_tokens', 'normalizer', 'pre_tokenizer', 'model'), FILE_NO_EFFECT)
     model = content.get('model')
     if not isinstance(model, dict) or not isinstance(model.get('vocab'), dict):
         raise CheckpointError(f'{whole} holds no vocabulary (model.vocab)')
-    check_keys(model, f'{whole}, model', (), MODEL_IDLE, MODEL_ONLY)
+    check_keys(model, f'{whole}, model', (), MODEL_NO_EFFECT, MODEL_ONLY)
     try:
         check_rules(content.get('normalizer'), content.get('pre_tokenizer'), whole)
     except ConfigError as e:
@@ -133,13 +110,8 @@ def _vocabulary(folder):
 
 def _listed(cfg):
     """Tokens that a config names beside start, end and padding, and the padding itself."""
-    decoder, more = (
-        cfg.get('added_tokens_decoder'),
-        [
-            cfg.get('additional_special_tokens'),
-            cfg.get('extra_special_tokens'),
-        ],
-    )
+    decoder = cfg.get('added_tokens_decoder')
+    more = [cfg.get('additional_special_tokens'), cfg.get('extra_special_tokens')]
     named = list(decoder.values()) if isinstance(decoder, dict) else []
     for tokens in more:
         named += list(tokens.values()) if isinstance(tokens, dict) else tokens if isinstance(tokens, list) else []

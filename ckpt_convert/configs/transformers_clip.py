@@ -8,6 +8,7 @@ from diffdis_ms.text_files import read_json
 
 TRANSFORMERS, PREPROCESSOR, PROCESSOR = 'config.json', 'preprocessor_config.json', 'processor_config.json'
 RESAMPLE = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # Pillow's numbers
+# the last three differ in rounding only
 ACTIVATIONS = {
     'quick_gelu': 'quick_gelu',
     'gelu': 'gelu',
@@ -15,88 +16,41 @@ ACTIVATIONS = {
     'gelu_pytorch_tanh': 'gelu_pytorch_tanh',
     'gelu_new': 'gelu_pytorch_tanh',
     'gelu_fast': 'gelu_pytorch_tanh',
-}  # the last three differ in rounding only
+}
 
-# what every config may hold, generation's defaults among them; a text's embedding does not see the padding behind its
-# end
-HF_IDLE = (
-    '_name_or_path',
-    '_commit_hash',
-    '_attn_implementation',
-    '_attn_implementation_autoset',
-    'attn_implementation',
-    'architectures',
-    'attention_dropout',
-    'bad_words_ids',
-    'begin_suppress_tokens',
-    'bos_token_id',
-    'chunk_size_feed_forward',
-    'cross_attention_hidden_size',
-    'decoder_start_token_id',
-    'diversity_penalty',
-    'do_sample',
-    'dropout',
-    'dtype',
-    'early_stopping',
-    'encoder_no_repeat_ngram_size',
-    'exponential_decay_length_penalty',
-    'finetuning_task',
-    'forced_bos_token_id',
-    'forced_eos_token_id',
-    'gradient_checkpointing',
-    'id2label',
-    'initializer_factor',
-    'initializer_range',
-    'is_encoder_decoder',
-    'label2id',
-    'length_penalty',
-    'max_length',
-    'min_length',
-    'no_repeat_ngram_size',
-    'num_beam_groups',
-    'num_beams',
-    'num_return_sequences',
-    'output_attentions',
-    'output_hidden_states',
-    'output_scores',
-    'pad_token_id',
-    'prefix',
-    'problem_type',
-    'remove_invalid_values',
-    'repetition_penalty',
-    'return_dict',
-    'return_dict_in_generate',
-    'sep_token_id',
-    'suppress_tokens',
-    'task_specific_params',
-    'temperature',
-    'tf_legacy_loss',
-    'tie_encoder_decoder',
-    'tie_word_embeddings',
-    'tokenizer_class',
-    'top_k',
-    'top_p',
-    'torch_dtype',
-    'torchscript',
-    'transformers_version',
-    'typical_p',
-    'use_bfloat16',
-    'use_cache',
-    'logit_scale_init_value',
+# fmt: off
+CLIP_USED = (
+    'model_type', 'text_config', 'vision_config', 'text_config_dict', 'vision_config_dict', 'projection_dim',
+    'eos_token_id',
 )
+# fmt: on
+# what every config may hold, generation's defaults among them (a text's embedding does not see what is behind its end)
+# fmt: off
+HF_NO_EFFECT = (
+    '_name_or_path', '_commit_hash', '_attn_implementation', '_attn_implementation_autoset', 'attn_implementation',
+    'architectures', 'attention_dropout', 'bad_words_ids', 'begin_suppress_tokens', 'bos_token_id',
+    'chunk_size_feed_forward', 'cross_attention_hidden_size', 'decoder_start_token_id', 'diversity_penalty',
+    'do_sample', 'dropout', 'dtype', 'early_stopping', 'encoder_no_repeat_ngram_size',
+    'exponential_decay_length_penalty', 'finetuning_task', 'forced_bos_token_id', 'forced_eos_token_id',
+    'gradient_checkpointing', 'id2label', 'initializer_factor', 'initializer_range', 'is_encoder_decoder', 'label2id',
+    'length_penalty', 'max_length', 'min_length', 'no_repeat_ngram_size', 'num_beam_groups', 'num_beams',
+    'num_return_sequences', 'output_attentions', 'output_hidden_states', 'output_scores', 'pad_token_id', 'prefix',
+    'problem_type', 'remove_invalid_values', 'repetition_penalty', 'return_dict', 'return_dict_in_generate',
+    'sep_token_id', 'suppress_tokens', 'task_specific_params', 'temperature', 'tf_legacy_loss', 'tie_encoder_decoder',
+    'tie_word_embeddings', 'tokenizer_class', 'top_k', 'top_p', 'torch_dtype', 'torchscript', 'transformers_version',
+    'typical_p', 'use_bfloat16', 'use_cache', 'logit_scale_init_value',
+)
+# fmt: on
 HF_ONLY = {'add_cross_attention': (False,), 'is_decoder': (False,), 'pruned_heads': ({}, None), 'num_channels': (3,)}
-PREPROCESSOR_IDLE = (
-    'processor_class',
-    'do_convert_rgb',
-    'data_format',
-    'input_data_format',
-    'return_tensors',
-    'device',
-    'disable_grouping',
-    'image_seq_length',
-    '_processor_class',
-    '_valid_processor_keys',
+# fmt: off
+PREPROCESSOR_USED = (
+    'image_mean', 'image_std', 'size', 'crop_size', 'do_center_crop', 'do_normalize', 'resample', 'rescale_factor',
 )
+PREPROCESSOR_NO_EFFECT = (
+    'processor_class', 'do_convert_rgb', 'data_format', 'input_data_format', 'return_tensors', 'device',
+    'disable_grouping', 'image_seq_length', '_processor_class', '_valid_processor_keys',
+)
+# fmt: on
 PROCESSORS = tuple(
     f'CLIP{kind}'
     for kind in ('ImageProcessor', 'ImageProcessorFast', 'ImageProcessorPil', 'FeatureExtractor', 'Processor')
@@ -121,21 +75,7 @@ def transformers_towers(path):
         raise CheckpointError(f'{path}: model_type = {shown(kind)} (only clip and clip_text_model can be converted)')
     if kind == 'clip_text_model':
         return {'text_encoder': transformers_text(content, path), 'image_encoder': {}}
-    check_keys(
-        content,
-        path,
-        (
-            'model_type',
-            'text_config',
-            'vision_config',
-            'text_config_dict',
-            'vision_config_dict',
-            'projection_dim',
-            'eos_token_id',
-        ),
-        HF_IDLE,
-        HF_ONLY,
-    )
+    check_keys(content, path, CLIP_USED, HF_NO_EFFECT, HF_ONLY)
     towers = {}
     for stem, key, reader in (
         ('text_encoder', 'text_config', transformers_text),
@@ -161,36 +101,30 @@ def transformers_towers(path):
 def transformers_text(cfg, where):
     """A CLIPTextConfig as `read_configs` gives it; raises CheckpointError as that does."""
     keys = ('vocab_size', 'max_position_embeddings', 'hidden_size', 'intermediate_size', 'num_hidden_layers')
-    check_keys(
-        cfg,
-        where,
-        (*keys, 'num_attention_heads', 'hidden_act', 'layer_norm_eps', 'eos_token_id', 'projection_dim'),
-        HF_IDLE,
-        {**HF_ONLY, 'model_type': ('clip_text_model',)},
-    )
+    tower = _transformers_tower(cfg, where, keys, 8, 'clip_text_model')
     words, end = whole(cfg, 'vocab_size', 49408, where), cfg.get('eos_token_id', 49407)
     if end not in (2, words - 1):  # 2 makes transformers look for the highest id
         raise CheckpointError(
             f'{where}: eos_token_id = {shown(end)}, at which the text would be pooled (only 2 or the highest id,'
             f' {words - 1}, can be converted)'
         )
-    return {**_transformers_tower(cfg, 8, where), 'sizes': {key: cfg.get(key) for key in keys}}
+    return tower
 
 
 def _transformers_vision(cfg, where):
     keys = ('image_size', 'patch_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers')
+    return _transformers_tower(cfg, where, keys, 12, 'clip_vision_model')
+
+
+def _transformers_tower(cfg, where, keys, heads, model_type):
+    """One tower's config: `keys` are its sizes; what transformers leaves out is what its classes have by default."""
     check_keys(
         cfg,
         where,
-        (*keys, 'num_attention_heads', 'hidden_act', 'layer_norm_eps', 'projection_dim', 'eos_token_id'),
-        HF_IDLE,
-        {**HF_ONLY, 'model_type': ('clip_vision_model',)},
+        (*keys, 'num_attention_heads', 'hidden_act', 'layer_norm_eps', 'eos_token_id', 'projection_dim'),
+        HF_NO_EFFECT,
+        {**HF_ONLY, 'model_type': (model_type,)},
     )
-    return {**_transformers_tower(cfg, 12, where), 'sizes': {key: cfg.get(key) for key in keys}}
-
-
-def _transformers_tower(cfg, heads, where):
-    """What transformers leaves out is what its classes have by default."""
     act = cfg.get('hidden_act', 'quick_gelu')
     if act not in ACTIVATIONS:
         raise CheckpointError(f'{where}: hidden_act = {shown(act)} (only {", ".join(ACTIVATIONS)} can be converted)')
@@ -198,6 +132,7 @@ def _transformers_tower(cfg, heads, where):
         'hidden_act': ACTIVATIONS[act],
         'num_attention_heads': whole(cfg, 'num_attention_heads', heads, where),
         'layer_norm_eps': number(cfg, 'layer_norm_eps', 1e-5, where),
+        'sizes': {key: cfg.get(key) for key in keys},
     }
 
 
@@ -212,22 +147,7 @@ def transformers_pictures(folder):
     else:
         return None
     cfg = {key: value for key, value in cfg.items() if value is not None}
-    check_keys(
-        cfg,
-        path,
-        (
-            'image_mean',
-            'image_std',
-            'size',
-            'crop_size',
-            'do_center_crop',
-            'do_normalize',
-            'resample',
-            'rescale_factor',
-        ),
-        PREPROCESSOR_IDLE,
-        PREPROCESSOR_ONLY,
-    )
+    check_keys(cfg, path, PREPROCESSOR_USED, PREPROCESSOR_NO_EFFECT, PREPROCESSOR_ONLY)
     if abs(255 * number(cfg, 'rescale_factor', 1 / 255, path) - 1) > 1e-6:
         raise CheckpointError(f'{path}: rescale_factor = {cfg["rescale_factor"]!r} (only 1/255 can be converted)')
     if type(cfg.get('resample', 3)) is not int or cfg.get('resample', 3) not in range(len(RESAMPLE)):

@@ -6,49 +6,19 @@ from pathlib import Path
 from diffdis_ms.data.transforms import IMAGE_SUFFIXES
 
 # What systems and tools leave in folders, besides names that begin with a dot (.DS_Store, ._x, .git).
+# fmt: off
 SYSTEM_NAMES = (
-    '__macosx',
-    'icon\r',
-    '@eadir',
-    '@tmp',
-    '#recycle',
-    '#snapshot',
-    '@recycle',
-    '@recently-snapshot',
-    '$recycle.bin',
-    'recycler',
-    'system volume information',
-    'lost+found',
-    'lost.dir',
-    'found.000',
-    'thumbs.db',
-    'ehthumbs.db',
-    'ehthumbs_vista.db',
-    'desktop.ini',
-    '__pycache__',
+    '__macosx', 'icon\r', '@eadir', '@tmp', '#recycle', '#snapshot', '@recycle', '@recently-snapshot', '$recycle.bin',
+    'recycler', 'system volume information', 'lost+found', 'lost.dir', 'found.000', 'thumbs.db', 'ehthumbs.db',
+    'ehthumbs_vista.db', 'desktop.ini', '__pycache__',
 )
+# fmt: on
+# fmt: off
 FOREIGN_SUFFIXES = (  # of pictures in formats that are not read
-    '.heic',
-    '.heif',
-    '.avif',
-    '.jxl',
-    '.jp2',
-    '.j2k',
-    '.svg',
-    '.eps',
-    '.psd',
-    '.raw',
-    '.dng',
-    '.cr2',
-    '.nef',
-    '.arw',
-    '.exr',
-    '.hdr',
-    '.tga',
-    '.ico',
-    '.npy',
-    '.dcm',
+    '.heic', '.heif', '.avif', '.jxl', '.jp2', '.j2k', '.svg', '.eps', '.psd', '.raw', '.dng', '.cr2', '.nef', '.arw',
+    '.exr', '.hdr', '.tga', '.ico', '.npy', '.dcm',
 )
+# fmt: on
 
 
 def is_hidden(name):
@@ -57,8 +27,8 @@ def is_hidden(name):
 
 
 def in_hidden(path):
-    """Whether a part of a path, as text with slashes, is hidden; '.' and '..' are not."""
-    return any(part not in ('', '.', '..') and is_hidden(part) for part in path.split('/'))
+    """Whether a name in a path, as text with slashes, is hidden; '.' and '..' are not."""
+    return any(name not in ('', '.', '..') and is_hidden(name) for name in path.split('/'))
 
 
 def number_order(names):
@@ -66,16 +36,15 @@ def number_order(names):
 
     Where all names have the same text before their first number ('2-dog', '10-cat'; 'a2', 'a10'), they are sorted by
     it; names that are numbers alone come before all others, by their value. The rest is sorted as text, as every other
-    tool
-    does it: of 'An-12', 'C-130' and 'C-47' none is moved.
+    tool does it: of 'An-12', 'C-130' and 'C-47' none is moved.
     """
-    parts = {name: re.fullmatch('([^0-9]*)([0-9]+)(.*)', name, re.DOTALL) for name in names}
-    if all(parts.values()) and len({part[1] for part in parts.values()}) == 1:
-        alike = len({re.sub('[0-9]+', '0', name) for name in parts}) == 1  # then later numbers count, too
+    matches = {name: re.fullmatch('([^0-9]*)([0-9]+)(.*)', name, re.DOTALL) for name in names}
+    if all(matches.values()) and len({match[1] for match in matches.values()}) == 1:
+        alike = len({re.sub('[0-9]+', '0', name) for name in matches}) == 1  # then later numbers count, too
         last = None if alike else 1
-        return sorted(parts, key=lambda name: ([int(n) for n in re.findall('[0-9]+', name)][:last], name))
-    numbers = [name for name in parts if re.fullmatch('[0-9]+', name)]
-    others = [name for name in parts if not re.fullmatch('[0-9]+', name)]
+        return sorted(matches, key=lambda name: ([int(n) for n in re.findall('[0-9]+', name)][:last], name))
+    numbers = [name for name in matches if re.fullmatch('[0-9]+', name)]
+    others = [name for name in matches if not re.fullmatch('[0-9]+', name)]
     return number_order(numbers) + number_order(others) if numbers else sorted(others)
 
 

@@ -29,9 +29,8 @@ class Sample:
 
 def checked_caption(key, caption, required=True):
     """The caption without space around it, '' where it is None; raises BadSample where it cannot be used."""
-    caption = (
-        caption.replace('\0', ' ').strip() if isinstance(caption, str) else ''
-    )  # a NUL ends a text in MindSpore's pipeline
+    # a NUL ends a text in MindSpore's pipeline
+    caption = caption.replace('\0', ' ').strip() if isinstance(caption, str) else ''
     if required and not caption:
         raise BadSample(key, 'no caption')
     if any('\ud800' <= c <= '\udfff' for c in caption):  # JSON can write them

@@ -38,8 +38,8 @@ class Tokenizer:
         backend.no_truncation()
         check_rules(
             *(
-                json.loads(part.__getstate__()) if part else None
-                for part in (backend.normalizer, backend.pre_tokenizer)
+                json.loads(step.__getstate__()) if step else None
+                for step in (backend.normalizer, backend.pre_tokenizer)
             ),
             'tokenizer',
         )
@@ -139,7 +139,7 @@ class LongTexts:
                 self.cut[length] = self.cut.get(length, 0) + cut
         if first and multiprocessing.parent_process() is None:
             atexit.register(self.say)
-        elif first:  # a worker ends without a word
+        elif first:  # a worker ends silently
             print(f'warning: some texts have more than {length} tokens; their end is cut off', file=sys.stderr)
 
     def say(self):
@@ -182,7 +182,7 @@ def check_rules(normalizer, pre_tokenizer, where):
 
 
 def _steps(node, name):
-    """The steps of a part of tokenizer.json: those of a Sequence, the one that it is, or none."""
+    """The steps of a section of tokenizer.json: those of a Sequence, the one that it is, or none."""
     if not isinstance(node, dict):
         return []
     return (

@@ -9,6 +9,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from diffdis_ms.config import CLIP_MEAN, CLIP_STD
 from diffdis_ms.errors import BadImage
+from diffdis_ms.pixels import to_uint8, to_unit_range
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
@@ -17,25 +18,12 @@ MIN_SIDE = 8
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 # Their suffixes. Where a sample has several pictures the first of these is taken: open_clip's jpg, png, jpeg, webp,
 # then the others.
+# fmt: off
 IMAGE_SUFFIXES = (
-    '.jpg',
-    '.png',
-    '.jpeg',
-    '.webp',
-    '.jfif',
-    '.jpe',
-    '.jif',
-    '.apng',
-    '.gif',
-    '.bmp',
-    '.dib',
-    '.tif',
-    '.tiff',
-    '.ppm',
-    '.pgm',
-    '.pbm',
-    '.pnm',
+    '.jpg', '.png', '.jpeg', '.webp', '.jfif', '.jpe', '.jif', '.apng', '.gif', '.bmp', '.dib', '.tif', '.tiff', '.ppm',
+    '.pgm', '.pbm', '.pnm',
 )
+# fmt: on
 
 _MAX_ASPECT = 16
 
@@ -127,23 +115,17 @@ def to_pixels(image):
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
 
 
-def normalize(pixels):
-    """uint8 (..., 3, H, W) -> float32 in [-1, 1]."""
-    return pixels.astype(np.float32) / 127.5 - 1
-
-
 def to_image(array):
     """float (3, H, W) in [-1, 1], values beyond clipped -> PIL RGB image."""
-    pixels = np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return Image.fromarray(np.ascontiguousarray(to_uint8(array).transpose(1, 2, 0)))
 
 
-def clip_normalize(array, mean=CLIP_MEAN, std=CLIP_STD):
-    """float32 (..., 3, H, W) in [-1, 1] -> float32 with the mean and standard deviation (of colours in 0..1) taken
-    out."""
+def clip_normalize(pixels, mean=CLIP_MEAN, std=CLIP_STD):
+    """Pixels (..., 3, H, W) as for `to_unit_range` -> float32 with the mean and standard deviation (of colours in 0..1)
+    taken out."""
     mean = np.array(mean, np.float32)[:, None, None]
     std = np.array(std, np.float32)[:, None, None]
-    return ((array + 1) / 2 - mean) / std
+    return ((to_unit_range(pixels) + 1) / 2 - mean) / std
 
 
 def _upright(image):
@@ -158,11 +140,9 @@ def _upright(image):
 def _eight_bits(image, raw, source):
     """A picture of deep pixels as one of 8 bits; any other as it is. Pillow's own conversion would clip at 255.
 
-    The range is what the file declares: a TIFF's MaxSampleValue or BitsPerSample, a PNG's sBIT, a PPM's maximum
-        (Pillow scales by it);
-    0 to 1 for floats that fill it. Sixteen bits are often declared of 12 or 10: a picture that uses no more than a
-    quarter of its range
-    is not known well enough.
+    The range is what the file declares: a TIFF's MaxSampleValue or BitsPerSample, a PNG's sBIT, a PPM's maximum (Pillow
+    scales by it); 0 to 1 for floats that fill it. Sixteen bits are often declared of 12 or 10: a picture that uses no
+    more than a quarter of its range is not known well enough.
 
     Args:
         image: loaded. raw: modes of its tiles, as text. source: the file's bytes.

@@ -9,7 +9,7 @@ coefficients are Python floats, computed in float64. The text query has a sample
 
 import math
 
-from diffdis_ms.diffusion.process import noise_from_data, q_sample
+from diffdis_ms.diffusion.process import data_from_noise, noise_from_data, q_sample
 
 
 def guided(conditional, unconditional, guidance_weight):
@@ -27,8 +27,7 @@ def _previous(timesteps, i, alphas_cumprod):
 
 def _ddim_step(z, noise, abar, abar_previous):
     """Line 6 of Algorithm 2: remove the predicted noise, then add back what the earlier timestep has."""
-    z0 = (z - math.sqrt(1 - abar) * noise) / math.sqrt(abar)
-    return math.sqrt(abar_previous) * z0 + math.sqrt(1 - abar_previous) * noise
+    return q_sample(data_from_noise(z, noise, abar), noise, abar_previous)
 
 
 def ddim(predict_noise, z, timesteps, alphas_cumprod):
@@ -66,7 +65,7 @@ def dpm_solver_plus_plus(predict_noise, z, timesteps, alphas_cumprod):
     older, older_step = None, None
     for i, t in enumerate(timesteps):
         abar = float(alphas_cumprod[t])
-        z0 = (z - math.sqrt(1 - abar) * predict_noise(z, int(t))) / math.sqrt(abar)
+        z0 = data_from_noise(z, predict_noise(z, int(t)), abar)
         if i + 1 == len(timesteps):
             return z0
         next_abar = float(alphas_cumprod[timesteps[i + 1]])

@@ -7,10 +7,11 @@ from mindspore import Tensor
 
 from diffdis_ms.config import ModelConfig
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.data.transforms import clip_normalize, normalize, resize_center_crop
+from diffdis_ms.data.transforms import clip_normalize, resize_center_crop
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
-from diffdis_ms.models.encoders import ensemble_labels, in_batches
+from diffdis_ms.models.encoders import in_batches
+from diffdis_ms.models.prompt_ensemble import ensemble_labels
 from diffdis_ms.storage.files import sha256
 from diffdis_ms.storage.model_dir import load_weights, read_config
 
@@ -49,13 +50,13 @@ def open_clip_directory(path):
 
 
 def resized(image, encoder):
-    """PIL image -> PIL image of the size, and made in the way, that an ImageEncoderConfig says."""
+    """PIL image -> PIL image, resized to the size and in the way that an ImageEncoderConfig says."""
     return resize_center_crop(image, encoder.image_size, encoder.interpolation, encoder.resize_mode)
 
 
 def standardized(pixels, encoder):
     """uint8 (..., 3, S, S) -> float32 with the mean and deviation of an ImageEncoderConfig taken out."""
-    return clip_normalize(normalize(pixels), encoder.image_mean, encoder.image_std)
+    return clip_normalize(pixels, encoder.image_mean, encoder.image_std)
 
 
 class ClipModel:

@@ -13,6 +13,7 @@ from diffdis_ms.evaluate.pictures import PROMPTS, content_sha256, list_images, r
 from diffdis_ms.evaluate.shared import Share, parts_directory
 from diffdis_ms.storage.files import sha256
 from diffdis_ms.text_files import read_json
+from diffdis_ms.world import World
 
 METRICS = ('fid', 'kid', 'clip_score')
 
@@ -21,6 +22,7 @@ def evaluate_generation(
     real,
     fake,
     metrics=('fid', 'kid'),
+    *,
     inception=None,
     clip=None,
     captions=None,
@@ -33,8 +35,7 @@ def evaluate_generation(
     clip_weight=100.0,
     progress=False,
     out=None,
-    rank=0,
-    size=1,
+    world=World(),
     num_examples=2 * NUM_EXAMPLES,
 ):
     """Measure a folder of generated pictures. Whatever is missing is found before a network is built.
@@ -49,8 +50,8 @@ def evaluate_generation(
         cache_dir: where the features of the real set are kept; see `inception.cache_file`.
         kid_subsets, kid_subset_size, seed: of `kid`. clip_at_zero, clip_weight: of `clip_score`.
         progress: show bars.
-        out: result file, beside which finished batches are kept and shared between processes; None: in memory. rank,
-            size: of this process.
+        out: result file, beside which finished batches are kept and shared between processes; None: in memory.
+        world: World.
         num_examples: so many pictures, spread evenly over the set, go into the result for a report.
 
     Returns:
@@ -61,24 +62,10 @@ def evaluate_generation(
         ConfigError: something is missing or does not fit.
     """
     metrics = tuple(dict.fromkeys(metrics))
-    unknown = next((m for m in metrics if m not in METRICS), None)
-    if unknown is not None or not metrics:
-        raise ConfigError(
-            f'metrics: {unknown!r} is none of {", ".join(METRICS)}'
-            if metrics
-            else f'metrics: name some of {", ".join(METRICS)}'
-        )
     if batch_size < 1:
         raise ConfigError(f'batch size {batch_size} is below 1')
+    _check_metrics(metrics, fake=fake, real=real, inception=inception, clip=clip)
     with_inception = 'fid' in metrics or 'kid' in metrics
-    for needed, name, value in (
-        (True, 'fake', fake),
-        (with_inception, 'real', real),
-        (with_inception, 'inception', inception),
-        ('clip_score' in metrics, 'clip', clip),
-    ):
-        if needed and not value:
-            raise ConfigError(f'{", ".join(metrics)}: --{name} is missing')
     fakes = list_images(fake)
     texts, protocol = None, {'num_fake': len(fakes), 'batch_size': batch_size, 'definitions': {}}
     if with_inception:
@@ -115,13 +102,13 @@ def evaluate_generation(
         )
     share = Share()
     if out is not None:
-        share = Share(parts_directory(out, texts=texts, **protocol), rank, size)
+        share = Share(parts_directory(out, texts=texts, **protocol), world)
 
     if with_inception:
-        features = _features(reals, fakes, protocol, weights, batch_size, cache_dir, progress, share)
+        features = _features(reals, fakes, weights, protocol, cache_dir, share, progress)
     if 'clip_score' in metrics:
         embeddings = clips.clip_embeddings(clip, fakes, texts, batch_size, progress, share)
-    if rank:
+    if not world.first:
         return None
     _say_sizes(protocol.get('pictures', {}))
     if 'fid' in metrics:
@@ -146,6 +133,21 @@ def evaluate_generation(
         'protocol': protocol,
         'examples': generation_examples(fakes, Path(real) if with_inception else None, num_examples, texts),
     }
+
+
+def _check_metrics(metrics, **given):
+    """ConfigError where `metrics` are none of METRICS, or what they need is not given."""
+    unknown = next((m for m in metrics if m not in METRICS), None)
+    if not metrics or unknown is not None:
+        raise ConfigError(
+            f'metrics: {unknown!r} is none of {", ".join(METRICS)}'
+            if metrics
+            else f'metrics: name some of {", ".join(METRICS)}'
+        )
+    needed = {'fid': ('real', 'inception'), 'kid': ('real', 'inception'), 'clip_score': ('clip',)}
+    for name in ('fake', *dict.fromkeys(name for metric in metrics for name in needed[metric])):
+        if not given[name]:
+            raise ConfigError(f'{", ".join(metrics)}: --{name} is missing')
 
 
 def _drawn_with(file):
@@ -174,15 +176,16 @@ def _captions(file, fake, paths):
     return read_captions(file or Path(fake) / PROMPTS, paths)
 
 
-def _features(reals, fakes, protocol, weights, batch_size, cache_dir, progress, share):
+def _features(reals, fakes, weights, protocol, cache_dir, share, progress):
     """(real features, fake features); the real ones come from the cache where they are in it."""
     file = inceptions.cache_file(cache_dir, protocol['real_sha256'], protocol['inception_sha256'])
     network, real = inceptions.build_inception(*weights), inceptions.read_cached(file, len(reals))
+    batch_size = protocol['batch_size']
     if real is None:
         real = inceptions.inception_features(
             network, reals, batch_size, progress and 'Inception: real pictures', share, 'real'
         )
-        if not share.rank:
+        if share.world.first:
             inceptions.write_cached(file, real)
     if protocol['fake_sha256'] == protocol['real_sha256']:
         return real, real

@@ -90,9 +90,8 @@ def write_random_inception(path, seed=0):
     arrays = {}
     for p in InceptionV3().get_parameters():
         value = fresh(p.name, p.shape, seed)
-        arrays[field_name(p.name)] = (value * np.float32(6**0.5) if value.ndim == 4 else value).astype(
-            np.float16
-        )  # +-1/sqrt(fan_in): variance 1/3
+        # +-1/sqrt(fan_in): variance 1/3
+        arrays[field_name(p.name)] = (value * np.float32(6**0.5) if value.ndim == 4 else value).astype(np.float16)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
@@ -129,9 +128,8 @@ def resize(pixels, size=SIZE):
     """TensorFlow 1's bilinear resize, no antialiasing and no half-pixel centres: (H, W, C), any type -> float32 (size,
     size, C)."""
     x = pixels.astype(np.float32)
-    x = _resize_rows(x.transpose(1, 0, 2), size).transpose(
-        1, 0, 2
-    )  # along a row first: the order decides the last digit
+    # along a row first: the order decides the last digit
+    x = _resize_rows(x.transpose(1, 0, 2), size).transpose(1, 0, 2)
     return _resize_rows(x, size)
 
 
@@ -146,7 +144,7 @@ def inception_features(network, paths, batch_size=32, progress='', share=Share()
 
 
 def cache_file(cache_dir, images_sha256, weights_sha256):
-    """Where the features of a set lie: one file for each content of the pictures, weights and version of the
+    """Where the features of a set are kept: one file for each content of the pictures, weights and version of the
     preprocessing.
 
     cache_dir None: $XDG_CACHE_HOME/diffdis_ms/features, by default ~/.cache/diffdis_ms/features.

@@ -26,7 +26,7 @@ MAX_NAMED = 20  # of odd pictures, in a result file
 def list_images(folder):
     """Paths of the pictures of a folder, sorted by name; folders in it are not looked into, as torch-fidelity does not.
 
-    Where tools/sample.py's prompts.json lies in the folder, they are the pictures it lists: not grid.png, not those of
+    Where tools/sample.py's prompts.json is in the folder, they are the pictures it lists: not grid.png, not those of
     an earlier run.
 
     Raises:

@@ -17,23 +17,24 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffdis_ms.storage.files import shared_order, whole_file
+from diffdis_ms.data.stream.workers import look_ahead
+from diffdis_ms.storage.files import whole_file
+from diffdis_ms.world import World
 
 READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the work is this process'.
+    """Which share of the work is this process'.
 
     Attributes:
         parts: directory for finished batches, shared by all processes; None: keep them in memory (one process only).
-        rank, size: of this process. Each takes every size-th batch, then helps with what the others have not finished.
+        world: World. Each process takes its share of the batches, then helps with what the others have not finished.
     """
 
     parts: Path | None = None
-    rank: int = 0
-    size: int = 1
+    world: World = World()
 
 
 def parts_directory(out, **identity):
@@ -70,7 +71,7 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
             bar.update(len(batches[k]))
 
         def unfinished():
-            for k in shared_order(len(batches), share.rank, share.size):
+            for k in share.world.order(len(batches)):
                 part = _load(files[k])
                 if part is None:
                     yield k
@@ -91,14 +92,9 @@ def read_ahead(batches, items, read):
     works on one."""
     with ThreadPoolExecutor(READERS) as pool:
         try:
-            waiting = None
-            for batch in batches:
-                started = batch, [pool.submit(read, item) for item in items(batch)]
-                if waiting is not None:
-                    yield waiting[0], [future.result() for future in waiting[1]]
-                waiting = started
-            if waiting is not None:
-                yield waiting[0], [future.result() for future in waiting[1]]
+            started = ((batch, [pool.submit(read, item) for item in items(batch)]) for batch in batches)
+            for batch, futures in look_ahead(started, 1):
+                yield batch, [future.result() for future in futures]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

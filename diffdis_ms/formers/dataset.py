@@ -10,8 +10,8 @@ from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.config import DiffDisConfig
 from diffdis_ms.train.build import resolve_model
 from diffdis_ms.train.cache import check_key
-from diffdis_ms.train.distributed import World
 from diffdis_ms.train.features import CachedFeatures
+from diffdis_ms.world import World
 
 COLUMNS = ['z', 'c', 'e', 't_z', 'noise_z', 'drop_caption', 't_e', 'noise_e', 'drop_image']
 
@@ -90,8 +90,6 @@ class DiffDisDataset(BaseDataset):
         world = this_world()
         resolve_model(config)
         cache = open_cache(config)
-        loader = CachedLoader(
-            cache, config.train.batch_size * world.size, config.seed, config.data.num_workers, world.rank, world.size
-        )
+        loader = CachedLoader(cache, config.train.batch_size * world.size, config.seed, config.data.num_workers, world)
         steps = Steps(loader, CachedFeatures(cache, config, world), config.train.max_steps)
         return GeneratorDataset(steps, COLUMNS, shuffle=False, num_parallel_workers=1, python_multiprocessing=False)

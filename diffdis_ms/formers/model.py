@@ -2,13 +2,13 @@
 
 from mindformers.models import PreTrainedModel
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
-from mindspore import Parameter, ParameterTuple
+from mindspore import Parameter
 
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.config import DiffDisConfig
 from diffdis_ms.formers.dataset import open_cache, this_world
 from diffdis_ms.train.build import build, resolve_model
-from diffdis_ms.train.step import EMA
+from diffdis_ms.train.step import initial_averages
 
 
 @MindFormerRegister.register(MindFormerModuleType.MODELS)
@@ -36,15 +36,13 @@ class DiffDisForTraining(PreTrainedModel):
         if experiment.objective != 'diffdis':
             raise ConfigError(f'objective: {experiment.objective} is not trained by MindFormers; use tools/train.py')
         resolve_model(experiment)
-        self.made = build(experiment, None, None, this_world(), open_cache(experiment))
-        self.objective = self.made.objective
+        self.learner = build(experiment, None, None, this_world(), open_cache(experiment))
+        self.objective = self.learner.objective
         scale = self.objective.logit_scale  # MindFormers' AdamW cannot update a parameter without dimensions
         scale.weight = Parameter(
             scale.weight.asnumpy().reshape(1), name=scale.weight.name, requires_grad=scale.weight.requires_grad
         )
-        self.averages = ParameterTuple(
-            [Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in self.trainable_params()]
-        )
+        self.averages = initial_averages(self.trainable_params())
         if config.checkpoint_name_or_path:
             self.load_checkpoint(config)
 

@@ -1,7 +1,5 @@
 """MindFormers' one-step cell, on the CPU as well, and what DiffDis does after a step."""
 
-import json
-
 import mindspore as ms
 import mindspore.common.dtype as mstype
 import numpy as np
@@ -11,8 +9,9 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.train import Callback
 
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
+from diffdis_ms.storage.model_dir import save_model
 from diffdis_ms.train.build import load_tokenizer
+from diffdis_ms.train.log import write_row
 from diffdis_ms.train.step import EMA, ema_rate, move_towards
 
 _not_finite = ops.MultitypeFuncGraph('not_finite')
@@ -68,7 +67,7 @@ class AfterStep(nn.Cell):
         done = ops.depend(rate, self.map(ops.partial(move_towards, rate), self.averages, self.trained))
         if self.scale is not None:
             limited = ops.minimum(self.scale, self.limit)
-            done = ops.depend(done, ops.assign_add(self.scale_average, (limited - self.scale_average) * rate))
+            done = ops.depend(done, move_towards(rate, self.scale_average, limited))
             done = ops.depend(done, ops.assign(self.scale, limited))
         return done
 
@@ -111,23 +110,19 @@ class DiffDisCallback(Callback):
                 'loss_scale': _number(loss_scale),
             }
             with open(self.directory / 'metrics.jsonl', 'a', encoding='utf-8') as log:
-                log.write(json.dumps(row) + '\n')
+                write_row(log, row)
 
     def on_train_end(self, run_context):
         if self.directory is None:
             return
         step = run_context.original_args().train_network
-        made, config, networks = step.network.made, self.config.model, {}
+        learner, config = step.network.learner, self.config.model
         averages = {p.name[len(EMA) :]: p.asnumpy() for p in step.network.averages}
-        for stem in made.networks:
-            networks[stem] = {
-                name: averages.get(name, array) for name, array in parameters_to_numpy(made.network(stem)).items()
-            }
-        config.logit_scale = float(np.exp(made.objective.logit_scale.weight.asnumpy().item()))
+        config.logit_scale = float(np.exp(learner.objective.logit_scale.weight.asnumpy().item()))
         save_model(
             self.directory / 'model',
             config,
-            networks,
+            learner.weights(averages),
             load_tokenizer(self.config),
             {'step': _updates(step), 'objective': 'diffdis'},
         )

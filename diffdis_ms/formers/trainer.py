@@ -17,7 +17,7 @@ from diffdis_ms.formers.sections import adopt
 from diffdis_ms.formers.step import DiffDisCallback
 from diffdis_ms.models.attention import use_flash
 from diffdis_ms.train.build import resolve_model
-from diffdis_ms.train.optim import group_parameters
+from diffdis_ms.train.optim import group_parameters, group_settings
 
 
 @MindFormerRegister.register(MindFormerModuleType.TRAINER)
@@ -56,11 +56,11 @@ class DiffDisTrainer(BaseTrainer):
         world, output = this_world(), Path(self.ours.output_dir)
         flash = get_context('device_target') == 'Ascend' and runtime.ascend_chip() in runtime.FLASH_CHIPS
         use_flash(self.ours.runtime.flash_attention and flash)  # build_context has set all else
-        if world.rank == 0:
+        if world.first:
             output.mkdir(parents=True, exist_ok=True)
             (output / 'config.yaml').write_text(to_yaml(self.ours), encoding='utf-8')
         more = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks is not None else []
-        after = DiffDisCallback(self.ours, output if world.rank == 0 else None)
+        after = DiffDisCallback(self.ours, output if world.first else None)
         self.training_process(
             config=config, network=network, dataset=dataset, optimizer=optimizer, callbacks=[*more, after], **kwargs
         )
@@ -95,13 +95,9 @@ class DiffDisTrainer(BaseTrainer):
         """AdamW of the config's `optimizer` section over the groups of `train.optim.build_optimizer`."""
         new = MindFormerConfig(**{**self.config.lr_schedule, 'learning_rate': self.ours.optimizer.new_learning_rate})
         self.lr_scheduler, new = self.create_lr_scheduler(self.config.lr_schedule), self.create_lr_scheduler(new)
+        # in this order: the rate of the last group is what MFLossMonitor shows
         groups = group_parameters(network.trainable_params(), self.ours)
-        decay = self.ours.optimizer.weight_decay
-        settings = {
-            'scale': {'lr': new, 'weight_decay': 0.0},
-            'new': {'lr': new, 'weight_decay': decay},
-            'base': {'lr': self.lr_scheduler, 'weight_decay': decay},
-        }  # the last one's rate is what MFLossMonitor shows
+        settings = group_settings(self.lr_scheduler, new, self.ours.optimizer.weight_decay)
         self.optimizer = build_optim(
             self.config.optimizer,
             default_args={

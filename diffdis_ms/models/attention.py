@@ -11,6 +11,10 @@ the CPU run the same code around a stand-in of their own:
                      Padded keys are masked, padded queries cut off.
     mask             1 where a key may not be seen, (N, M) uint8.
     dtype            float16 or bfloat16; float32 keeps the plain formula.
+
+On a CPU some of MindSpore's operators keep a table for each of their calls until the process ends: `Div`, and every
+addition, subtraction or product that broadcasts, 16 bytes an element; a transpose 13. Products with a scalar, between
+equal shapes, and `broadcast_to` keep none. The networks and AdamW are written around them.
 """
 
 import mindspore.common.dtype as mstype
@@ -22,9 +26,7 @@ from mindspore.ops.operations.nn_ops import FlashAttentionScore
 ALIGNMENT = 16  # of head sizes and token counts
 MAX_HEAD_SIZE = 512
 
-_scores = ops.BatchMatMul(
-    transpose_b=True
-)  # q k^T without writing k^T down: on a CPU each transpose keeps a table of its elements
+_scores = ops.BatchMatMul(transpose_b=True)  # q k^T without a transpose, which keeps a table (see above)
 _weighted = ops.BatchMatMul()
 _FLASH_DTYPES = (mstype.float16, mstype.bfloat16)
 _state = {'flash': False}
@@ -63,9 +65,8 @@ def attention(q, k, v, mask=None):
 
 
 class _Softmax(nn.Cell):
-    """Over the last axis. MindSpore's gradient of it subtracts a column from a matrix, and on a CPU each operator that
-    broadcasts keeps a table
-    of 16 bytes an element for ever: 134 MB for one layer of 8 heads over 1024 tokens. `broadcast_to` keeps none."""
+    """Over the last axis. MindSpore's gradient of it subtracts a column from a matrix, which broadcasts and so keeps a
+    table (see above): 134 MB for one layer of 8 heads over 1024 tokens."""
 
     def construct(self, x):
         return ops.softmax(x, -1)

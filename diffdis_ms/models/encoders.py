@@ -1,7 +1,6 @@
 """The frozen networks around the UNet, V, D and T, run over any number of images or texts in batches of one size."""
 
 import zlib
-from math import gcd
 
 import numpy as np
 from mindspore import Tensor
@@ -9,6 +8,7 @@ from tqdm import tqdm
 
 from diffdis_ms.finite import check_finite
 from diffdis_ms.models.autoencoder import LatentDecoder, LatentEncoder
+from diffdis_ms.pixels import to_unit_range
 
 
 class Encoders:
@@ -57,6 +57,11 @@ class Encoders:
         x = in_batches(lambda x: (self._decode(Tensor(x.astype(np.float32))),), (z,), self.batch_size)[0]
         return np.clip(check_finite(x, 'latents'), -1, 1)
 
+    def latent_scale(self, batches):
+        """1 / standard deviation of the latents of batches of pixels (B, 3, H, W): V's `scaling_factor`, as Stable
+        Diffusion's 0.18215 was measured."""
+        return float(self.vae.scaling_factor / np.std([self.encode_images(pixels) for pixels in batches]))
+
     def encode_texts(self, texts, progress=False):
         """(c, e) = T(y): list of N strings -> (N, L, hidden) and (N, 1, projection_dim) float32."""
         return self.encode_ids(
@@ -73,37 +78,6 @@ class Encoders:
         return in_batches(
             lambda x: self.text_encoder(Tensor(x)), (ids,), self.batch_size, progress and 'encoding texts'
         )
-
-
-def ensemble_labels(embed_texts, labels, templates, batch_size=1):
-    """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised.
-
-    Args:
-        embed_texts: list of N strings -> (N, D), L2-normalised. labels: list of str. templates: list of str with one
-            {}.
-        batch_size: of `embed_texts`. So many labels at a time are embedded as fill whole batches: the texts of all of
-            them (80,000 for ImageNet) are never held together, and every batch is the same as if they were.
-
-    Returns:
-        (len(labels), D) float32.
-
-    Raises:
-        ConfigError: an embedding that is not finite.
-    """
-    step, rows = batch_size // gcd(batch_size, len(templates)), []
-    for start in range(0, len(labels), step):
-        texts = [t.format(label) for label in labels[start : start + step] for t in templates]
-        e = check_finite(embed_texts(texts), 'texts', texts)
-        rows.append(e.reshape(-1, len(templates), e.shape[-1]).mean(1))
-    e = np.concatenate(rows)
-    return e / np.linalg.norm(e, axis=-1, keepdims=True)
-
-
-def to_unit_range(pixels):
-    """uint8 0..255 -> float32 in [-1, 1]; floats pass."""
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.float32) / 127.5 - 1
-    return pixels.astype(np.float32)
 
 
 def in_batches(function, arrays, batch_size, progress=''):
@@ -130,7 +104,7 @@ def in_batches(function, arrays, batch_size, progress=''):
                 for o in function(*(a[rows] for a in arrays))
             ]
         )
-    return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    return tuple(np.concatenate(rows) for rows in zip(*outputs, strict=True))
 
 
 def padded_batches(n, batch_size):

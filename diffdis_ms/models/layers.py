@@ -36,7 +36,7 @@ def silu(x):
 
 
 def gelu(x):
-    """x Phi(x), exact. `ops.gelu` divides by `Div`, which on a CPU keeps a table of 16 bytes an element for ever."""
+    """x Phi(x), exact. `ops.gelu` divides by `Div`, which keeps a table (`attention.py`)."""
     return x * (ops.erf(x * 2**-0.5) + 1.0) * 0.5
 
 

@@ -3,28 +3,28 @@
 from diffdis_ms.models.clip import TransformerLayer
 from diffdis_ms.models.layers import Attention, FeedForward, ResnetBlock2D
 
-PARTS = (Attention, FeedForward, ResnetBlock2D, TransformerLayer)
+RECOMPUTED = (Attention, FeedForward, ResnetBlock2D, TransformerLayer)
 
 
 def apply_recompute(network):
     """Let the attention, feed-forward and residual blocks of a network (DiffDisUNet, CLIP, autoencoder) recompute.
 
-    The parts and not the whole transformer blocks: the dual-stream block enters those by other ways than their call.
-    Only the input of each part is kept, not attention's (B, heads, N, N) weights nor the feed-forward's 8 C wide hidden
+    These cells and not the whole transformer blocks: the dual-stream block enters those by other ways than their call.
+    Only the input of each is kept, not attention's (B, heads, N, N) weights nor the feed-forward's 8 C wide hidden
     layer. The numbers do not change.
 
     Args:
         network: a cell, before its first call.
 
     Returns:
-        The number of parts that recompute.
+        The number of cells that recompute.
 
     Raises:
         ValueError: the network has none of them.
     """
-    parts = [cell for _, cell in network.cells_and_names() if isinstance(cell, PARTS)]
-    if not parts:
-        raise ValueError(f'{type(network).__name__} has no part that could recompute')
-    for part in parts:
-        part.recompute()
-    return len(parts)
+    cells = [cell for _, cell in network.cells_and_names() if isinstance(cell, RECOMPUTED)]
+    if not cells:
+        raise ValueError(f'{type(network).__name__} has no cell that could recompute')
+    for cell in cells:
+        cell.recompute()
+    return len(cells)

@@ -216,3 +216,47 @@ class UNet2DConditionModel(nn.Cell):
 def _skip_channels(widths, level, layers_per_block):
     """Channels of the encoder's skips that the decoder takes at `level`, in the order it takes them."""
     return [widths[level]] * layers_per_block + [widths[max(level - 1, 0)]]
+
+
+def activation_elements(config, decoder, fused=False):
+    """Elements that one sample's forward pass through the UNet keeps for its gradients, an estimate.
+
+    A residual block keeps the inputs and outputs of its norms, of silu and its sigmoid, and of its convolutions: 4
+    (C_in + C_out) a pixel. A transformer layer keeps some 31 maps of its width a pixel, and the attention weights and
+    their softmax to the pixels and the context.
+
+    Args:
+        config: ModelConfig. decoder: whether the decoder half is run, too (generation); alignment ends after the middle
+            block. fused: whether attention is Ascend's fused kernel, which computes the weights anew.
+    """
+    unet, context = config.unet, config.text_encoder.max_position_embeddings
+    _, side, _ = config.latent_shape
+    pixels = [(side // 2**level) ** 2 for level in range(len(unet.block_out_channels))]
+
+    def resnet(level, c_in, c_out):
+        return 4 * (c_in + c_out) * pixels[level]
+
+    def transformer(level, width):
+        weights = 0 if fused else 2 * unet.num_attention_heads * (pixels[level] + context)
+        return unet.transformer_layers_per_block * pixels[level] * (31 * width + weights)
+
+    widths, total, skips = unet.block_out_channels, 0, []
+    before = widths[0]
+    for level, width in enumerate(widths):
+        for i in range(unet.layers_per_block):
+            total += resnet(level, before if i == 0 else width, width) + (
+                transformer(level, width) if unet.attention_levels[level] else 0
+            )
+        before = width
+        skips += [width] * unet.layers_per_block
+    last = len(widths) - 1
+    total += 2 * resnet(last, before, before) + transformer(last, before)
+    if decoder:
+        for level in reversed(range(len(widths))):
+            for _ in range(unet.layers_per_block + 1):
+                skip = skips.pop() if skips else widths[0]
+                total += resnet(level, before + skip, widths[level]) + (
+                    transformer(level, widths[level]) if unet.attention_levels[level] else 0
+                )
+                before = widths[level]
+    return total

@@ -17,8 +17,9 @@ import warnings
 from pathlib import Path
 
 from diffdis_ms.runtime.graph_key import Unknown, build_id, graph_key
-from diffdis_ms.storage.files import sha256, write_directory, write_flushed
+from diffdis_ms.storage.files import sha256, whole_directory, write_flushed
 from diffdis_ms.text_files import read_json
+from diffdis_ms.world import World
 
 ENTRY = 'entry.json'
 _state = {'used': False}
@@ -29,7 +30,7 @@ def default_directory():
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'diffdis_ms' / 'graphs'
 
 
-def compile_cached(cell, inputs, config, rank=0, size=1):
+def compile_cached(cell, inputs, config, world=World()):
     """Compile `cell` for `inputs`, from the cache where it has this graph; without `config.runtime.compile_cache`
     nothing happens.
 
@@ -40,7 +41,7 @@ def compile_cached(cell, inputs, config, rank=0, size=1):
         cell: the outermost cell, complete: parameters, optimizer, `set_train`, `recompute`.
         inputs: what it will be called with (Tensors, None, numbers).
         config: Config; only `runtime.compile_cache` and `runtime.compile_cache_dir` matter, and the objective is noted.
-        rank, size: of this process, each rank has graphs of its own.
+        world: World; each rank has graphs of its own.
 
     Returns:
         None (cache off, used before, or a graph that `graph_key` cannot name), 'cold' (compiled and stored) or 'warm'
@@ -52,7 +53,7 @@ def compile_cached(cell, inputs, config, rank=0, size=1):
     if not config.runtime.compile_cache or _state['used']:
         return None
     try:
-        name = graph_key(cell, inputs, rank, size)
+        name = graph_key(cell, inputs, world)
     except Unknown as e:
         warnings.warn(f'runtime.compile_cache: this graph is not kept, because it holds {e}', stacklevel=2)
         return None
@@ -62,22 +63,19 @@ def compile_cached(cell, inputs, config, rank=0, size=1):
         _compile_in(directory, cell, inputs)
         return 'warm'
     shutil.rmtree(directory, ignore_errors=True)
-
-    def fill(temporary):
+    with whole_directory(directory) as temporary:
         started = time.monotonic()
         _compile_in(temporary, cell, inputs)
         files = {str(p.relative_to(temporary)): sha256(p) for p in sorted(temporary.rglob('*')) if p.is_file()}
         entry = {
             **build_id(),
             'objective': config.objective,
-            'rank': rank,
-            'size': size,
+            'rank': world.rank,
+            'size': world.size,
             'files': files,
             'compile_seconds': round(time.monotonic() - started, 1),
         }
         write_flushed(temporary / ENTRY, json.dumps(entry, indent=1).encode())
-
-    write_directory(directory, fill)
     return 'cold'
 
 

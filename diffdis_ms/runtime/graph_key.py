@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from diffdis_ms.storage.files import sha256
+from diffdis_ms.world import World
 
 PACKAGE = Path(__file__).parents[1]
 _VERSIONED = (
@@ -108,18 +109,18 @@ def build_id():
     }
 
 
-def graph_key(cell, inputs, rank=0, size=1):
+def graph_key(cell, inputs, world=World()):
     """Hex name of the graph of `cell(*inputs)`: whatever changes the graph changes the name.
 
     Args:
         cell: the outermost cell. inputs: what it is called with: Tensors, None, numbers, or tuples of them.
-        rank, size: of this process.
+        world: World.
 
     Raises:
         Unknown: the graph cannot be named.
     """
     key = _Key()
-    key.write(build_id(), rank, size, *_surroundings())
+    key.write(build_id(), world.rank, world.size, *_surroundings())
     for x in inputs:
         key.add_input(x)
     try:

@@ -25,17 +25,15 @@ KINDS = {
 }
 
 
-def shared_order(count, rank, size):
-    """In which order a process takes the parts 0..count-1 of work whose results lie in files: every size-th one is its
-    own, from the front; then it helps with the others', from the end, as their owners come from the front. So nobody
-    waits for one that is slow or dead.
+@contextmanager
+def whole_directory(directory, flushed=True):
+    """A new directory beside `directory` to fill, which takes its place when the block ends; an error leaves
+    `directory` as it was.
+
+    Args:
+        directory: may be absent; whatever it is, it is replaced as a whole.
+        flushed: wait until all of it is on the disk first. That takes long for very many files.
     """
-    own = list(range(rank, count, size))
-    return own + [k for k in reversed(range(count)) if k % size != rank]
-
-
-def write_directory(directory, fill):
-    """Call `fill(temporary)` on a fresh directory beside `directory`, flush it, and rename it into place."""
     directory = Path(os.path.abspath(directory))
     own = f'.{directory.name}.{socket.gethostname()}.'
     for left in directory.parent.glob(glob.escape(own) + '*'):  # of a process that was killed here
@@ -45,14 +43,17 @@ def write_directory(directory, fill):
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        fill(temporary)
-        for path in [*temporary.rglob('*'), temporary]:
+        yield temporary
+        for path in [*temporary.rglob('*'), temporary] if flushed else ():
             flush(path)
         if directory.exists():
             old = directory.with_name(f'{own}{os.getpid()}.old')
             os.rename(directory, old)
             os.rename(temporary, directory)
-            shutil.rmtree(old, ignore_errors=True)
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.unlink()
         else:
             os.rename(temporary, directory)
         flush(directory.parent)
@@ -76,9 +77,8 @@ def whole_file(path):
     """A binary file to write to, which takes the place of `path` once all of it is on the disk; an error leaves `path`
     as it was."""
     path = Path(path)
-    temporary = path.with_name(
-        f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp'
-    )  # machines may share the directory
+    # machines may share the directory
+    temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
     try:
         with open(temporary, 'wb') as f:
             yield f
@@ -101,7 +101,7 @@ def write_weights(path, arrays):
     """Write a safetensors file tensor by tensor: the library's own writer wants all of them in memory at once.
 
     Args:
-        path: of the file. It is not flushed yet: `write_directory` does that.
+        path: of the file. It is not flushed yet: `whole_directory` does that.
         arrays: {name: array}; or what has `shape`, `dtype` and `pieces(buffers)`, which yields its bytes when its turn
             comes, read into buffers that it takes from the iterator `buffers`. Two are in use at a time.
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from diffdis_ms.config import ModelConfig, load, to_yaml
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.storage.files import flush, sha256, write_directory, write_flushed, write_weights
+from diffdis_ms.storage.files import flush, sha256, whole_directory, write_flushed, write_weights
 from diffdis_ms.text_files import read_json
 
 MANIFEST = 'manifest.json'
@@ -33,8 +33,7 @@ def save_model(directory, config, networks, tokenizer=None, extra=None):
         tokenizer: diffdis_ms.data.tokenizer.Tokenizer, or anything with its `save`, or None.
         extra: entries for manifest.json (training step, source files), or a function that returns them, called last.
     """
-
-    def fill(temporary):
+    with whole_directory(directory) as temporary:
         if config is not None:
             (temporary / 'config.yaml').write_text(to_yaml(config), encoding='utf-8')
         hashes, flushes = {}, []
@@ -54,8 +53,6 @@ def save_model(directory, config, networks, tokenizer=None, extra=None):
             **((extra() if callable(extra) else extra) or {}),
         }
         write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
-
-    write_directory(directory, fill)
 
 
 def read_config(directory):
@@ -98,7 +95,7 @@ def read_weights(path):
         raise ConfigError(f'{path} does not exist: is this a complete model directory?')
     try:
         with safe_open(path, framework='numpy') as f:
-            return {name: f.get_tensor(name) for name in f}
+            return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError, ValueError) as e:
         raise ConfigError(
             f'{path} is damaged or not a safetensors file ({str(e).strip().splitlines()[0]}); copy it again'

@@ -11,18 +11,13 @@ import numpy as np
 from diffdis_ms.errors import CheckpointError
 
 # safetensors' name -> NumPy type as stored; bfloat16 has none and is stored as its 16 bits
+# fmt: off
 DTYPES = {
-    'F64': np.dtype('<f8'),
-    'F32': np.dtype('<f4'),
-    'F16': np.dtype('<f2'),
-    'BF16': np.dtype('<u2'),
-    'I64': np.dtype('<i8'),
-    'I32': np.dtype('<i4'),
-    'I16': np.dtype('<i2'),
-    'I8': np.dtype('i1'),
-    'U8': np.dtype('u1'),
+    'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype('<u2'),
+    'I64': np.dtype('<i8'), 'I32': np.dtype('<i4'), 'I16': np.dtype('<i2'), 'I8': np.dtype('i1'), 'U8': np.dtype('u1'),
     'BOOL': np.dtype('?'),
 }
+# fmt: on
 
 
 class MappedFile:
@@ -36,7 +31,7 @@ class MappedFile:
     def __init__(self, path):
         self.path = os.fspath(path)
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for ever
+            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait forever
                 raise CheckpointError(
                     f'{path} is {"a directory" if os.path.isdir(path) else "no regular file"}, expected a file'
                 )
@@ -138,9 +133,8 @@ class LazyTensor:
 
     def _gather(self, stored):
         flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)
-        steps = [
-            stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides, strict=True)
-        ]  # unused ones may be huge
+        # unused ones may be huge
+        steps = [stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides, strict=True)]
         array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
         del flat
         self.file.release(self.start, self._span() * stored.itemsize)

@@ -13,31 +13,19 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_BYTES = b'\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little')  # LONG1, behind the protocol and perhaps a frame
 MAX_DIRECTORY = 16 << 20  # bytes of a zip's central directory: some 150,000 members
 MAX_EXPANSION = 64 << 20  # bytes by which a tensor may exceed its storage (stride 0)
+# fmt: off
 STORAGES = {
-    'DoubleStorage': 'F64',
-    'FloatStorage': 'F32',
-    'HalfStorage': 'F16',
-    'BFloat16Storage': 'BF16',
-    'LongStorage': 'I64',
-    'IntStorage': 'I32',
-    'ShortStorage': 'I16',
-    'CharStorage': 'I8',
-    'ByteStorage': 'U8',
-    'BoolStorage': 'BOOL',
-    'UntypedStorage': 'U8',
+    'DoubleStorage': 'F64', 'FloatStorage': 'F32', 'HalfStorage': 'F16', 'BFloat16Storage': 'BF16',
+    'LongStorage': 'I64', 'IntStorage': 'I32', 'ShortStorage': 'I16', 'CharStorage': 'I8', 'ByteStorage': 'U8',
+    'BoolStorage': 'BOOL', 'UntypedStorage': 'U8',
 }
+# fmt: on
+# fmt: off
 TORCH_DTYPES = {
-    'float64': 'F64',
-    'float32': 'F32',
-    'float16': 'F16',
-    'bfloat16': 'BF16',
-    'int64': 'I64',
-    'int32': 'I32',
-    'int16': 'I16',
-    'int8': 'I8',
-    'uint8': 'U8',
-    'bool': 'BOOL',
+    'float64': 'F64', 'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16', 'int64': 'I64', 'int32': 'I32',
+    'int16': 'I16', 'int8': 'I8', 'uint8': 'U8', 'bool': 'BOOL',
 }
+# fmt: on
 
 
 @dataclass
@@ -271,10 +259,8 @@ def _tensor(storage, offset, shape, strides, kind=None):
     """LazyTensor on a storage, after its bounds were checked; Inert where the storage is of a type we do not know."""
     if not isinstance(storage, Storage):
         return Inert('tensor', (storage,))
-    kind, count = (
-        kind or storage.kind,
-        storage.count * DTYPES[storage.kind].itemsize // DTYPES[kind or storage.kind].itemsize,
-    )
+    kind = kind or storage.kind
+    count = storage.count * DTYPES[storage.kind].itemsize // DTYPES[kind].itemsize
     if not (
         _is_count(offset)
         and isinstance(shape, tuple)

@@ -253,7 +253,7 @@ class _Machine:
 
 
 def _key(key):
-    """A dict's key. Names and small numbers are hashed; nested tuples take for ever, and long numbers can be made to
+    """A dict's key. Names and small numbers are hashed; nested tuples take forever, and long numbers can be made to
     hash alike."""
     if isinstance(key, str) and len(key) > MAX_NAME:
         raise CheckpointError(f'a name of {len(key)} characters ({short(key)}) is not believed')
@@ -261,27 +261,10 @@ def _key(key):
 
 
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False, 'EMPTY_TUPLE': ()}
-_LITERALS = frozenset(
-    [
-        'INT',
-        'BININT',
-        'BININT1',
-        'BININT2',
-        'LONG',
-        'LONG1',
-        'LONG4',
-        'FLOAT',
-        'BINFLOAT',
-        'STRING',
-        'BINSTRING',
-        'SHORT_BINSTRING',
-        'BINBYTES',
-        'SHORT_BINBYTES',
-        'BINBYTES8',
-        'UNICODE',
-        'BINUNICODE',
-        'SHORT_BINUNICODE',
-        'BINUNICODE8',
-        'BYTEARRAY8',
-    ]
-)
+# fmt: off
+_LITERALS = frozenset([
+    'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING',
+    'SHORT_BINSTRING', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE',
+    'BINUNICODE8', 'BYTEARRAY8',
+])
+# fmt: on

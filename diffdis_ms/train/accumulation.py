@@ -1,9 +1,9 @@
 """Gradient accumulation that keeps the contrastive batch whole: only memory changes.
 
-The alignment loss compares every row with every other, so its gradient is not a mean over parts of the batch. It is
-taken in three goes: first all queries are computed, part by part, without gradients; then the loss over all of them
-(and all processes) and its gradient by each query; then each part once more, with that gradient fed into its queries.
-Known as gradient caching (Gao et al. 2021).
+The alignment loss compares every row with every other, so its gradient is not a mean over micro-batches. It is taken in
+three passes: first all queries are computed, one micro-batch after the other, without gradients; then the loss over all
+of them (and all processes) and its gradient by each query; then each micro-batch once more, with that gradient fed into
+its queries. Known as gradient caching (Gao et al. 2021).
 """
 
 import mindspore as ms
@@ -11,18 +11,19 @@ import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from diffdis_ms.diffusion.losses import total_loss
 from diffdis_ms.train.step import to_tensors
 
 
 class Queries(nn.Cell):
-    """The queries of a part: predicted and true, (B, D) float32."""
+    """The queries of a micro-batch: predicted and true, (B, D) float32."""
 
     def __init__(self, objective):
         super().__init__(auto_prefix=False)
         self.objective = objective
 
     def construct(self, *inputs):
-        _, p, e = self.objective.parts(*inputs)
+        _, p, e = self.objective.terms(*inputs)
         return p.astype(mstype.float32), e.astype(mstype.float32)
 
 
@@ -57,24 +58,24 @@ class AlignmentGradients(nn.Cell):
 
 
 class Surrogate(nn.Cell):
-    """A part's loss whose gradient is its share of the whole loss's: L_IG / steps + lambda (p . dL/dp + e . dL/de)."""
+    """A loss of one micro-batch whose gradient is that of the whole batch's loss by its rows: Eq. 9 of L_IG / steps and
+    p . dL/dp + e . dL/de."""
 
     def __init__(self, objective, steps):
         super().__init__(auto_prefix=False)
         self.objective, self.steps = objective, steps
 
     def construct(self, scale, dp, de, *inputs):
-        loss_ig, p, e = self.objective.parts(*inputs)
+        loss_ig, p, e = self.objective.terms(*inputs)
         loss = loss_ig / self.steps
         if p is not None:
-            loss = loss + self.objective.lambda_ita * (
-                ops.sum(p.astype(mstype.float32) * dp) + ops.sum(e.astype(mstype.float32) * de)
-            )
+            loss_ita = ops.sum(p.astype(mstype.float32) * dp) + ops.sum(e.astype(mstype.float32) * de)
+            loss = total_loss(loss, loss_ita, self.objective.lambda_ita)
         return loss * scale, loss_ig
 
 
 class Accumulate(nn.Cell):
-    """Adds a part's gradients to `sums`, which are shaped like `units`; returns the part's L_IG."""
+    """Adds the gradients of a micro-batch to `sums`, which are shaped like `units`; returns its L_IG."""
 
     def __init__(self, objective, update, steps):
         super().__init__(auto_prefix=False)
@@ -128,17 +129,16 @@ class Clear(nn.Cell):
 
 
 class AccumulatedStep:
-    """One training step over `steps` parts of a batch; equals `TrainStep` over the whole batch.
+    """One training step over the `steps` micro-batches of a batch; equals `TrainStep` over the whole batch.
 
     Args:
-        objective: Objective of one part. update: Update. steps: parts a batch.
+        objective: Objective of one micro-batch. update: Update. steps: micro-batches a batch.
     """
 
     def __init__(self, objective, update, steps):
         self.objective, self.update, self.steps = objective, update, steps
-        self.aligned = hasattr(objective, 'logit_scale') and getattr(objective, 'task', 'dis') != 'gen'
         self.queries = Queries(objective)
-        self.alignment = AlignmentGradients(objective) if self.aligned else None
+        self.alignment = AlignmentGradients(objective) if objective.aligned else None
         self.accumulate = Accumulate(objective, update, steps)
         self.finish = Finish(update, self.accumulate.sums, objective.lambda_ita)
         self.clear = Clear(self.accumulate.sums)
@@ -155,40 +155,45 @@ class AccumulatedStep:
 
     def main_graph(self, arrays):
         """(cell, its inputs): the graph that takes longest to compile."""
-        part = self._part(arrays, 0)
+        inputs = self._micro_batch(arrays, 0)
         query = (Tensor(0.0, mstype.float32),) * 2
-        if self.aligned:
-            query = self.queries(*part)
-        return self.accumulate, (Tensor(1.0, mstype.float32), *query, *part)
+        if self.objective.aligned:
+            query = self.queries(*inputs)
+        return self.accumulate, (Tensor(1.0, mstype.float32), *query, *inputs)
 
-    def _part(self, arrays, a):
+    def _micro_batch(self, arrays, a):
         return to_tensors(None if x is None else np.ascontiguousarray(x[a :: self.steps]) for x in arrays)
 
     def run(self, arrays):
-        """One step from NumPy arrays (or None) over this process's batch. Part a is rows a, a + steps, a + 2 steps ...
+        """One step from NumPy arrays (or None) over this process's batch. Micro-batch a is rows a,
+        a + steps, a + 2 steps ...
 
         Returns:
             (loss, loss_ig, loss_ita, gradient norm before clipping), scalars, the same in all processes.
         """
-        parts = [self._part(arrays, a) for a in range(self.steps)]
+        micro_batches = [self._micro_batch(arrays, a) for a in range(self.steps)]
         scale = Tensor(
             1.0 if self.update.loss_scale is None else float(self.update.loss_scale.asnumpy()), mstype.float32
         )
         loss_ita, d_scale = Tensor(0.0, mstype.float32), Tensor(0.0, mstype.float32)
         gradients = [(Tensor(0.0, mstype.float32),) * 2] * self.steps
-        if self.aligned:
+        if self.objective.aligned:
             p, e = (
                 np.concatenate(rows)
-                for rows in zip(*([x.asnumpy() for x in self.queries(*part)] for part in parts), strict=True)
+                for rows in zip(
+                    *([x.asnumpy() for x in self.queries(*inputs)] for inputs in micro_batches), strict=True
+                )
             )
             loss_ita, dp, de, d_scale = self.alignment(Tensor(p), Tensor(e))
             gradients = list(zip(*(map(Tensor, np.split(g.asnumpy(), self.steps)) for g in (dp, de)), strict=True))
         self.clear()
         loss_ig = Tensor(
-            np.mean([float(self.accumulate(scale, *gradients[a], *parts[a]).asnumpy()) for a in range(self.steps)]),
+            np.mean(
+                [float(self.accumulate(scale, *gradients[a], *micro_batches[a]).asnumpy()) for a in range(self.steps)]
+            ),
             mstype.float32,
         )
-        losses = ops.stack((loss_ig + self.objective.lambda_ita * loss_ita, loss_ig, loss_ita))
+        losses = ops.stack((total_loss(loss_ig, loss_ita, self.objective.lambda_ita), loss_ig, loss_ita))
         losses, norm, rate = self.finish(scale, losses, d_scale)
         self.update.after(rate)
         return (*losses.asnumpy(), norm)

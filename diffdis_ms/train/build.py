@@ -18,15 +18,15 @@ from diffdis_ms.models.encoders import Encoders
 from diffdis_ms.models.init import copy_image_weights, initialize
 from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.recompute import apply_recompute
-from diffdis_ms.storage.model_dir import load_weights, read_config, read_manifest
-from diffdis_ms.train.distributed import World
+from diffdis_ms.storage.model_dir import load_weights, parameters_to_numpy, read_config, read_manifest
 from diffdis_ms.train.features import AutoencoderFeatures, CachedFeatures, CLIPFeatures, DiffDisFeatures
 from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective
 from diffdis_ms.train.precision import apply_precision
+from diffdis_ms.world import World
 
 
 @dataclass
-class Setup:
+class Learner:
     """What training needs of an objective: its loss cell, its inputs from (batch, step), and the networks of its model
     directory."""
 
@@ -42,27 +42,34 @@ class Setup:
             self.networks[stem] = self.networks[stem]()
         return self.networks[stem]
 
+    def weights(self, averages):
+        """{stem: {parameter: array}} of all networks, with the EMA weights `averages` where there are any."""
+        return {
+            stem: {name: averages.get(name, array) for name, array in parameters_to_numpy(self.network(stem)).items()}
+            for stem in self.networks
+        }
+
 
 def resolve_model(config):
     """Take over what belongs to the weights of `config.init` from their model directories; changes `config.model`.
 
-    These are the configs of V, T and the UNet and the diffusion of z that it was trained with; of a UNet with trained
-    new parts also the alignment transformer and the diffusion of e.
+    These are the configs of V, T and the UNet and the diffusion of z that it was trained with; of a UNet whose
+    new parameters are trained also the alignment transformer and the diffusion of e.
 
     Raises:
         ConfigError: a model directory is missing; the config states another value than one says (`config.load`); V is
-            not the one that a UNet was trained with; the parts do not fit together.
+            not the one that a UNet was trained with; the networks do not fit together.
     """
-    for part in ('vae', 'text_encoder', 'unet'):
-        directory = getattr(config.init, part)
+    for stem in ('vae', 'text_encoder', 'unet'):
+        directory = getattr(config.init, stem)
         if directory:
             theirs = read_config(directory)
-            for key in _belongs_to_unet(directory) if part == 'unet' else (part,):
+            for key in _belongs_to_unet(directory) if stem == 'unet' else (stem,):
                 _take_over(
-                    config.model, theirs, key, 'model', getattr(config, 'stated', ()), f'init.{part} = {directory}'
+                    config.model, theirs, key, 'model', getattr(config, 'stated', ()), f'init.{stem} = {directory}'
                 )
             ours, expected = config.model.vae.scaling_factor, theirs.vae.scaling_factor
-            if part == 'unet' and config.init.vae and ours != expected:
+            if stem == 'unet' and config.init.vae and ours != expected:
                 raise ConfigError(
                     f'init.vae: {config.init.vae} has vae.scaling_factor {ours}, but the UNet of {directory} was'
                     f' trained with {expected}: name the autoencoder that belongs to it'
@@ -75,7 +82,8 @@ def resolve_model(config):
 def _belongs_to_unet(directory):
     """Keys of a ModelConfig that describe the UNet of a model directory and what it was trained for.
 
-    Its new parts are fresh where the directory was converted (its manifest says so); these suit any diffusion of e.
+    Its new parameters are fresh where the directory was converted (its manifest says so): they suit any diffusion of
+    e.
     """
     fresh = 'initialized' in read_manifest(directory)
     return ('unet', 'image_diffusion') + (
@@ -101,7 +109,7 @@ def _take_over(ours, theirs, key, above, stated, source):
 
 
 def build(config, captions, tokenizer=None, world=World(), cache=None):
-    """The `Setup` of config.objective, with weights from `config.init` or fresh.
+    """The `Learner` of config.objective, with weights from `config.init` or fresh.
 
     Args:
         config: Config after `resolve_model`. captions: the training set, for features that are computed once; None with
@@ -114,7 +122,7 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     model, init = config.model, config.init
     if config.objective == 'autoencoder':
         vae = _trained(AutoencoderKL(model.vae), 'vae', init.vae, config)
-        return Setup(AutoencoderObjective(vae, config, world), AutoencoderFeatures(config, world), {'vae': vae})
+        return Learner(AutoencoderObjective(vae, config, world), AutoencoderFeatures(config, world), {'vae': vae})
 
     def make_text_encoder():
         return _network(CLIPTextEncoder(model.text_encoder), 'text_encoder', init.text_encoder, config)
@@ -125,7 +133,7 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     if config.objective == 'clip':
         image_encoder = _trained(CLIPImageEncoder(model.image_encoder), 'image_encoder', None, config)
         text_encoder = apply_precision(make_text_encoder(), config.train.precision)
-        return Setup(
+        return Learner(
             CLIPObjective(image_encoder, text_encoder, config, world),
             CLIPFeatures(model.image_encoder),
             {'text_encoder': text_encoder, 'image_encoder': image_encoder},
@@ -137,7 +145,9 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     if cache is not None:
         features = CachedFeatures(cache, config, world)
         objective = DiffDisObjective(unet, config, features.empty_context, features.zero_latent, None, world)
-        return Setup(objective, features, {'unet': unet, 'vae': make_vae, 'text_encoder': make_text_encoder}, tokenizer)
+        return Learner(
+            objective, features, {'unet': unet, 'vae': make_vae, 'text_encoder': make_text_encoder}, tokenizer
+        )
     vae, text_encoder = make_vae(), make_text_encoder()
     frozen = {'vae': vae, **({'text_encoder': text_encoder} if config.train.freeze_text_encoder else {})}
     for network in frozen.values():
@@ -156,7 +166,7 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
         world,
         features.empty_ids,
     )
-    return Setup(
+    return Learner(
         objective, features, {'unet': unet, 'vae': vae, 'text_encoder': text_encoder}, tokenizer, tuple(frozen)
     )
 

@@ -20,6 +20,7 @@ from diffdis_ms.errors import ConfigError
 from diffdis_ms.storage.files import sha256, whole_file
 from diffdis_ms.storage.model_dir import read_config
 from diffdis_ms.text_files import read_json
+from diffdis_ms.world import World
 
 VERSION = 1  # of resizing, cropping and what is stored: another one makes old caches stale
 PART = 1024  # samples a file
@@ -43,7 +44,7 @@ def cache_key(vae, text_encoder, image_size):
         text_encoder / 'text_encoder.safetensors',
         *sorted((text_encoder / 'tokenizer').glob('*')),
     ]
-    parts = {
+    contents = {
         'version': VERSION,
         'image_size': image_size,
         'vae': to_yaml(read_config(vae).vae),
@@ -52,8 +53,8 @@ def cache_key(vae, text_encoder, image_size):
     for file in files:
         if not file.is_file():
             raise ConfigError(f'{file} does not exist: is this a complete model directory?')
-        parts[file.name] = sha256(file)
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        contents[file.name] = sha256(file)
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def check_key(cache, config):
@@ -81,21 +82,15 @@ class CacheWriter:
     Args:
         out: directory. key: `cache_key`. dtype: 'float32' or 'float16'. caption_set: what is cached. min_side: see
             `good_samples`.
-        num_workers: threads that read. rank, size: of this process; each makes every size-th part.
+        num_workers: threads that read. world: World; each process makes its share of the parts.
         overwrite: throw away a cache of another key.
 
     Raises:
         ConfigError: `out` is something else, or a cache of another key.
     """
 
-    def __init__(self, out, key, dtype, caption_set, min_side, num_workers=2, rank=0, size=1, overwrite=False):
-        self.out, self.caption_set, self.num_workers, self.rank, self.size = (
-            Path(out),
-            caption_set,
-            num_workers,
-            rank,
-            size,
-        )
+    def __init__(self, out, key, *, dtype, caption_set, min_side, num_workers=2, world=World(), overwrite=False):
+        self.out, self.caption_set, self.num_workers, self.world = Path(out), caption_set, num_workers, world
         begun = {'key': key, 'data': fingerprint(caption_set, min_side), 'dtype': dtype}
         mark = self.out / 'begun.json'
         if (
@@ -116,7 +111,7 @@ class CacheWriter:
         if not mark.is_file():
             with whole_file(mark) as f:
                 f.write(json.dumps(begun).encode())
-        self.good, self.skipped = good_samples(caption_set, min_side, self.out, num_workers, rank, size)
+        self.good, self.skipped = good_samples(caption_set, min_side, self.out, num_workers, world)
         if not len(self.good):
             raise ConfigError(f'none of {len(caption_set)} samples can be used')
         self.begun, self.starts = begun, list(range(0, len(self.good), PART))
@@ -129,7 +124,7 @@ class CacheWriter:
             encoders: Encoders.
         """
         size = encoders.config.image_size
-        own = range(self.rank, len(self.starts), self.size)
+        own = self.world.share(range(len(self.starts)))
         with (
             ThreadPoolExecutor(self.num_workers) as pool,
             tqdm(total=sum(len(self._rows(k)) for k in own), desc='caching', disable=None, unit='') as bar,
@@ -151,7 +146,7 @@ class CacheWriter:
 
     def _replace(self, mark, begun):
         """The first process throws the old cache away; the others wait for it."""
-        if self.rank == 0:
+        if self.world.first:
             shutil.rmtree(self.out)
             return
         deadline = time.monotonic() + WAIT
@@ -168,8 +163,7 @@ class CacheWriter:
         return path.is_file() and path.with_name(path.name + '.db').is_file()
 
     def _finish(self, encoders):
-        side = encoders.config.image_size
-        zero = encoders.encode_images(np.zeros((1, 3, side, side), np.float32))
+        zero = encoders.zero_latent()
         empty, query = encoders.encode_texts([''])
         with whole_file(self.out / CONSTANTS) as f:
             f.write(save({'zero_latent': zero, 'empty_context': empty, 'good': self.good.astype(np.int64)}))

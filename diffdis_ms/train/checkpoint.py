@@ -11,10 +11,10 @@ import numpy as np
 from mindspore import Tensor
 
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.storage.files import sha256, write_directory, write_flushed, write_weights
+from diffdis_ms.storage.files import sha256, whole_directory, write_flushed, write_weights
 from diffdis_ms.storage.model_dir import MANIFEST, read_weights
 from diffdis_ms.text_files import read_json
-from diffdis_ms.train.sharding import PART
+from diffdis_ms.train.sharding import SHARD
 
 
 def state_arrays(step):
@@ -27,16 +27,16 @@ def state_arrays(step):
 
 
 def _parameters(step):
-    """(parameter, its name in a checkpoint, shape of the whole where it is one process's part, else None); each name
+    """(parameter, its name in a checkpoint, shape of the whole where it is one process's shard, else None); each name
     once."""
     shards = step.update.shards
-    shapes = {} if shards is None else {PART + unit.name: unit.shape for unit in shards.units}
+    shapes = {} if shards is None else {SHARD + unit.name: unit.shape for unit in shards.units}
     for p in step.get_parameters():
-        prefix, found, name = p.name.partition(PART)
+        prefix, found, name = p.name.partition(SHARD)
         if not found:
             yield p, p.name, None
-        elif prefix:  # the parts of the weights themselves are not kept: the weights are
-            yield p, prefix + name, shapes[PART + name]
+        elif prefix:  # shards of the weights themselves are not kept: the weights are
+            yield p, prefix + name, shapes[SHARD + name]
 
 
 def save_checkpoint(directory, arrays, state, keep):
@@ -45,8 +45,7 @@ def save_checkpoint(directory, arrays, state, keep):
     Args:
         directory: the run's `checkpoints`. arrays: `state_arrays`. state: JSON-able: step, loader position, seconds.
     """
-
-    def fill(temporary):
+    with whole_directory(Path(directory) / f'step_{state["step"]}') as temporary:
         digest = write_weights(temporary / 'state.safetensors', arrays)
         write_flushed(temporary / 'state.json', json.dumps(state).encode())
         files = {'state.safetensors': digest, 'state.json': sha256(temporary / 'state.json')}
@@ -58,8 +57,6 @@ def save_checkpoint(directory, arrays, state, keep):
             'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')},
         }
         write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
-
-    write_directory(Path(directory) / f'step_{state["step"]}', fill)
     for old in checkpoints(directory)[:-keep]:
         shutil.rmtree(old)
 
@@ -79,11 +76,11 @@ def load_checkpoint(path, step):
         raise ConfigError(f'checkpoint {path} belongs to another config: {odd[0]} differs (resume=none starts anew)')
     shards = step.update.shards
     for name, (p, shape) in params.items():
-        array = arrays[name].reshape(p.shape) if shape is None else shards.part_of(arrays[name])
+        array = arrays[name].reshape(p.shape) if shape is None else shards.shard_of(arrays[name])
         p.set_data(Tensor(array, p.dtype))
     if shards is not None:
-        for part, unit in zip(shards.parts, shards.units, strict=True):
-            part.set_data(Tensor(shards.part_of(arrays[unit.name])))
+        for shard, unit in zip(shards.own, shards.units, strict=True):
+            shard.set_data(Tensor(shards.shard_of(arrays[unit.name])))
     state = read_json(path / 'state.json')
     missing = {'step', 'seconds', 'loader'} - state.keys()
     if missing:

@@ -1,4 +1,4 @@
-"""Data parallel: who this process is, and the two collectives of a training step.
+"""Data parallel: the two collectives of a training step, and how a process joins the others.
 
 Every process computes the alignment loss over the global batch from the gathered queries, so all of them hold the same
 loss. Gradients are averaged over the processes. Both together decide the gradient of the gather: of the average of n
@@ -7,10 +7,11 @@ own slice, without a collective (ReduceScatter, which AllGather's own gradient n
 """
 
 import os
-from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import nn, ops
+
+from diffdis_ms.world import World
 
 
 class Gather(nn.Cell):
@@ -55,22 +56,6 @@ class Average(nn.Cell):
         if self.all_reduce is None:
             return x
         return self.all_reduce(x) / self.size
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes that train together."""
-
-    rank: int = 0
-    size: int = 1
-
-    def share(self, rows):
-        """This process's rows of an array or list over the global batch.
-
-        They are strided, not a block: the first g rows of every process are then the first g * size rows of the whole,
-        whatever the size.
-        """
-        return rows[self.rank :: self.size]
 
 
 def join_world():

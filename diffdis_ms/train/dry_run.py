@@ -1,11 +1,14 @@
-"""What a run will be, before it starts: parameters by group, memory by part, the first batch as a picture
+"""What a run will be, before it starts: parameters by group, memory by use, the first batch as a picture
 (`tools/train.py --dry-run`)."""
 
 from pathlib import Path
 
 from diffdis_ms.data.transforms import image_grid, to_image
-from diffdis_ms.models.encoders import Encoders, to_unit_range
+from diffdis_ms.models.encoders import Encoders
+from diffdis_ms.models.unet import activation_elements
+from diffdis_ms.pixels import to_unit_range
 from diffdis_ms.runtime.compile_cache import compile_cached
+from diffdis_ms.train.optim import group_settings
 
 GiB = 2**30
 
@@ -16,7 +19,7 @@ def describe(job, report=print):
     compiling takes.
 
     Args:
-        job: loop.Job. report: called with each line.
+        job: build.Job. report: called with each line.
     """
     output = Path(job.config.output_dir)
     for line in [*parameter_lines(job), '', *memory_lines(job)]:
@@ -27,7 +30,7 @@ def describe(job, report=print):
     # Before any picture is decoded: MindSpore's cache knows graphs by their order, and training compiles the step
     # first.
     how = job.config.runtime.compile_cache and compile_cached(
-        *job.step.main_graph(job.setup.features(batch, 0)), job.config, job.world.rank, job.world.size
+        *job.step.main_graph(job.learner.features(batch, 0)), job.config, job.world
     )
     if how:
         report(f'the step compiles; its graph {"is now" if how == "cold" else "was already"} in the compile cache')
@@ -41,14 +44,14 @@ def describe(job, report=print):
     report(f'\nfirst batch: {output / "first_batch.png"}, its captions in first_batch.txt')
     report(
         f'one step takes {job.global_batch} pairs: {job.config.train.batch_size} a device x'
-        f' {job.config.train.accumulation_steps} parts x {job.world.size} devices; {len(job.loader.good)} good samples,'
-        f' {len(job.loader.skipped)} skipped'
+        f' {job.config.train.accumulation_steps} micro-batches x {job.world.size} devices;'
+        f' {len(job.loader.good)} good samples, {len(job.loader.skipped)} skipped'
     )
 
 
 def _decoded(job, z):
     """Pictures of cached latents, float32 in [-1, 1]."""
-    return Encoders(job.setup.network('vae'), None, None, job.config.model, min(8, len(z))).decode_latents(z)
+    return Encoders(job.learner.network('vae'), None, None, job.config.model, min(8, len(z))).decode_latents(z)
 
 
 def parameter_lines(job):
@@ -56,14 +59,11 @@ def parameter_lines(job):
     options, sizes = job.config.optimizer, {'base': 0, 'new': 0, 'scale': 0}
     for group, units in job.update.units.groups.items():
         sizes[group] = sum(p.size for p in units)
-    names = {
-        'base': ('trained', options.learning_rate, options.weight_decay),
-        'new': ('trained, new', options.new_learning_rate, options.weight_decay),
-        'scale': ('logit scale', options.new_learning_rate, 0.0),
-    }
+    names = {'base': 'trained', 'new': 'trained, new', 'scale': 'logit scale'}
+    settings = group_settings(options.learning_rate, options.new_learning_rate, options.weight_decay)
     lines = [f'{"parameters":<24}{"millions":>10}{"rate":>10}{"decay":>10}']
     lines += [
-        f'{names[g][0]:<24}{size / 1e6:>10.3f}{names[g][1]:>10.1e}{names[g][2]:>10.1e}'
+        f'{names[g]:<24}{size / 1e6:>10.3f}{settings[g]["lr"]:>10.1e}{settings[g]["weight_decay"]:>10.1e}'
         for g, size in sizes.items()
         if size
     ]
@@ -75,20 +75,20 @@ def parameter_lines(job):
 
 
 def _frozen(job):
-    return [(stem, job.setup.networks[stem]) for stem in job.setup.frozen]
+    return [(stem, job.learner.networks[stem]) for stem in job.learner.frozen]
 
 
 def memory_lines(job):
     """A table of `memory`, and its sum."""
-    parts = memory(job)
+    uses = memory(job)
     lines = [f'{"memory, estimated":<40}{"GiB":>8}'] + [
-        f'{name:<40}{size / GiB:>8.2f}' for name, size in parts.items() if size
+        f'{name:<40}{size / GiB:>8.2f}' for name, size in uses.items() if size
     ]
-    return lines + [f'{"sum (compilation and workspaces apart)":<40}{sum(parts.values()) / GiB:>8.2f}']
+    return lines + [f'{"sum (compilation and workspaces apart)":<40}{sum(uses.values()) / GiB:>8.2f}']
 
 
 def memory(job):
-    """{part: bytes} of one device. All but the last part are exact; activations are counted from the shapes
+    """{use: bytes} of one device. All but the last are exact; activations are counted from the shapes
     (`activation_elements`)."""
     units = job.update.units
     trained, small = (
@@ -96,7 +96,7 @@ def memory(job):
         sum(p.size for p in units.units if p.name.startswith('small.')),
     )
     frozen = sum(p.size for _, network in _frozen(job) for p in network.get_parameters())
-    config, train, parts = job.config, job.config.train, job.world.size if job.update.shards is not None else 1
+    config, train, shards = job.config, job.config.train, job.world.size if job.update.shards is not None else 1
     activations = 0
     if config.objective == 'diffdis':
         each = (
@@ -104,62 +104,19 @@ def memory(job):
         )  # bytes: half of what a 16-bit network keeps are results of norms, float32
         generation = 0 if train.task == 'dis' else train.generation_batch_size or train.batch_size
         alignment = 0 if train.task == 'gen' else train.batch_size
+        fused = config.device == 'Ascend' and train.precision != 'fp32'
         activations = each * (
-            generation * activation_elements(config, True) + alignment * activation_elements(config, False)
+            generation * activation_elements(config.model, True, fused)
+            + alignment * activation_elements(config.model, False, fused)
         )
     return {
         'weights that train': 4 * trained,
         'small ones once more, as one vector': 4 * small,
         'frozen weights': 4 * frozen,
         'gradients': 4 * trained,
-        'moments of AdamW': 8 * trained // parts,
-        'EMA': 4 * trained // parts,
-        "this device's parts of the weights": 4 * trained // parts * (parts > 1),
+        'moments of AdamW': 8 * trained // shards,
+        'EMA': 4 * trained // shards,
+        "this device's shards of the weights": 4 * trained // shards * (shards > 1),
         'accumulated gradients': 4 * trained * (train.accumulation_steps > 1),
         'activations (estimate)': activations,
     }
-
-
-def activation_elements(config, decoder):
-    """Elements that one sample's forward pass through the UNet keeps for its gradients.
-
-    A residual block keeps the inputs and outputs of its norms, of silu and its sigmoid, and of its convolutions: 4
-    (C_in + C_out) a pixel. A transformer layer keeps some 31 maps of its width a pixel, and the attention weights and
-    their softmax to the pixels and the context (not where the fused kernel of Ascend recomputes them).
-
-    Args:
-        config: Config. decoder: whether the decoder half is run, too (generation); alignment ends after the middle
-            block.
-    """
-    unet, context = config.model.unet, config.model.text_encoder.max_position_embeddings
-    fused = config.device == 'Ascend' and config.train.precision != 'fp32'
-    side = config.model.image_size // 2 ** (len(config.model.vae.block_out_channels) - 1)
-    pixels = [(side // 2**level) ** 2 for level in range(len(unet.block_out_channels))]
-
-    def resnet(level, c_in, c_out):
-        return 4 * (c_in + c_out) * pixels[level]
-
-    def transformer(level, width):
-        weights = 0 if fused else 2 * unet.num_attention_heads * (pixels[level] + context)
-        return unet.transformer_layers_per_block * pixels[level] * (31 * width + weights)
-
-    widths, total, skips = unet.block_out_channels, 0, []
-    before = widths[0]
-    for level, width in enumerate(widths):
-        for i in range(unet.layers_per_block):
-            total += resnet(level, before if i == 0 else width, width) + (
-                transformer(level, width) if unet.attention_levels[level] else 0
-            )
-        before = width
-        skips += [width] * unet.layers_per_block
-    last = len(widths) - 1
-    total += 2 * resnet(last, before, before) + transformer(last, before)
-    if decoder:
-        for level in reversed(range(len(widths))):
-            for _ in range(unet.layers_per_block + 1):
-                skip = skips.pop() if skips else widths[0]
-                total += resnet(level, before + skip, widths[level]) + (
-                    transformer(level, widths[level]) if unet.attention_levels[level] else 0
-                )
-                before = widths[level]
-    return total

@@ -4,9 +4,9 @@ import numpy as np
 
 from diffdis_ms.data.stream.loader import read_all
 from diffdis_ms.data.transforms import clip_normalize
-from diffdis_ms.models.encoders import to_unit_range
-from diffdis_ms.train.distributed import World
+from diffdis_ms.pixels import to_unit_range
 from diffdis_ms.train.objective import draw_diffdis, step_generator
+from diffdis_ms.world import World
 
 
 class DiffDisFeatures:
@@ -21,15 +21,14 @@ class DiffDisFeatures:
     def __init__(self, encoders, config, caption_set, world=World()):
         self.encoders, self.config, self.world = encoders, config, world
         self.cache = None
-        size = config.model.image_size
         if config.data.cache_in_memory:
-            samples = read_all(caption_set, size, config.data.num_workers)
+            samples = read_all(caption_set, config.model.image_size, config.data.num_workers)
             z = encoders.encode_images(samples.pixels, progress=True)
             c, e = encoders.encode_texts(samples.captions, progress=True)
             row_of = np.full(len(caption_set), -1)
             row_of[samples.indices] = np.arange(len(samples.indices))
             self.cache = row_of, z, c, e
-        self.zero_latent = encoders.encode_images(np.zeros((1, 3, size, size), np.float32))
+        self.zero_latent = encoders.zero_latent()
         self.empty_ids = encoders.tokenizer.encode([''], config.model.text_encoder.max_position_embeddings)
         self.empty_context = encoders.encode_ids(self.empty_ids)[0]
         self.latent_shape = self.zero_latent.shape[1:]
@@ -82,20 +81,15 @@ class CLIPFeatures:
         self.mean, self.std = image.image_mean, image.image_std
 
     def __call__(self, batch, step):
-        return clip_normalize(to_unit_range(batch.pixels), self.mean, self.std), batch.token_ids
+        return clip_normalize(batch.pixels, self.mean, self.std), batch.token_ids
 
 
 class AutoencoderFeatures:
     """Pixels and the posterior's noise."""
 
     def __init__(self, config, world=World()):
-        vae, train = config.model.vae, config.train
-        self.seed, self.world, side = (
-            config.seed,
-            world,
-            config.model.image_size // 2 ** (len(vae.block_out_channels) - 1),
-        )
-        self.shape = (train.batch_size * train.accumulation_steps * world.size, vae.latent_channels, side, side)
+        train, self.seed, self.world = config.train, config.seed, world
+        self.shape = (train.batch_size * train.accumulation_steps * world.size, *config.model.latent_shape)
 
     def __call__(self, batch, step):
         noise = step_generator(self.seed, step).standard_normal(self.shape, dtype=np.float32)

@@ -70,10 +70,7 @@ class MetricsLog:
             'logit_scale': logit_scale,
         }
         if self.file is not None:
-            # JSON has no infinity, which the gradients' norm is at an fp16 overflow; an autoencoder has no logit scale
-            row = {key: value if value is not None and math.isfinite(value) else None for key, value in row.items()}
-            self.file.write(json.dumps(row) + '\n')
-            self.file.flush()
+            row = write_row(self.file, row)
         if self.board is not None:
             for key, value in row.items():
                 if key != 'step' and value is not None:
@@ -89,6 +86,15 @@ class MetricsLog:
             self.board.add_text(
                 'captions', '\n'.join(f'{i + 1}. {caption}' for i, caption in enumerate(captions)), step
             )
+
+
+def write_row(file, row):
+    """Append a row of metrics, {name: number or None}, to an open metrics.jsonl; returns it as it was written."""
+    # JSON has no infinity, which the gradients' norm is at an fp16 overflow; an autoencoder has no logit scale
+    row = {key: value if value is not None and math.isfinite(value) else None for key, value in row.items()}
+    file.write(json.dumps(row) + '\n')
+    file.flush()
+    return row
 
 
 def _lines_up_to(path, step):

@@ -1,11 +1,11 @@
-"""The training loop: assemble, resume, step, log, save. One loop for all objectives, one process or many."""
+"""The training loop: resume, step, log, save. One loop for all objectives, one process or many."""
 
+import contextlib
 import math
 import signal
 import time
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import mindspore.common.dtype as mstype
 import numpy as np
@@ -13,22 +13,16 @@ from mindspore import Tensor
 from tqdm import tqdm
 
 from diffdis_ms.config import OptimizerConfig, to_yaml
-from diffdis_ms.data.sources.folders import open_captions
 from diffdis_ms.data.stream.check import write_skipped
-from diffdis_ms.data.stream.latent_cache import CachedLoader, LatentCache
 from diffdis_ms.data.stream.loader import Loader
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.encoders import Encoders
 from diffdis_ms.runtime.compile_cache import compile_cached, give_back_memory
-from diffdis_ms.storage.model_dir import parameters_to_numpy, save_model
-from diffdis_ms.train.accumulation import AccumulatedStep
-from diffdis_ms.train.build import build, load_tokenizer, resolve_model
-from diffdis_ms.train.cache import check_data, check_key
+from diffdis_ms.storage.model_dir import save_model
 from diffdis_ms.train.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint, state_arrays
-from diffdis_ms.train.distributed import Average, World, join_world
+from diffdis_ms.train.distributed import Average
+from diffdis_ms.train.job import assemble
 from diffdis_ms.train.log import MetricsLog
-from diffdis_ms.train.optim import build_optimizer
-from diffdis_ms.train.step import TrainStep, Update
 
 
 class TrainingError(ConfigError):
@@ -37,30 +31,6 @@ class TrainingError(ConfigError):
 
 class Terminated(Exception):
     """The run was told to stop (SIGTERM) and has saved its state; the message says where."""
-
-
-@dataclass
-class Job:
-    """All that steps: made by `assemble`."""
-
-    config: Any
-    world: World
-    captions: Any  # the training set; None where a cache is used alone
-    loader: Any  # Loader or CachedLoader
-    setup: Any
-    update: Update
-    step: Any  # TrainStep or AccumulatedStep
-    schedules: dict
-
-    @property
-    def first(self):
-        """Whether this process is the one that writes."""
-        return self.world.rank == 0
-
-    @property
-    def global_batch(self):
-        """Samples a step, over all processes and accumulation steps."""
-        return self.loader.batch_size
 
 
 def train(config, report=print, draw=None):
@@ -72,7 +42,7 @@ def train(config, report=print, draw=None):
     Args:
         config: Config.
         report: called with each line meant for the user.
-        draw: makes sample images for the log, every `train.sample_every` steps: (Setup, captions) -> list of PIL
+        draw: makes sample images for the log, every `train.sample_every` steps: (Learner, captions) -> list of PIL
             images.
 
     Returns:
@@ -119,70 +89,17 @@ def train(config, report=print, draw=None):
             )
     with MetricsLog(output, config, job.schedules, state['step'], job.global_batch, job.first) as log:
         state = _steps(job, state, log, output / 'checkpoints', draw)
-    averages = job.update.averaged()  # by all processes, where they have parts of it
+    averages = job.update.averaged()  # by all processes, where they have shards of it
     if job.first:
         save_trained(output / 'model', job, state, averages)
     return output / 'model'
-
-
-def assemble(config):
-    """The `Job` of a config, with fresh state.
-
-    Raises:
-        ConfigError: as for `train`.
-    """
-    world = join_world()
-    data, train = config.data, config.train
-    resolve_model(config)
-    tokenizer, captions, cache = load_tokenizer(config), None, None
-    global_batch = train.batch_size * train.accumulation_steps * world.size
-    if not data.path and data.cache is None:
-        raise ConfigError(
-            'data.path: name the training set, for example data.path=data/cc3m (tools/prepare_data.py makes one)'
-        )
-    if data.path:
-        captions = open_captions(data.path)
-    if data.cache is not None:
-        cache = LatentCache(data.cache)
-        check_key(cache, config)
-        if captions is not None:
-            check_data(cache, captions, config)
-        loader = CachedLoader(cache, global_batch, config.seed, data.num_workers, world.rank, world.size)
-    else:
-        loader = Loader(
-            captions,
-            global_batch,
-            config.model.image_size,
-            config.seed,
-            data.num_workers,
-            data.cache_in_memory,
-            data.random_flip,
-            data.random_shift,
-            rank=world.rank,
-            size=world.size,
-            min_side=data.min_side,
-            check_directory=config.output_dir,
-            workers=data.workers,
-            tokenizer=tokenizer,
-            token_length=config.model.text_encoder.max_position_embeddings,
-        )
-    setup = build(config, captions, tokenizer, world, cache)
-    units, optimizer, schedules = build_optimizer(config, list(setup.objective.trainable_params()), world)
-    update = Update(setup.objective, units, optimizer, config, world)
-    step = (
-        TrainStep(setup.objective, update)
-        if train.accumulation_steps == 1
-        else AccumulatedStep(setup.objective, update, train.accumulation_steps)
-    )
-    step.set_train()
-    return Job(config, world, captions, loader, setup, update, step, schedules)
 
 
 def _steps(job, state, log, directory, draw):
     """Steps until `max_steps`, `max_minutes` or SIGTERM; returns the last state, which is saved."""
     train, first, last = job.config.train, state['step'], job.config.train.max_steps
     limit, seconds, started = (train.max_minutes or math.inf) * 60, state['seconds'], time.monotonic()
-    captions = []
+    captions, scale = [], job.learner.objective.logit_scale
     with (
         _Stop(job.world) as stop,
         tqdm(
@@ -193,9 +110,9 @@ def _steps(job, state, log, directory, draw):
         while step < last and not stop.agreed(state['seconds'] >= limit):
             batch = next(batches)
             captions = captions or batch.captions[:8]
-            inputs = job.setup.features(batch, step)
+            inputs = job.learner.features(batch, step)
             if step == first and job.config.runtime.compile_cache:
-                compile_cached(*job.step.main_graph(inputs), job.config, job.world.rank, job.world.size)
+                compile_cached(*job.step.main_graph(inputs), job.config, job.world)
             outputs = [float(x.asnumpy() if isinstance(x, Tensor) else x) for x in job.step.run(inputs)]
             if step == first:
                 give_back_memory()  # of compiling
@@ -204,14 +121,14 @@ def _steps(job, state, log, directory, draw):
             state = {'step': step, 'seconds': seconds + time.monotonic() - started, 'loader': job.loader.state()}
             bar.update()
             if step % train.log_every == 0 or step == last:
-                shown = log.write(step, outputs, _value(job.setup.objective), *_scaling(job.update))
+                shown = log.write(step, outputs, None if scale is None else scale.value(), *_scaling(job.update))
                 bar.set_postfix(shown)
                 if (
                     job.world.size > 1 and job.first and bar.disable
                 ):  # logs of many processes are files: a line instead of a bar
                     print(f'step {step}/{last}: ' + ', '.join(f'{k} {v}' for k, v in shown.items()), flush=True)
             if draw is not None and job.first and train.sample_every and step % train.sample_every == 0:
-                log.pictures(step, draw(job.setup, captions), captions)
+                log.pictures(step, draw(job.learner, captions), captions)
             if step % train.checkpoint_every == 0 and step < last:
                 _save(job, state, directory)
         batches.close()
@@ -283,43 +200,33 @@ class _Stop:
 def save_trained(directory, job, state, averages):
     """The model directory of a run: EMA weights (`averages`) where there are any, the trained logit scale in its
     config."""
-    networks, config = {}, job.config
-    for stem in job.setup.networks:
-        networks[stem] = {
-            name: averages.get(name, array) for name, array in parameters_to_numpy(job.setup.network(stem)).items()
-        }
+    weights, config = job.learner.weights(averages), job.config
     model = config.model
-    if hasattr(job.setup.objective, 'logit_scale'):
-        model.logit_scale = _value(job.setup.objective)
+    if job.learner.objective.logit_scale is not None:
+        model.logit_scale = job.learner.objective.logit_scale.value()
     if config.objective == 'autoencoder':
-        model.vae.scaling_factor = latent_scale(job, networks)
-    save_model(directory, model, networks, job.setup.tokenizer, {'step': state['step'], 'objective': config.objective})
+        model.vae.scaling_factor = _latent_scale(job, weights['vae'])
+    save_model(directory, model, weights, job.learner.tokenizer, {'step': state['step'], 'objective': config.objective})
 
 
-def latent_scale(job, networks):
-    """1 / standard deviation of the latents of the training images: what Stable Diffusion's 0.18215 was measured as."""
-    vae, batch_size = job.setup.networks['vae'], job.config.train.batch_size
+def _latent_scale(job, weights):
+    """`Encoders.latent_scale` of the training images, with the weights that are saved: {parameter: array} of V."""
+    vae, config = job.learner.networks['vae'], job.config
     for p in vae.get_parameters():
-        p.set_data(Tensor(networks['vae'][p.name]))
+        p.set_data(Tensor(weights[p.name]))
     loader = Loader(
         job.captions,
-        batch_size,
-        job.config.model.image_size,
-        job.config.seed,
-        job.config.data.num_workers,
-        min_side=job.config.data.min_side,
-        check_directory=job.config.output_dir,
+        config.train.batch_size,
+        config.model.image_size,
+        seed=config.seed,
+        num_workers=config.data.num_workers,
+        min_side=config.data.min_side,
+        check_directory=config.output_dir,
     )
-    encoders = Encoders(vae, None, None, job.config.model, batch_size)
-    batches = iter(loader)
-    latents = [encoders.encode_images(next(batches).pixels) for _ in range(min(8, len(loader.good) // batch_size))]
-    batches.close()
-    return float(vae.scaling_factor / np.std(latents))
-
-
-def _value(objective):
-    """The logit scale, None where there is none."""
-    return float(np.exp(objective.logit_scale.weight.asnumpy())) if hasattr(objective, 'logit_scale') else None
+    count = min(8, len(loader.good) // config.train.batch_size)
+    with contextlib.closing(iter(loader)) as batches:
+        encoders = Encoders(vae, None, None, config.model, config.train.batch_size)
+        return encoders.latent_scale(batch.pixels for batch in islice(batches, count))
 
 
 def _scaling(update):

@@ -2,7 +2,7 @@
 
 A loss cell is deterministic: timesteps, noise and drop masks come in as inputs. `draw_*` is the one place that draws
 them, from (seed, step) alone, so that a resumed run and an uninterrupted one see the same numbers, and so do one
-process and many. An objective says in `parts` what it computes on its own rows; the loss over the global batch is
+process and many. An objective says in `terms` what it computes on its own rows; the loss over the global batch is
 `Objective`'s.
 """
 
@@ -15,7 +15,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from diffdis_ms.diffusion.losses import alignment_loss, autoencoder_loss, image_generation_loss, total_loss
 from diffdis_ms.diffusion.process import q_sample, velocity
 from diffdis_ms.diffusion.schedule import alphas_cumprod
-from diffdis_ms.train.distributed import Gather, World
+from diffdis_ms.train.distributed import Gather
+from diffdis_ms.world import World
 
 
 class LogitScale(nn.Cell):
@@ -33,25 +34,34 @@ class LogitScale(nn.Cell):
     def construct(self):
         return ops.exp(self.weight)
 
+    def value(self):
+        """The scale as a number."""
+        return float(np.exp(self.weight.asnumpy()))
+
 
 class Objective(nn.Cell):
-    """A loss of two parts: one a mean over the rows at hand, and the alignment of queries and texts over the global
+    """A loss of two terms: one a mean over the rows at hand, and the alignment of queries and texts over the global
     batch.
 
     Args:
         world: World.
         lambda_ita: weight of the alignment.
 
+    Attributes:
+        logit_scale: LogitScale, or None: set by objectives that have one.
+        aligned: whether `terms` returns queries to align.
+
     Returns:
-        (loss, loss_ig, loss_ita) of this process, scalars; parts an objective does not have are zero. The first part
-        (the only one of an autoencoder) is called loss_ig throughout.
+        (loss, loss_ig, loss_ita) of this process, scalars; a term that an objective does not have is zero. The first
+        term (the only one of an autoencoder) is called loss_ig throughout.
     """
 
     def __init__(self, world, lambda_ita=1.0):
         super().__init__(auto_prefix=False)  # parameters keep the names of their own network
         self.lambda_ita, self.gather = lambda_ita, Gather(world)
+        self.logit_scale, self.aligned = None, False
 
-    def parts(self, *inputs):
+    def terms(self, *inputs):
         """(loss_ig scalar, p, e): predicted and true queries (B, D), None where nothing is aligned."""
         raise NotImplementedError
 
@@ -60,7 +70,7 @@ class Objective(nn.Cell):
         return alignment_loss(self.gather(p), self.gather(e), self.logit_scale())
 
     def construct(self, *inputs):
-        loss_ig, p, e = self.parts(*inputs)
+        loss_ig, p, e = self.terms(*inputs)
         loss_ita = Tensor(0.0, mstype.float32) if p is None else self.align(p, e)
         return total_loss(loss_ig, loss_ita, self.lambda_ita), loss_ig, loss_ita
 
@@ -82,7 +92,7 @@ class DiffDisObjective(Objective):
         model, train = config.model, config.train
         super().__init__(world, train.lambda_ita)
         self.unet, self.text_encoder = unet, text_encoder
-        self.logit_scale = LogitScale(model)
+        self.logit_scale, self.aligned = LogitScale(model), train.task != 'gen'
         self.empty_context, self.zero_latent = Tensor(empty_context), Tensor(zero_latent)
         if text_encoder is not None:
             self.empty_ids = Tensor(empty_ids, mstype.int32)
@@ -93,7 +103,7 @@ class DiffDisObjective(Objective):
         self.task = train.task
         self.gen_batch = train.generation_batch_size or train.batch_size
 
-    def parts(self, z, c, e, ids, t_z, noise_z, drop_caption, t_e, noise_e, drop_image):
+    def terms(self, z, c, e, ids, t_z, noise_z, drop_caption, t_e, noise_e, drop_image):
         """z (B, 4, H, W); c (B, L, hidden), e (B, 1, D), or None where ids (B, L) are given; then `draw_diffdis`."""
         empty = self.empty_context
         if self.text_encoder is not None:  # the empty caption as one row more
@@ -124,8 +134,7 @@ class DiffDisObjective(Objective):
         e_t = q_sample(e, noise, abar, self.gamma)
         prediction = self.unet(z, t_e, None, e_t.astype(z.dtype)).astype(mstype.float32)  # (B, 1, D)
         if self.text_target == 'noise':
-            # e0_hat = (e_t - sqrt(1 - abar) eps_hat) / (gamma sqrt(abar)); the positive divisor falls away in the
-            # cosine
+            # the numerator of `data_from_noise`: its positive divisor falls away in the cosine
             prediction = e_t - ops.sqrt(1 - abar) * prediction
         return prediction[:, 0]
 
@@ -159,9 +168,9 @@ class CLIPObjective(Objective):
     def __init__(self, image_encoder, text_encoder, config, world=World()):
         super().__init__(world)
         self.image_encoder, self.text_encoder = image_encoder, text_encoder
-        self.logit_scale = LogitScale(config.model)
+        self.logit_scale, self.aligned = LogitScale(config.model), True
 
-    def parts(self, pixels, ids):
+    def terms(self, pixels, ids):
         """pixels (B, 3, S, S), CLIP-normalised; ids (B, L)."""
         return Tensor(0.0, mstype.float32), self.image_encoder(pixels), self.text_encoder(ids)[1][:, 0]
 
@@ -174,7 +183,7 @@ class AutoencoderObjective(Objective):
         self.vae = vae
         self.kl_weight, self.chroma_weight = config.train.kl_weight, config.train.chroma_weight
 
-    def parts(self, pixels, noise):
+    def terms(self, pixels, noise):
         """pixels (B, 3, H, W) in [-1, 1]; noise (B, latent_channels, H/f, W/f)."""
         mean, logvar = self.vae.moments(pixels)
         z = mean + ops.exp(0.5 * logvar) * noise

@@ -14,8 +14,8 @@ from mindformers.core.optim.adamw import AdamW as FormersAdamW
 from mindspore import Parameter, nn, ops
 
 from diffdis_ms.models.names import is_new_parameter, is_text_parameter
-from diffdis_ms.train.distributed import World
 from diffdis_ms.train.sharding import Shards
+from diffdis_ms.world import World
 
 SMALL = 2**18  # elements
 
@@ -63,14 +63,13 @@ class AdamW(FormersAdamW):
     """MindFormers' AdamW (its state, groups and schedules) over float32 parameters, each updated in place by one
     operator.
 
-    MindFormers' own formula reads the moments again after it has written them, for which MindSpore copies all of them,
-    and divides by `Div`,
-    which on a CPU keeps tables of 16 bytes an element for ever: together 45 GB for Stable Diffusion.
+    MindFormers' own formula reads the moments again after it has written them, for which MindSpore copies all of them
+    (`step.AfterUpdate`), and divides by `Div`, which keeps tables (`models/attention.py`): together 45 GB for Stable
+    Diffusion.
     """
 
     def construct(self, gradients):
-        """Updates; returns what depends on it. Who reads the parameters after it in the same graph makes MindSpore copy
-        them."""
+        """Updates; returns what depends on it. Nothing may read the parameters after it in the same graph."""
         decay, lr = self.get_weight_decay(), self.get_lr()
         step = ops.depend(self.global_step, self.assignadd(self.global_step, self.global_step_increase_tensor))
         t, beta1, beta2 = step.astype(mstype.float32).reshape(()), self.beta1[0], self.beta2[0]
@@ -94,11 +93,21 @@ def group_parameters(parameters, config):
     return {name: members for name, members in groups.items() if members}
 
 
+def group_settings(lr, lr_new, weight_decay):
+    """{group of `group_parameters`: its learning rate and weight decay}: the logit scale goes with the new parameters,
+    without weight decay. lr, lr_new: schedules or numbers."""
+    return {
+        'base': {'lr': lr, 'weight_decay': weight_decay},
+        'new': {'lr': lr_new, 'weight_decay': weight_decay},
+        'scale': {'lr': lr_new, 'weight_decay': 0.0},
+    }
+
+
 def build_optimizer(config, parameters, world=World()):
-    """AdamW over the parameters that train; `logit_scale` goes with the new ones, without weight decay.
+    """AdamW over the parameters that train, in the groups of `group_parameters`.
 
     Returns:
-        (Units, optimizer over `Units.units`, or over this process's parts of them where `Units.shards` is set, {'lr':
+        (Units, optimizer over `Units.units`, or over this process's shards of them where `Units.shards` is set, {'lr':
         schedule, 'lr_new': schedule}).
     """
     options = config.optimizer
@@ -110,13 +119,9 @@ def build_optimizer(config, parameters, world=World()):
     if config.train.shard_optimizer and world.size > 1:
         units.shards = Shards(units, world)
     updated = units.groups if units.shards is None else units.shards.groups
-    rates = {
-        'base': {'lr': schedules['lr']},
-        'new': {'lr': schedules['lr_new']},
-        'scale': {'lr': schedules['lr_new'], 'weight_decay': 0.0},
-    }
+    settings = group_settings(schedules['lr'], schedules['lr_new'], options.weight_decay)
     optimizer = AdamW(
-        [{'params': updated[name], **rates[name]} for name in updated],
+        [{'params': updated[name], **settings[name]} for name in updated],
         learning_rate=schedules['lr'],
         betas=(options.beta1, options.beta2),
         eps=options.eps,
@@ -142,7 +147,7 @@ class Units(nn.Cell):
     Attributes:
         parameters: all of them, in the order that `join` takes their gradients.
         units: what the optimizer updates, in the order of its groups. groups: {name: units}.
-        shards: sharding.Shards where each process updates a part only, else None.
+        shards: sharding.Shards where each process updates a shard only, else None.
     """
 
     def __init__(self, groups):

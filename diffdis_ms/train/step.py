@@ -5,15 +5,15 @@ import mindspore as ms
 import mindspore.common.dtype as mstype
 from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 
-from diffdis_ms.train.distributed import Average, World
+from diffdis_ms.train.distributed import Average
+from diffdis_ms.world import World
 
 EMA = 'ema.'
 ROW = 512  # elements
 
 
 def _sum_of_squares(g):
-    """Of all elements, by rows and then over the rows: MindSpore's CPU adds a long vector in the order in which its
-    threads finish, which would move the last bit of every clipped gradient from run to run; a row is one thread's."""
+    """Of all elements, by rows and then over the rows, for the same bits in every run (`losses.mean_over_samples`)."""
     g = g.astype(mstype.float32).reshape(-1)
     missing = -g.size % ROW
     if missing:
@@ -30,6 +30,11 @@ def _assign(p, value):
     return ops.assign(p, value)
 
 
+def initial_averages(parameters):
+    """The EMA of each parameter, named ema.<parameter>: it starts as the parameter does."""
+    return ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in parameters])
+
+
 def move_towards(rate, average, p):
     """average <- average + rate * (p - average), float32; returns the new average."""
     return ops.assign_add(average, (p.astype(mstype.float32) - average) * rate)
@@ -37,8 +42,7 @@ def move_towards(rate, average, p):
 
 def ema_rate(step, decay, ramp):
     """1 - d, d being the decay of the EMA: `decay`, with a ramp min(decay, (1 + step) / (10 + step)), so that a short
-    run is not
-    dominated by its first weights. step: updates before this one, () float32."""
+    run is not dominated by its first weights. step: updates before this one, () float32."""
     if ramp:
         return 1.0 - ops.minimum((1.0 + step) / (10.0 + step), decay)
     return ops.zeros_like(step) + (1.0 - decay)
@@ -48,8 +52,8 @@ class AfterUpdate(nn.Cell):
     """What follows the optimizer, in a graph of its own: the logit scale is kept below its limit, ema <- d * ema + (1 -
     d) * parameter, and what was updated as a vector, or by other processes, goes back into the parameters.
 
-    In one graph with the step MindSpore would copy every parameter before the step, as it is read before and after it
-    is written.
+    In one graph with the step MindSpore would copy every parameter before the step: it does so wherever a graph reads a
+    parameter both before and after it writes it.
 
     Args:
         update: Update.
@@ -59,7 +63,7 @@ class AfterUpdate(nn.Cell):
         super().__init__(auto_prefix=False)
         self.units, self.shards, self.scale_limit = update.units, update.shards, update.scale_limit
         self.trained, self.updated, self.averages = update.trained, update.updated, update.averages
-        self.moved = self.updated if self.shards is None else ParameterTuple(self.shards.parts)
+        self.moved = self.updated if self.shards is None else ParameterTuple(self.shards.own)
         self.map = ops.HyperMap()
 
     def construct(self, rate):
@@ -96,14 +100,11 @@ class Update(nn.Cell):
         super().__init__(auto_prefix=False)
         self.units, self.optimizer, self.shards = units, optimizer, units.shards
         self.trained, self.updated = ParameterTuple(units.parameters), ParameterTuple(units.units)
-        averaged = units.units if self.shards is None else self.shards.parts
-        self.averages = ParameterTuple(
-            [Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in averaged]
-        )
+        self.averages = initial_averages(units.units if self.shards is None else self.shards.own)
         self.decay, self.ramp = config.train.ema_decay, config.train.ema_ramp
         self.max_norm = config.optimizer.max_grad_norm
         self.scale_limit = None
-        if hasattr(objective, 'logit_scale') and config.model.learnable_logit_scale:
+        if objective.logit_scale is not None and config.model.learnable_logit_scale:
             self.scale_limit = objective.logit_scale.limit
         self.map, self.mean = ops.HyperMap(), Average(world)
         self.many = world.size > 1

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from ckpt_convert import name_map
-from ckpt_convert.plan import shapes_of_network
+from ckpt_convert.shapes import shapes_of_network
 from diffdis_ms.config import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.storage.files import write_weights
@@ -13,28 +13,19 @@ from diffdis_ms.storage.files import write_weights
 WORDS = 520
 TEXT_CFG = {'context_length': 16, 'vocab_size': WORDS, 'width': 64, 'heads': 4, 'layers': 1}
 VISION_CFG = {'image_size': 16, 'layers': 1, 'width': 64, 'patch_size': 8}
+# fmt: off
 TEXT_CONFIG = {
-    'vocab_size': WORDS,
-    'max_position_embeddings': 16,
-    'hidden_size': 64,
-    'intermediate_size': 256,
-    'num_hidden_layers': 1,
-    'num_attention_heads': 4,
-    'projection_dim': 32,
-    'hidden_act': 'gelu',
-    'bos_token_id': WORDS - 2,
-    'eos_token_id': WORDS - 1,
+    'vocab_size': WORDS, 'max_position_embeddings': 16, 'hidden_size': 64, 'intermediate_size': 256,
+    'num_hidden_layers': 1, 'num_attention_heads': 4, 'projection_dim': 32, 'hidden_act': 'gelu',
+    'bos_token_id': WORDS - 2, 'eos_token_id': WORDS - 1,
 }
+# fmt: on
+# fmt: off
 VISION_CONFIG = {
-    'image_size': 16,
-    'patch_size': 8,
-    'hidden_size': 64,
-    'intermediate_size': 256,
-    'num_hidden_layers': 1,
-    'num_attention_heads': 1,
-    'projection_dim': 32,
-    'hidden_act': 'gelu',
+    'image_size': 16, 'patch_size': 8, 'hidden_size': 64, 'intermediate_size': 256, 'num_hidden_layers': 1,
+    'num_attention_heads': 1, 'projection_dim': 32, 'hidden_act': 'gelu',
 }
+# fmt: on
 
 
 def state_dict(layout='openai'):

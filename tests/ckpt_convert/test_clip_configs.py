@@ -66,17 +66,13 @@ OLD = {
     'use_bfloat16': False,
     'layer_norm_eps': 1e-05,
 }
+# fmt: off
 PREPROCESSOR = {
-    'crop_size': 16,
-    'do_center_crop': True,
-    'do_normalize': True,
-    'do_resize': True,
-    'feature_extractor_type': 'CLIPFeatureExtractor',
-    'image_mean': [0.48145466, 0.4578275, 0.40821073],
-    'image_std': [0.26862954, 0.26130258, 0.27577711],
-    'resample': 3,
-    'size': 16,
+    'crop_size': 16, 'do_center_crop': True, 'do_normalize': True, 'do_resize': True,
+    'feature_extractor_type': 'CLIPFeatureExtractor', 'image_mean': [0.48145466, 0.4578275, 0.40821073],
+    'image_std': [0.26862954, 0.26130258, 0.27577711], 'resample': 3, 'size': 16,
 }
+# fmt: on
 
 
 def test_old_configs_of_transformers(tmp_path):

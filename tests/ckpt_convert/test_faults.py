@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ckpt_convert import name_map
-from ckpt_convert.plan import parameter_shapes
+from ckpt_convert.shapes import parameter_shapes
 from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.storage.files import write_weights
@@ -50,17 +50,12 @@ def checkpoint(tmp_path_factory):
     write_weights(folder / 'sd.safetensors', state)
     write_weights(folder / 'clip.safetensors', clip)
     write_vocabulary([], folder / 'tokenizer')
+    # fmt: off
     return [
-        '-m',
-        'ckpt_convert',
-        'import',
-        '--src',
-        folder / 'sd.safetensors',
-        '--text-encoder',
-        folder / 'clip.safetensors',
-        '--set',
-        *SET,
+        '-m', 'ckpt_convert', 'import', '--src', folder / 'sd.safetensors',
+        '--text-encoder', folder / 'clip.safetensors', '--set', *SET,
     ]
+    # fmt: on
 
 
 def start(checkpoint, dst, **options):

@@ -10,7 +10,10 @@ import pytest
 
 from ckpt_convert import name_map
 from ckpt_convert.export import export
-from ckpt_convert.plan import PROJECTION, assumptions, complaints, make_plan, model_config, parameter_shapes
+from ckpt_convert.model_config import model_config
+from ckpt_convert.plan import PROJECTION, make_plan
+from ckpt_convert.report import assumptions, complaints
+from ckpt_convert.shapes import parameter_shapes
 from ckpt_convert.source import open_source
 from ckpt_convert.verify import verify
 from diffdis_ms.config import ImageDiffusionConfig, to_yaml
@@ -49,9 +52,8 @@ def made(tmp_path_factory):
     export(folder / 'model', folder / 'sd', 'diffusers')
     shutil.rmtree(folder / 'sd/diffdis')
     text = {name_map.field_name(name): array for name, array in networks['text_encoder'].items()}
-    write_weights(
-        folder / 'sd/text_encoder/model.safetensors', text
-    )  # with the text projection: no --text-encoder is needed
+    # with the text projection: no --text-encoder is needed
+    write_weights(folder / 'sd/text_encoder/model.safetensors', text)
     (folder / 'clip').mkdir()
     write_weights(folder / 'clip/model.safetensors', text)
     shutil.copy(folder / 'sd/text_encoder/config.json', folder / 'clip')
@@ -74,12 +76,10 @@ def config_of(path, text_source=None, overrides=SET):
     return model_config(open_source(path), text_source, overrides)
 
 
-SCHEDULER, UNET, VAE, INDEX = (
-    'scheduler/scheduler_config.json',
-    'unet/config.json',
-    'vae/config.json',
-    'model_index.json',
-)
+SCHEDULER = 'scheduler/scheduler_config.json'
+UNET = 'unet/config.json'
+VAE = 'vae/config.json'
+INDEX = 'model_index.json'
 
 
 @pytest.mark.parametrize(
@@ -449,10 +449,8 @@ def wider(state, name, width):
     return {**state, name: np.zeros((state[name].shape[0], width, *state[name].shape[2:]), np.float32)}
 
 
-KEY, CONV = (
-    'model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight',
-    'model.diffusion_model.input_blocks.0.0.weight',
-)
+KEY = 'model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight'
+CONV = 'model.diffusion_model.input_blocks.0.0.weight'
 OTHERS = {
     'Stable Diffusion 2': [
         lambda n: {
@@ -511,7 +509,7 @@ def test_a_pipeline_without_a_unet_is_named(pipeline):
 
 
 def test_no_combination_of_parts_gives_a_stack_trace(made, tmp_path):
-    """Parts missing, cut down to a few tensors, or of other names, with every kind of --text-encoder."""
+    """Networks missing, cut down to a few tensors, or of other names, with every kind of --text-encoder."""
     folder, networks = made
     (tmp_path / 'half').mkdir()
     write_weights(
@@ -617,7 +615,7 @@ def test_the_file_that_is_read(tmp_path, names, chosen):
         with pytest.raises(CheckpointError, match='variants'):
             open_source(folder)
     else:
-        assert open_source(folder).parts['text_encoder'].tensors['token_embedding.weight'].numpy()[0, 0] == chosen
+        assert open_source(folder).networks['text_encoder'].tensors['token_embedding.weight'].numpy()[0, 0] == chosen
 
 
 def test_what_no_file_tells_is_said(pipeline):

@@ -12,25 +12,19 @@ from scipy.io import savemat
 
 from tests.workspace import draw
 
+# fmt: off
 COLORS = [
-    (220, 30, 30),
-    (30, 200, 30),
-    (40, 40, 230),
-    (230, 220, 40),
-    (30, 210, 220),
-    (220, 40, 220),
-    (250, 250, 250),
-    (10, 10, 10),
-    (140, 80, 20),
-    (130, 130, 130),
+    (220, 30, 30), (30, 200, 30), (40, 40, 230), (230, 220, 40), (30, 210, 220), (220, 40, 220), (250, 250, 250),
+    (10, 10, 10), (140, 80, 20), (130, 130, 130),
 ]
+# fmt: on
 
 
 @dataclass
 class Replica:
     """What was written: the official folder, and what a reader must find."""
 
-    folder: str  # below the root; '' for a set whose parts lie in the root
+    folder: str  # below the root; '' for a set that lies in the root itself
     names: list  # or None
     labels: list
     needed: list  # files and folders below the root, each of which is missed when it is gone
@@ -139,33 +133,21 @@ def caltech(root):
 
 
 def eurosat(root):
+    # fmt: off
     folders = [
-        'AnnualCrop',
-        'Forest',
-        'HerbaceousVegetation',
-        'Highway',
-        'Industrial',
-        'Pasture',
-        'PermanentCrop',
-        'Residential',
-        'River',
-        'SeaLake',
+        'AnnualCrop', 'Forest', 'HerbaceousVegetation', 'Highway', 'Industrial', 'Pasture', 'PermanentCrop',
+        'Residential', 'River', 'SeaLake',
     ]
+    # fmt: on
     for label, folder in enumerate(folders):
         for i in (1, 2):
             picture(root / '2750' / folder / f'{folder}_{i}.jpg', label)
+    # fmt: off
     names = [
-        'Annual Crop',
-        'Forest',
-        'Herbaceous Vegetation',
-        'Highway',
-        'Industrial',
-        'Pasture',
-        'Permanent Crop',
-        'Residential',
-        'River',
-        'Sea Lake',
+        'Annual Crop', 'Forest', 'Herbaceous Vegetation', 'Highway', 'Industrial', 'Pasture', 'Permanent Crop',
+        'Residential', 'River', 'Sea Lake',
     ]
+    # fmt: on
     return Replica('2750', names, [i // 2 for i in range(20)], ['2750/Forest', '2750/SeaLake/*'])
 
 
@@ -286,15 +268,8 @@ def structs(fields, rows, shape):
 
 
 def cars(root):
-    names, labels = (
-        ['AM General Hummer SUV 2000', 'Acura RL Sedan 2012', 'Ram C/V Cargo Van Minivan 2012'],
-        [
-            2,
-            0,
-            1,
-            0,
-        ],
-    )
+    names = ['AM General Hummer SUV 2000', 'Acura RL Sedan 2012', 'Ram C/V Cargo Van Minivan 2012']
+    labels = [2, 0, 1, 0]
     (root / 'devkit').mkdir()
     savemat(root / 'devkit' / 'cars_meta.mat', {'class_names': cells(names)})
     fields = ('bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2', 'class', 'fname')
@@ -344,32 +319,21 @@ WORDS = ['crane', 'tench, Tinca tinca', 'crane']
 def imagenet_devkit(root, truth):
     data = root / 'ILSVRC2012_devkit_t12' / 'data'
     data.mkdir(parents=True)
+    # fmt: off
     fields = (
-        'ILSVRC2012_ID',
-        'WNID',
-        'words',
-        'gloss',
-        'num_children',
-        'children',
-        'wordnet_height',
-        'num_train_images',
+        'ILSVRC2012_ID', 'WNID', 'words', 'gloss', 'num_children', 'children', 'wordnet_height', 'num_train_images',
     )
+    # fmt: on
     rows = [
         (np.int16(i + 1), wnid, words, 'a gloss', np.uint8(0), np.zeros((1, 0)), np.uint8(0), np.uint16(1300))
         for i, (wnid, words) in enumerate(zip(WNIDS, WORDS, strict=True))
     ]
-    rows.append(
-        (
-            np.int16(4),
-            'n00001740',
-            'entity',
-            'all there is',
-            np.uint8(3),
-            np.array([[1, 2, 3]]),
-            np.uint8(19),
-            np.uint16(0),
-        )
-    )
+    # fmt: off
+    rows.append((
+        np.int16(4), 'n00001740', 'entity', 'all there is',
+        np.uint8(3), np.array([[1, 2, 3]]), np.uint8(19), np.uint16(0),
+    ))
+    # fmt: on
     savemat(data / 'meta.mat', {'synsets': structs(fields, rows, (-1, 1))})
     text(data / 'ILSVRC2012_validation_ground_truth.txt', map(str, truth))
     return 'ILSVRC2012_devkit_t12/data/'

@@ -15,11 +15,11 @@ from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS, open_benchmark
 from diffdis_ms.data.sources.webdataset import TarWriter
 from diffdis_ms.errors import BadSample, ConfigError
-from diffdis_ms.evaluate.tasks import ZEROSHOT_SETS, open_zeroshot
+from diffdis_ms.evaluate.datasets import ZEROSHOT_SETS, open_zeroshot
 from tests.data import replicas
 from tests.data.replicas import REPLICAS
 
-EACH = pytest.mark.parametrize('name, variant', REPLICAS, ids=lambda part: part.replace(' ', '-'))
+EACH = pytest.mark.parametrize('name, variant', REPLICAS, ids=lambda name: name.replace(' ', '-'))
 
 
 def refused(name, root):
@@ -360,11 +360,8 @@ def test_open_zeroshot_takes_names_of_the_set_or_given_ones(tmp_path):
     )
     assert open_zeroshot('flowers102', tmp_path, names)[1][0] == 'pink primrose'
     replicas.imagenet_flat(tmp_path)
-    assert open_zeroshot('imagenet', tmp_path, names)[1] == [
-        'sunglasses',
-        'fish',
-        'sunglasses',
-    ]  # CLIP's list has it twice
+    # CLIP's list has it twice
+    assert open_zeroshot('imagenet', tmp_path, names)[1] == ['sunglasses', 'fish', 'sunglasses']
     replicas.caltech(tmp_path)
     assert open_zeroshot('caltech101', tmp_path, names)[1] == ['face', 'easy face', 'accordion', 'yin and yang']
 
@@ -391,20 +388,12 @@ def test_clip_benchmarks_webdataset_layout(tmp_path):
 
 
 def test_clips_templates_by_data_set():
+    # fmt: off
     sizes = {
-        'cifar10': 18,
-        'cifar100': 18,
-        'caltech101': 34,
-        'stanfordcars': 8,
-        'flowers102': 1,
-        'food101': 1,
-        'sun397': 2,
-        'dtd': 8,
-        'aircraft': 2,
-        'oxfordpets': 1,
-        'eurosat': 3,
-        'imagenet': 80,
+        'cifar10': 18, 'cifar100': 18, 'caltech101': 34, 'stanfordcars': 8, 'flowers102': 1, 'food101': 1, 'sun397': 2,
+        'dtd': 8, 'aircraft': 2, 'oxfordpets': 1, 'eurosat': 3, 'imagenet': 80,
     }
+    # fmt: on
     for name, size in sizes.items():
         templates = read_templates('clip', name)
         assert len(templates) == len(set(templates)) == size and all(t.count('{}') == 1 for t in templates)

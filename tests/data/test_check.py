@@ -14,6 +14,7 @@ from diffdis_ms.data.sources.folders import CsvFolder, ImageFolder
 from diffdis_ms.data.sources.webdataset import CaptionSet
 from diffdis_ms.data.stream import check
 from diffdis_ms.data.stream.check import good_samples, write_skipped
+from diffdis_ms.world import World
 from tests.data.test_webdataset import png, raw_tar
 from tests.workspace import ROOT
 
@@ -77,9 +78,8 @@ def test_tiny_pictures_are_bad_below_the_side_asked_for(tars):
 
 
 def test_the_verdict_goes_elsewhere_where_the_data_cannot_be_written(tars, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        check.os, 'access', lambda path, mode: path != tars
-    )  # tests may run as root, who may write everywhere
+    # tests may run as root, who may write everywhere
+    monkeypatch.setattr(check.os, 'access', lambda path, mode: path != tars)
     elsewhere = tmp_path / 'run' / 'here'
     good_samples(Watched(tars), directory=elsewhere)
     assert [p.suffix for p in elsewhere.iterdir()] == ['.json'] and not list(tars.glob('.checked*'))
@@ -103,18 +103,19 @@ def test_processes_share_the_check_and_end_with_one_verdict(tars, monkeypatch):
     killed = Watched(tars)
     killed.stop = 5
     with pytest.raises(KeyboardInterrupt):
-        good_samples(killed, num_workers=1, rank=0, size=2)
+        good_samples(killed, num_workers=1, world=World(0, 2))
     rest = Watched(tars)
-    good, skipped = good_samples(rest, num_workers=1, rank=1, size=2)
+    good, skipped = good_samples(rest, num_workers=1, world=World(1, 2))
     assert len(good) == 18 and skipped.keys() == BAD and 22 - 5 <= rest.reads <= 22 - 4
     assert len(list(tars.glob('.checked*'))) == 1
 
 
 def test_two_real_processes_agree(tars):
     code = (
-        'import sys, json; from diffdis_ms.data import check; from diffdis_ms.data.sources.webdataset import'
-        f' CaptionSet; check.PART = 1\ngood, skipped = check.good_samples(CaptionSet({str(tars)!r}),'
-        ' rank=int(sys.argv[1]), size=2, num_workers=1)\nprint(json.dumps([good.tolist(), skipped]))'
+        'import sys, json; from diffdis_ms.data.stream import check; from diffdis_ms.data.sources.webdataset import'
+        ' CaptionSet; from diffdis_ms.world import World; check.PART = 1\n'
+        f'good, skipped = check.good_samples(CaptionSet({str(tars)!r}),'
+        ' world=World(int(sys.argv[1]), 2), num_workers=1)\nprint(json.dumps([good.tolist(), skipped]))'
     )
     processes = [
         subprocess.Popen(
@@ -153,7 +154,7 @@ def test_good_samples_are_indices(tmp_path):
                 raise check.BadSample(str(i), 'odd')
             return check_sample_image()
 
-    good, skipped = good_samples(Even(), rank=1, size=2)
+    good, skipped = good_samples(Even(), world=World(1, 2))
     assert good.dtype == np.int64 and good.tolist() == [0, 2] and skipped == {'1': 'odd', '3': 'odd'}
 
 

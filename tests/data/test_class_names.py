@@ -16,7 +16,7 @@ from diffdis_ms.data.benchmarks.class_names import (
 )
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.evaluate.tasks import open_zeroshot
+from diffdis_ms.evaluate.datasets import open_zeroshot
 from tests.data import replicas
 
 # sha256 (its first 16 digits) of CLIP's own templates, a line each, in their order, and of its class names, sorted,
@@ -36,18 +36,13 @@ CLIPS = {
     'eurosat': ('9bc85d9f1798d03b', '500da061f92084fb'),
     'imagenet': ('4f976686fb651bb5', '5a175c305e125474'),
 }
+# fmt: off
 EUROSAT = [
-    'annual crop land',
-    'forest',
-    'brushland or shrubland',
-    'highway or road',
-    'industrial buildings or commercial buildings',
-    'pasture land',
-    'permanent crop land',
-    'residential buildings or homes or apartments',
-    'river',
-    'lake or sea',
+    'annual crop land', 'forest', 'brushland or shrubland', 'highway or road',
+    'industrial buildings or commercial buildings', 'pasture land', 'permanent crop land',
+    'residential buildings or homes or apartments', 'river', 'lake or sea',
 ]
+# fmt: on
 
 
 def digest(lines):
@@ -109,9 +104,8 @@ def test_names_that_marks_alone_tell_apart():
     images = SimpleNamespace(class_names=['C', 'C++', 'C#'])
     assert resolve_names('C#,C,C++', 'folder', images) == ['C', 'C++', 'C#']
     assert resolve_names(None, 'folder', images) == images.class_names
-    clips = list(
-        json.loads(CLIP_NAMES.read_text(encoding='utf-8'))['imagenet'].values()
-    )  # 'missile' and 'sunglasses' twice
+    # 'missile' and 'sunglasses' twice
+    clips = list(json.loads(CLIP_NAMES.read_text(encoding='utf-8'))['imagenet'].values())
     many = SimpleNamespace(class_names=[str(k) for k in range(1000)])
     assert resolve_names(','.join(clips), 'folder', many) == clips
     with pytest.raises(ConfigError, match="'a' is given twice"):

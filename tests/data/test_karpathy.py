@@ -6,7 +6,7 @@ import pytest
 
 from diffdis_ms.data.benchmarks.karpathy import KarpathySet
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.evaluate.tasks import open_retrieval
+from diffdis_ms.evaluate.datasets import open_retrieval
 from tests.data.replicas import make_coco
 from tests.workspace import draw
 

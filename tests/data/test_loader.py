@@ -10,6 +10,7 @@ from PIL import Image
 from diffdis_ms.data.samples import Sample
 from diffdis_ms.data.stream.loader import Loader, read_all, shift
 from diffdis_ms.errors import BadSample, ConfigError
+from diffdis_ms.world import World
 
 
 class Numbers:
@@ -58,11 +59,11 @@ def test_each_epoch_is_another_permutation_and_no_batch_holds_a_sample_twice(cou
 def test_processes_together_see_the_batches_of_one(count, size):
     whole = list(islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3), 12))
     for ranks in (2, 3):
-        parts = [
-            islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3, rank=r, size=ranks), 12)
+        shares = [
+            islice(Loader(Numbers(count), size, 8, seed=4, random_shift=3, world=World(r, ranks)), 12)
             for r in range(ranks)
         ]
-        for expected, batches in zip(whole, zip(*parts, strict=True), strict=True):
+        for expected, batches in zip(whole, zip(*shares, strict=True), strict=True):
             for rank, batch in enumerate(batches):
                 np.testing.assert_array_equal(batch.indices, expected.indices[rank::ranks])
                 np.testing.assert_array_equal(batch.pixels, expected.pixels[rank::ranks])
@@ -80,7 +81,7 @@ def test_order_depends_on_the_seed_and_on_nothing_else():
 @pytest.mark.parametrize('before, after', [(1, 1), (2, 1), (1, 4)])
 def test_stream_continues_exactly_after_restore_whatever_the_number_of_processes(stop, before, after):
     def make(rank, size):
-        return Loader(Numbers(11, bad={2, 5}), 4, 8, seed=3, random_flip=True, random_shift=2, rank=rank, size=size)
+        return Loader(Numbers(11, bad={2, 5}), 4, 8, seed=3, random_flip=True, random_shift=2, world=World(rank, size))
 
     whole = list(islice(make(0, 1), 12))
     first = [make(rank, before) for rank in range(before)]
@@ -142,9 +143,9 @@ def test_fewer_samples_than_a_batch_and_bad_numbers_are_refused_at_once():
     with pytest.raises(ConfigError, match='seed'):
         Loader(Numbers(9), 3, 8, seed=-1)
     with pytest.raises(ConfigError, match='multiple of 2'):
-        Loader(Numbers(9), 3, 8, seed=0, size=2)
+        Loader(Numbers(9), 3, 8, seed=0, world=World(0, 2))
     with pytest.raises(ConfigError, match='rank'):
-        Loader(Numbers(9), 4, 8, seed=0, rank=2, size=2)
+        Loader(Numbers(9), 4, 8, seed=0, world=World(2, 2))
 
 
 def test_cache_reads_each_sample_once():

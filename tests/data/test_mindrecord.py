@@ -6,11 +6,12 @@ import json
 import sqlite3
 import struct
 
+import msgpack
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.data.sources.mindrecord import MindRecordSet, MindRecordWriter
+from diffdis_ms.data.sources.mindrecord import MindRecordSet, MindRecordWriter, _unpack
 from diffdis_ms.errors import BadSample, ConfigError
 from tests.data.test_webdataset import picture, png
 
@@ -195,6 +196,59 @@ def test_damaged_records_are_bad_samples_whatever_the_damage(tmp_path):
             except BadSample:
                 bad += 1
     assert bad > 100
+
+
+TEXT = b'\xa1a'  # msgpack of 'a'
+
+
+@pytest.mark.parametrize(
+    'record',
+    [
+        b'',
+        TEXT,
+        b'\x91' + TEXT,
+        b'\x81' + TEXT,
+        b'\x81\x01' + TEXT,
+        b'\x81' + TEXT + TEXT + b'\xc0',
+        b'\x81' + TEXT + b'\xa1\xff',
+        b'\x81' + TEXT + b'\xc1',
+        b'\x81' + TEXT + b'\x80',
+        b'\x81' + TEXT + b'\x90',
+        b'\x81' + TEXT + b'\xd6\xff' + bytes(4),
+        b'\x81' + TEXT + b'\xc7\x00\x05',
+        b'\x81' + TEXT + b'\xdb\xff\xff\xff\xff',
+        b'\x81' + TEXT + b'\xdd\xff\xff\xff\xff',
+        (b'\x81' + TEXT) * 5000 + b'\xc0',
+        b'\xdf\x00\x02\x00\x00' + (TEXT + b'\xc0') * 0x20000,
+    ],
+    ids=[
+        'nothing',
+        'no map',
+        'an array',
+        'cut',
+        'a number as name',
+        'bytes behind it',
+        'not UTF-8',
+        'no msgpack',
+        'a map inside',
+        'an array inside',
+        'a time',
+        'an extension',
+        'a text of 4 GB',
+        'an array of 4 billion',
+        'deep',
+        'many fields',
+    ],
+)
+def test_a_record_is_a_flat_map_of_texts_and_numbers_or_damaged(record):
+    with pytest.raises(ValueError):
+        _unpack(record)
+
+
+def test_every_kind_of_number_and_text_is_read():
+    fields = {'a': 1, 'b': -(2**63), 'c': 2**64 - 1, 'd': 0.5, 'e': 'ü' * 70000, 'f': b'x' * 300, 'g': None, 'h': True}
+    assert _unpack(msgpack.packb(fields)) == fields and _unpack(b'\x80') == {}
+    assert _unpack(b'\xde\x00\x01' + TEXT + b'\xca\x3f\x80\x00\x00') == {'a': 1.0}
 
 
 @pytest.mark.parametrize(

@@ -67,19 +67,12 @@ def test_mindrecord_is_written_from_any_source_and_read_as_one(src, tmp_path):
     (src / 'set.csv').unlink()
     (src / 'set.tsv').write_text(''.join(f'caption {i}\thttp://x/{i}\n' for i in range(6)))
     Image.new('RGB', (40, 10)).save(src / '4.png')
+    # fmt: off
     done = call(
-        'cc3m-tsv',
-        '--src',
-        src / 'set.tsv',
-        '--images',
-        src,
-        '--out',
-        tmp_path / 'a',
-        '--size',
-        24,
-        '--format',
-        'mindrecord',
+        'cc3m-tsv', '--src', src / 'set.tsv', '--images', src, '--out', tmp_path / 'a', '--size', 24,
+        '--format', 'mindrecord',
     )
+    # fmt: on
     assert done.returncode == 0 and 'kept 4, skipped 2' in done.stdout, done.stderr
     assert sorted(p.name for p in (tmp_path / 'a').iterdir()) == [
         '00000.mindrecord',

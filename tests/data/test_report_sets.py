@@ -16,8 +16,9 @@ from diffdis_ms.data.sources.mindrecord import MindRecordSet
 from diffdis_ms.data.sources.webdataset import CaptionSet, RetrievalSet
 from diffdis_ms.data.stream.check import good_samples
 from diffdis_ms.errors import ConfigError
+from diffdis_ms.evaluate.datasets import open_retrieval, open_zeroshot
 from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
-from diffdis_ms.evaluate.tasks import open_retrieval, open_zeroshot, retrieval
+from diffdis_ms.evaluate.tasks import retrieval
 from tests.data import report_sets as made
 from tests.data.report_sets import MASK, caption_of, encoded, number_of, save, tar
 from tests.data.test_mindrecord import foreign
@@ -42,18 +43,12 @@ def refused(opener, *args, **kwargs):
 
 # class folders
 
+# fmt: off
 HIDDEN = (
-    '.ipynb_checkpoints',
-    '__MACOSX',
-    '@eaDir',
-    '.git',
-    'lost+found',
-    '$RECYCLE.BIN',
-    '#recycle',
-    '.Trash-1000',
-    '__pycache__',
-    'System Volume Information',
+    '.ipynb_checkpoints', '__MACOSX', '@eaDir', '.git', 'lost+found', '$RECYCLE.BIN', '#recycle', '.Trash-1000',
+    '__pycache__', 'System Volume Information',
 )
+# fmt: on
 
 
 def test_folders_of_systems_and_tools_are_no_classes(tmp_path, capfd):
@@ -428,7 +423,7 @@ def test_prepare_data_shows_what_belongs_to_no_row_and_what_has_no_picture(tmp_p
     done = call(
         'webdataset', '--src', made.retrieval(tmp_path / 'wds') / 'test', '--out', tmp_path / 'out2', '--size', 16
     )
-    assert 'kept 8,' in done.stdout and 'each gets its first' in done.stderr
+    assert 'kept 8,' in done.stdout and 'the first one is used' in done.stderr
 
 
 def test_checksums_are_believed_where_numbers_start_at_1(tmp_path):

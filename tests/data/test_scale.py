@@ -13,6 +13,7 @@ from PIL import Image
 from diffdis_ms.data.sources.webdataset import CaptionSet
 from diffdis_ms.data.stream.loader import Loader
 from diffdis_ms.errors import ConfigError
+from diffdis_ms.world import World
 from tests.data.test_webdataset import raw_tar
 
 COUNT, EVERY, SHARD, SIZE, BATCH = 10_000, 33, 2_000, 16, 64
@@ -97,7 +98,7 @@ def make(folder, **options):
 
 def test_every_good_sample_once_an_epoch_over_two_processes_every_bad_one_listed(large):
     folder, bad = large
-    loaders = [make(folder, rank=rank, size=2) for rank in range(2)]
+    loaders = [make(folder, world=World(rank, 2)) for rank in range(2)]
     assert len(bad) > 0.03 * COUNT and len(BAD) >= 12
     for loader in loaders:
         assert loader.skipped.keys() == bad.keys()
@@ -105,9 +106,8 @@ def test_every_good_sample_once_an_epoch_over_two_processes_every_bad_one_listed
             (key, loader.skipped[key], reason) for key, reason in bad.items() if reason not in loader.skipped[key]
         ]
     good = loaders[0].good
-    assert len(good) == COUNT + 1 - (
-        len(bad) - 1
-    )  # also the one whose name leads out of the tar: it is read, never written
+    # also the one whose name leads out of the tar: it is read, never written
+    assert len(good) == COUNT + 1 - (len(bad) - 1)
 
     steps = -(-2 * len(good) // BATCH)
     streams, captions = [], []
@@ -125,11 +125,11 @@ def test_every_good_sample_once_an_epoch_over_two_processes_every_bad_one_listed
 
 def test_the_middle_of_an_epoch_is_continued_by_another_number_of_processes(large):
     whole = [b.indices for b in islice(make(large[0]), 12)]
-    pair = [make(large[0], rank=rank, size=2) for rank in range(2)]
+    pair = [make(large[0], world=World(rank, 2)) for rank in range(2)]
     for loader in pair:
         list(islice(loader, 5))
     assert pair[0].state() == pair[1].state()
-    four = [make(large[0], rank=rank, size=4) for rank in range(4)]
+    four = [make(large[0], world=World(rank, 4)) for rank in range(4)]
     for loader in four:
         loader.restore(pair[0].state())
     for expected, batches in zip(whole[5:], zip(*(islice(loader, 7) for loader in four), strict=True), strict=True):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.data.transforms import clip_normalize, decode_image, normalize, resize_center_crop, to_image, to_pixels
+from diffdis_ms.data.transforms import clip_normalize, decode_image, resize_center_crop, to_image, to_pixels
 from diffdis_ms.errors import BadImage
+from diffdis_ms.pixels import to_unit_range
 
 
 def encoded(image, kind='PNG', **options):
@@ -190,9 +191,9 @@ def test_pixels_and_values_go_round():
     image = Image.fromarray(noise(16, 16))
     pixels = to_pixels(image)
     assert pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8
-    values = normalize(np.arange(256, dtype=np.uint8))
+    values = to_unit_range(np.arange(256, dtype=np.uint8))
     assert values.dtype == np.float32 and values[0] == -1 and values[-1] == 1
-    np.testing.assert_array_equal(np.asarray(to_image(normalize(pixels))), np.asarray(image))
+    np.testing.assert_array_equal(np.asarray(to_image(to_unit_range(pixels))), np.asarray(image))
     assert np.asarray(to_image(np.full((3, 8, 8), 7.0))).min() == 255
 
 

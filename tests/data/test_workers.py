@@ -13,8 +13,10 @@ import pytest
 
 from diffdis_ms.data.sources.folders import open_captions
 from diffdis_ms.data.stream.loader import Loader
+from diffdis_ms.data.stream.workers import look_ahead
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.errors import ConfigError
+from diffdis_ms.world import World
 from tests.data.test_loader import Numbers
 from tests.workspace import COLOURS, ROOT, SHAPES, make_data, train_tokenizer
 
@@ -52,6 +54,14 @@ def start(workspace):
     return process
 
 
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_looking_ahead_takes_so_many_more_and_keeps_the_order(count):
+    taken = []
+    for place, item in enumerate(look_ahead((taken.append(i) or i for i in range(6)), count)):
+        assert item == place and taken == list(range(min(place + count + 1, 6)))
+    assert place == 5
+
+
 def test_processes_give_what_threads_give_and_are_gone_at_the_end(workspace):
     tokenizer = Tokenizer.load(workspace / 'tokenizer')
 
@@ -64,8 +74,7 @@ def test_processes_give_what_threads_give_and_are_gone_at_the_end(workspace):
             num_workers=2,
             random_flip=True,
             random_shift=3,
-            rank=1,
-            size=2,
+            world=World(1, 2),
             workers=workers,
             tokenizer=tokenizer,
             token_length=16,
@@ -74,7 +83,7 @@ def test_processes_give_what_threads_give_and_are_gone_at_the_end(workspace):
     threads, processes = make('threads'), make('processes')
     expected = list(islice(threads, 7))
     iterator = iter(processes)
-    for batch, other in zip(islice(iterator, 4), expected, strict=True):
+    for batch, other in zip(islice(iterator, 4), expected[:4], strict=True):
         for name in ('pixels', 'indices', 'token_ids'):
             np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
             assert getattr(batch, name).dtype == getattr(other, name).dtype
@@ -114,9 +123,8 @@ def test_a_dead_worker_ends_the_loader_with_one_line(workspace):
     os.kill(victim, signal.SIGKILL)
     process.stdout.read()
     assert process.wait(timeout=60) != 0
-    error = (
-        process.stderr.read()
-    )  # one time in ten MindSpore crashes in its pipeline before we can speak: then its line is there
+    # one time in ten MindSpore crashes in its pipeline before we can speak: then its line is there
+    error = process.stderr.read()
     assert 'ConfigError: a process that reads data has died' in error or 'Dataset worker process' in error
 
 
@@ -124,6 +132,7 @@ SCRIPT = '''
 import signal, sys, time
 from diffdis_ms.data.sources.folders import open_captions
 from diffdis_ms.data.stream.loader import Loader
+from diffdis_ms.data.stream.workers import look_ahead
 signal.signal(signal.SIGTERM, lambda *a: None)
 it = iter(Loader(open_captions(sys.argv[1]), 4, 32, seed=0, num_workers=2, workers='processes'))
 while True:

@@ -57,7 +57,7 @@ def test_text_sampler_with_a_predictor_that_errs(gamma):
         return e0_hat / np.linalg.norm(e0_hat, axis=-1, keepdims=True)
 
     e = start
-    for t, following in zip(timesteps, timesteps[1:], strict=True):
+    for t, following in zip(timesteps, timesteps[1:], strict=False):
         e0_hat = predict_data(e, t)
         eps = (e - gamma * np.sqrt(abar[t]) * e0_hat) / np.sqrt(1 - abar[t])
         e = gamma * np.sqrt(abar[following]) * e0_hat + np.sqrt(1 - abar[following]) * eps

@@ -20,9 +20,10 @@ from diffdis_ms.evaluate.examples import (
 )
 from diffdis_ms.evaluate.inception import build_inception, is_published, open_inception, write_random_inception
 from diffdis_ms.evaluate.pictures import list_images
+from diffdis_ms.evaluate.report.html_report import write_report
 from diffdis_ms.evaluate.report.markdown import write_markdown
 from diffdis_ms.evaluate.report.result_files import read_results
-from diffdis_ms.evaluate.report.tables import tables, write_report
+from diffdis_ms.evaluate.report.tables import tables
 from tests.evaluate.results import HOSTILE, write_results
 from tests.workspace import make_pictures
 
@@ -56,9 +57,8 @@ def test_rows_are_spread_over_the_set():
 
 def test_retrieval_examples_by_hand():
     e0 = np.eye(4, dtype=np.float32)
-    e = np.array(
-        [[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0.8, 0.6, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32
-    )  # two texts of image 1
+    # two texts of image 1
+    e = np.array([[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0.8, 0.6, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32)
     texts = ['red', 'green', 'x' * 1000, 'blue', 'yellow']
     found = retrieval_examples(e0, e, [0, 1, 1, 2, 3], texts, COLOURS, lambda row: solid(COLOURS[row]))
     first, second = found['image_to_text'][:2]
@@ -88,9 +88,8 @@ def test_real_pictures_stand_beside_where_their_caption_is_the_same(tmp_path):
     ] == [(None, None)] * 3
     prompts = {f'{i:05d}.png': f'caption {i}' for i in range(3)}
     (tmp_path / 'fake/prompts.json').write_text(json.dumps({'prompts': prompts}))
-    assert not any(
-        x['real'] for x in generation_examples(list_images(tmp_path / 'fake'), tmp_path / 'real')
-    )  # equal names alone say nothing
+    # equal names alone say nothing
+    assert not any(x['real'] for x in generation_examples(list_images(tmp_path / 'fake'), tmp_path / 'real'))
     (tmp_path / 'real/prompts.json').write_text(json.dumps({'prompts': {**prompts, '00001.png': 'another'}}))
     found = generation_examples(list_images(tmp_path / 'fake'), tmp_path / 'real')
     assert [x['caption'] for x in found] == list(prompts.values()) and [x['real'] is not None for x in found] == [

@@ -40,10 +40,8 @@ def test_fid_is_that_of_a_matrix_root():
     from scipy.linalg import sqrtm
 
     rng = np.random.default_rng(1)
-    x, y = (
-        rng.standard_normal((300, 20)) @ rng.standard_normal((20, 20)),
-        rng.standard_normal((200, 20)) @ rng.standard_normal((20, 20)) + 1,
-    )
+    x = rng.standard_normal((300, 20)) @ rng.standard_normal((20, 20))
+    y = rng.standard_normal((200, 20)) @ rng.standard_normal((20, 20)) + 1
     s, t = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
     assert fid(x, y) == pytest.approx(expected, rel=1e-9)
@@ -110,10 +108,8 @@ def test_what_fid_and_kid_refuse():
 
 
 def test_clip_score_and_its_options():
-    images, texts = (
-        np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32),
-        np.array([[1, 0], [0, -1], [0.8, 0.6]], np.float32),
-    )
+    images = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    texts = np.array([[1, 0], [0, -1], [0.8, 0.6]], np.float32)
     assert clip_score(images, texts) == pytest.approx(100 * (1 - 1 + 0.96) / 3)
     assert clip_score(images, texts, clip=True, weight=2.5) == pytest.approx(2.5 * (1 + 0 + 0.96) / 3)
 
@@ -347,9 +343,8 @@ def test_cache(measure, tmp_path):
     changed = run()
     assert calls[3:] == ['real', 'fake'] and changed['metrics']['fid'] != first['metrics']['fid']
     assert changed['protocol']['real_sha256'] != first['protocol']['real_sha256']
-    os.rename(
-        tmp_path / 'real' / '00005.png', tmp_path / 'real' / 'z.png'
-    )  # the name counts, too: it decides KID's subsets
+    # the name counts, too: it decides KID's subsets
+    os.rename(tmp_path / 'real' / '00005.png', tmp_path / 'real' / 'z.png')
     run()
     assert calls[5:] == ['real', 'fake']
 
@@ -390,30 +385,14 @@ def test_cache_lies_where_the_system_wants_it(tmp_path, monkeypatch):
 def test_command(weights, clip, tmp_path):
     make_pictures(tmp_path / 'real', 4), make_pictures(tmp_path / 'fake', 3, seed=1)
     (tmp_path / 'captions.txt').write_text('red\nsquare\nblue frame\n')
+    # fmt: off
     done = command(
-        'tools/evaluate.py',
-        'generation',
-        '--real',
-        tmp_path / 'real',
-        '--fake',
-        tmp_path / 'fake',
-        '--out',
-        tmp_path / 'o' / 'r.json',
-        '--metrics',
-        'fid,kid,clip_score',
-        '--inception',
-        weights,
-        '--clip',
-        clip,
-        '--captions',
-        tmp_path / 'captions.txt',
-        '--batch-size',
-        2,
-        '--kid-subset-size',
-        3,
-        '--cache-dir',
-        tmp_path / 'cache',
+        'tools/evaluate.py', 'generation', '--real', tmp_path / 'real', '--fake', tmp_path / 'fake',
+        '--out', tmp_path / 'o' / 'r.json', '--metrics', 'fid,kid,clip_score', '--inception', weights, '--clip', clip,
+        '--captions', tmp_path / 'captions.txt', '--batch-size', 2, '--kid-subset-size', 3,
+        '--cache-dir', tmp_path / 'cache',
     )
+    # fmt: on
     assert done.returncode == 0 and '3 pictures' in done.stdout, done.stderr
     assert (
         '3 real pictures are not square (00001.png, 00002.png, 00003.png)' in done.stderr
@@ -447,11 +426,9 @@ def test_what_is_missing_is_one_line_before_any_network(weights, clip, tmp_path,
         raise AssertionError('a network was built')
 
     monkeypatch.setattr(inception, 'InceptionV3', never)
-    real, fake, one = (
-        make_pictures(tmp_path / 'real', 4),
-        make_pictures(tmp_path / 'fake', 3),
-        make_pictures(tmp_path / 'one', 1),
-    )
+    real = make_pictures(tmp_path / 'real', 4)
+    fake = make_pictures(tmp_path / 'fake', 3)
+    one = make_pictures(tmp_path / 'one', 1)
     (tmp_path / 'bad.pth').write_bytes(b'<html>')
     evaluate = generation.evaluate_generation
     for words, options in (
@@ -482,21 +459,11 @@ def test_command_complains_in_one_line(weights, tmp_path):
     (tmp_path / 'fake' / '00001.png').write_bytes(b'\x89PNG cut')
     paths = ('--fake', tmp_path / 'fake', '--out', tmp_path / 'r.json', '--cache-dir', tmp_path / 'cache')
     assert_one_line_error(command('tools/evaluate.py', 'generation', *paths), '--real is missing')
+    # fmt: off
     assert_one_line_error(
-        command(
-            'tools/evaluate.py',
-            'generation',
-            '--real',
-            tmp_path / 'fake',
-            *paths,
-            '--metrics',
-            'fid',
-            '--inception',
-            weights,
-            '--batch-size',
-            2,
-        ),
-        '00001.png',
-        'mend or remove',
+        command('tools/evaluate.py', 'generation', '--real', tmp_path / 'fake', *paths,
+                '--metrics', 'fid', '--inception', weights, '--batch-size', 2),
+        '00001.png', 'mend or remove',
     )
+    # fmt: on
     assert not (tmp_path / 'r.json').exists()

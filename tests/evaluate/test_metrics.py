@@ -38,9 +38,8 @@ def test_equal_similarities_share_the_hit():
     query, candidates = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]] * 3)
     assert np.allclose(hits(query, candidates, [np.array([1])], (1, 2, 3, 5)), [[1 / 3, 2 / 3, 1, 1]])
     assert np.allclose(hits(query, candidates, [np.array([0, 2])], (1, 2)), [[2 / 3, 1]])
-    assert hits(query, np.array([[0.6, 0.8], [0.6, 0.8], [1, 0]]), [np.array([0, 1])], (1, 2)).tolist() == [
-        [0, 1]
-    ]  # right ones alone tie
+    # right ones alone tie
+    assert hits(query, np.array([[0.6, 0.8], [0.6, 0.8], [1, 0]]), [np.array([0, 1])], (1, 2)).tolist() == [[0, 1]]
 
 
 def test_one_embedding_for_everything_scores_as_chance():

@@ -11,7 +11,9 @@ from diffdis_ms.data.benchmarks.class_names import choose_templates
 from diffdis_ms.data.transforms import resize_center_crop
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate import tasks
+from diffdis_ms.evaluate.datasets import open_retrieval, open_zeroshot
 from diffdis_ms.evaluate.embedding import Sampling, embed_set
+from diffdis_ms.evaluate.results import task_result
 from diffdis_ms.evaluate.shared import Share
 from tests.data import replicas
 
@@ -61,34 +63,30 @@ def test_missing_pictures_of_a_split(tmp_path, missing):
     make_flickr(tmp_path)
     for k in missing:
         (tmp_path / f'flickr30k-images/{k}.jpg').unlink()
-    reader = tasks.open_retrieval('flickr30k', tmp_path)
+    reader = open_retrieval('flickr30k', tmp_path)
     with pytest.raises(ConfigError, match=f'{missing[0]}.jpg: no such image file.*--allow-missing') as e:
         embed_set(Colours(), reader, SAMPLINGS)
     assert ('1 more, for example 2.jpg' in str(e.value)) == (len(missing) == 2)
     embedded = embed_set(Colours(), reader, SAMPLINGS, allow_missing=True)
-    result = tasks.describe(
-        'retrieval', 'flickr30k', reader, embedded, tasks.retrieval(Colours(), embedded, reader), {}
-    )
+    result = task_result('retrieval', 'flickr30k', reader, embedded, tasks.retrieval(Colours(), embedded, reader), {})
     assert result['missing']['names'] == [f'{k}.jpg' for k in missing] and result['missing']['count'] == len(missing)
     assert result['num_samples'] == 3 - len(missing) and result['num_captions'] == 5 * result['num_samples']
 
 
 def test_a_whole_set_has_nothing_missing(tmp_path):
-    reader = tasks.open_retrieval('flickr30k', make_flickr(tmp_path))
+    reader = open_retrieval('flickr30k', make_flickr(tmp_path))
     embedded = embed_set(Colours(), reader, SAMPLINGS)
-    result = tasks.describe(
-        'retrieval', 'flickr30k', reader, embedded, tasks.retrieval(Colours(), embedded, reader), {}
-    )
+    result = task_result('retrieval', 'flickr30k', reader, embedded, tasks.retrieval(Colours(), embedded, reader), {})
     assert 'missing' not in result and result['metrics']['mean_R@1'] == 1
     with pytest.raises(ConfigError, match='0.jpg does not exist'):
         for k in range(3):
             (tmp_path / f'flickr30k-images/{k}.jpg').unlink()
-        tasks.open_retrieval('flickr30k', tmp_path)
+        open_retrieval('flickr30k', tmp_path)
 
 
 def test_a_picture_that_cannot_be_decoded_is_read_again_once_it_is_mended(tmp_path):
     """The finished batches of a run that ended with an error do not remember it."""
-    images, names = tasks.open_zeroshot('folder', make_folder(tmp_path / 'set'))
+    images, names = open_zeroshot('folder', make_folder(tmp_path / 'set'))
     good = (tmp_path / 'set/green/1.png').read_bytes()
     (tmp_path / 'set/green/1.png').write_bytes(good[:40])
     with pytest.raises(ConfigError, match='green/1.png: .*another metric'):
@@ -101,7 +99,7 @@ def test_a_picture_that_cannot_be_decoded_is_read_again_once_it_is_mended(tmp_pa
 
 
 def test_a_limit_asks_for_its_own_pictures_only(tmp_path):
-    reader = tasks.open_retrieval('flickr30k', make_flickr(tmp_path))
+    reader = open_retrieval('flickr30k', make_flickr(tmp_path))
     (tmp_path / 'flickr30k-images/2.jpg').unlink()
     assert len(embed_set(Colours(), reader, SAMPLINGS, limit=2).keys) == 2
     with pytest.raises(ConfigError, match='2.jpg'):
@@ -109,14 +107,14 @@ def test_a_limit_asks_for_its_own_pictures_only(tmp_path):
 
 
 def test_classes_without_pictures(tmp_path):
-    images, names = tasks.open_zeroshot('folder', make_folder(tmp_path / 'set'))
+    images, names = open_zeroshot('folder', make_folder(tmp_path / 'set'))
     for k in range(2):
         (tmp_path / f'set/green/{k}.png').write_bytes(b'junk')
     embedded = embed_set(Colours(), images, SAMPLINGS, allow_missing=True)
     with pytest.raises(ConfigError, match="1 of the 3 classes have no picture, the first: 'green'.*--allow-missing"):
         tasks.zeroshot(Colours(), embedded, names, ['{}'])
     measured, _ = tasks.zeroshot(Colours(), embedded, names, ['{}'], partial=True)
-    missing = tasks.describe('zeroshot', 'folder', images, embedded, measured, {})['missing']
+    missing = task_result('zeroshot', 'folder', images, embedded, measured, {})['missing']
     assert missing['count'] == 2 and missing['classes'] == {'count': 1, 'names': ['green']}
 
 
@@ -124,8 +122,8 @@ def test_missing_pictures_of_a_benchmark_set(tmp_path):
     replicas.dtd(tmp_path)
     (tmp_path / 'dtd/images/banded/banded_0003.jpg').unlink()
     with pytest.raises(ConfigError, match='banded_0003.jpg, which is not there.*--allow-missing'):
-        tasks.open_zeroshot('dtd', tmp_path)
-    images, _ = tasks.open_zeroshot('dtd', tmp_path, allow_missing=True)
+        open_zeroshot('dtd', tmp_path)
+    images, _ = open_zeroshot('dtd', tmp_path, allow_missing=True)
     embedded = embed_set(Colours(), images, SAMPLINGS, allow_missing=True)
     assert list(embedded.skipped) == ['banded/banded_0003.jpg'] and len(embedded.keys) == len(images) - 1
 
@@ -137,7 +135,7 @@ def test_an_embedding_that_is_not_finite_is_named(tmp_path):
             e0[indices == 3] = np.nan
             return [e0]
 
-    images, _ = tasks.open_zeroshot('folder', make_folder(tmp_path))
+    images, _ = open_zeroshot('folder', make_folder(tmp_path))
     with pytest.raises(ConfigError, match="1 of the 2 images .*not finite.*'green/1.png'"):
         embed_set(Broken(), images, SAMPLINGS)
 

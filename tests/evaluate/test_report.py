@@ -8,8 +8,9 @@ from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.errors import ConfigError
+from diffdis_ms.evaluate.report import paper
 from diffdis_ms.evaluate.report.markdown import markdown
-from diffdis_ms.evaluate.report.page import paper, read_metrics
+from diffdis_ms.evaluate.report.page import read_metrics
 from diffdis_ms.evaluate.report.paper import RETRIEVAL_SIZES
 from diffdis_ms.evaluate.report.result_files import read_results
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
@@ -215,9 +216,8 @@ def test_clip_beside_diffdis(trained, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / 'report.html').read_text()
-    assert (
-        page.count('<img') == 3 and 'square' in page and 'http' not in page.replace('http://www.w3.org', '')
-    )  # a sweep and two matrices
+    # a sweep and two matrices
+    assert page.count('<img') == 3 and 'square' in page and 'http' not in page.replace('http://www.w3.org', '')
     done = command('tools/evaluate.py', 'report', tmp_path / 'clip.json', '--out', tmp_path / 'report.md')
     assert done.returncode == 0 and '| webdataset |' in (tmp_path / 'report.md').read_text()
     assert_one_line_error(

@@ -7,6 +7,7 @@ import pytest
 
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.evaluate.shared import Share, parts_directory, read_ahead, shared_pass
+from diffdis_ms.world import World
 
 
 def squares(count, batch_size, share=Share(), computed=None, read=float):
@@ -55,10 +56,10 @@ def test_finished_batches_are_not_computed_again(tmp_path):
 
 def test_processes_take_turns_and_help(tmp_path):
     mine = []
-    assert squares(10, 2, Share(tmp_path, 1, 3), mine) == squares(10, 2)
+    assert squares(10, 2, Share(tmp_path, World(1, 3)), mine) == squares(10, 2)
     assert mine == [[2, 3], [8, 9], [6, 7], [4, 5], [0, 1]]  # its own, then the others' from the end
     others = []
-    assert squares(10, 2, Share(tmp_path, 0, 3), others) == squares(10, 2) and others == []
+    assert squares(10, 2, Share(tmp_path, World(0, 3)), others) == squares(10, 2) and others == []
 
 
 def test_parts_are_named_after_what_decides_them(tmp_path):

@@ -23,9 +23,8 @@ class Encoders:
 
     def __init__(self, config):
         self.config, text = config, config.text_encoder
-        side = config.image_size // 2 ** (len(config.vae.block_out_channels) - 1)
         self.shapes = (
-            (config.vae.latent_channels, side, side),
+            config.latent_shape,
             (text.max_position_embeddings, text.hidden_size),
             (1, text.projection_dim),
         )
@@ -37,6 +36,9 @@ class Encoders:
                 for x in pixels
             ]
         )
+
+    def zero_latent(self):
+        return self.encode_images(np.zeros((1, 3, self.config.image_size, self.config.image_size), np.float32))
 
     def encode_texts(self, texts):
         rngs = [np.random.default_rng(list(text.encode()) + [1]) for text in texts]
@@ -59,9 +61,9 @@ def make_cached_workspace(directory):
     CacheWriter(
         directory / 'cache',
         cache_key(towers, towers, model.image_size),
-        'float32',
-        open_captions(directory / 'data'),
-        config.data.min_side,
+        dtype='float32',
+        caption_set=open_captions(directory / 'data'),
+        min_side=config.data.min_side,
     ).run(Encoders(model))
     ours = {
         'base': 'diffdis.yaml',

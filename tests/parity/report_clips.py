@@ -15,39 +15,27 @@ from tests.parity.without_torchvision import import_part
 WORDS, SIDE, LENGTH = 600, 64, 24
 VISION = {'image_size': SIDE, 'layers': 1, 'width': 128, 'patch_size': 16}
 TEXT = {'context_length': LENGTH, 'vocab_size': WORDS, 'width': 64, 'heads': 4, 'layers': 1}
+# fmt: off
 HF_TEXT = {
-    'vocab_size': WORDS,
-    'max_position_embeddings': LENGTH,
-    'hidden_size': 64,
-    'intermediate_size': 256,
-    'num_hidden_layers': 1,
-    'num_attention_heads': 4,
-    'hidden_act': 'gelu',
-    'eos_token_id': WORDS - 1,
-    'bos_token_id': WORDS - 2,
-    'pad_token_id': 1,
+    'vocab_size': WORDS, 'max_position_embeddings': LENGTH, 'hidden_size': 64, 'intermediate_size': 256,
+    'num_hidden_layers': 1, 'num_attention_heads': 4, 'hidden_act': 'gelu', 'eos_token_id': WORDS - 1,
+    'bos_token_id': WORDS - 2, 'pad_token_id': 1,
 }
+# fmt: on
+# fmt: off
 HF_VISION = {
-    'image_size': SIDE,
-    'patch_size': 16,
-    'hidden_size': 128,
-    'intermediate_size': 512,
-    'num_hidden_layers': 1,
-    'num_attention_heads': 2,
-    'hidden_act': 'gelu',
+    'image_size': SIDE, 'patch_size': 16, 'hidden_size': 128, 'intermediate_size': 512, 'num_hidden_layers': 1,
+    'num_attention_heads': 2, 'hidden_act': 'gelu',
 }
+# fmt: on
 OPENAI, HALF = {'mean': list(CLIP_MEAN), 'std': list(CLIP_STD)}, {'mean': [0.5] * 3, 'std': [0.5] * 3}
+# fmt: off
 PREPROCESSOR = {
-    'crop_size': SIDE,
-    'do_center_crop': True,
-    'do_normalize': True,
-    'do_resize': True,
-    'feature_extractor_type': 'CLIPFeatureExtractor',
-    'image_mean': list(CLIP_MEAN),
-    'image_std': list(CLIP_STD),
-    'resample': 3,
-    'size': SIDE,
+    'crop_size': SIDE, 'do_center_crop': True, 'do_normalize': True, 'do_resize': True,
+    'feature_extractor_type': 'CLIPFeatureExtractor', 'image_mean': list(CLIP_MEAN), 'image_std': list(CLIP_STD),
+    'resample': 3, 'size': SIDE,
 }
+# fmt: on
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, SIDE, SIDE), dtype=np.uint8)
 
 

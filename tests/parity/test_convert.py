@@ -37,17 +37,13 @@ from tests.workspace import assert_one_line_error, command
 
 WORDS = 600
 # what the shapes of the tiny networks do not tell, and an alignment transformer and a picture of their size
+# fmt: off
 SET = (
-    'unet.num_attention_heads=4',
-    'unet.norm_num_groups=8',
-    'vae.norm_num_groups=8',
-    'text_encoder.num_attention_heads=4',
-    'image_encoder.num_attention_heads=4',
-    'alignment.width=64',
-    'alignment.head_dim=16',
-    'alignment.num_layers=2',
-    'image_size=32',
+    'unet.num_attention_heads=4', 'unet.norm_num_groups=8', 'vae.norm_num_groups=8',
+    'text_encoder.num_attention_heads=4', 'image_encoder.num_attention_heads=4', 'alignment.width=64',
+    'alignment.head_dim=16', 'alignment.num_layers=2', 'image_size=32',
 )
+# fmt: on
 
 
 @pytest.fixture(scope='module')
@@ -278,10 +274,8 @@ def map_to_torch(arrays):
 
 def test_exported_unet_predicts_the_same_noise(converted, tmp_path):
     export(converted, tmp_path / 'exported', 'diffusers')
-    pipe, theirs = (
-        DiffDisPipeline.from_pretrained(converted),
-        StableDiffusionPipeline.from_pretrained(tmp_path / 'exported'),
-    )
+    pipe = DiffDisPipeline.from_pretrained(converted)
+    theirs = StableDiffusionPipeline.from_pretrained(tmp_path / 'exported')
     z, c = normal(0, 2, 4, 8, 8), normal(1, 2, 16, 32)
     with torch.no_grad():
         expected = theirs.unet(to_torch(z), 700, to_torch(c)).sample
@@ -364,10 +358,8 @@ def test_openai_and_open_clip(torch_side, tmp_path, layout, resnet):
             ),
             path,
         )
-    acts = [
-        'text_encoder.hidden_act=quick_gelu',
-        'image_encoder.hidden_act=quick_gelu',
-    ]  # which OpenAI's own files need not be told
+    # which OpenAI's own files need not be told
+    acts = ['text_encoder.hidden_act=quick_gelu', 'image_encoder.hidden_act=quick_gelu']
     convert(
         path,
         tmp_path / 'out',
@@ -470,19 +462,12 @@ def test_left_over_tensors_can_be_left_out(torch_side, converted, tmp_path):
 
 def test_text_projection_must_come_from_somewhere(torch_side, tmp_path):
     folder, models = torch_side
+    # fmt: off
     done = command(
-        '-m',
-        'ckpt_convert',
-        'import',
-        '--src',
-        folder / 'sd.ckpt',
-        '--dst',
-        tmp_path / 'out',
-        '--vocab',
-        folder / 'bpe.txt',
-        '--set',
-        *SET,
+        '-m', 'ckpt_convert', 'import', '--src', folder / 'sd.ckpt', '--dst', tmp_path / 'out',
+        '--vocab', folder / 'bpe.txt', '--set', *SET,
     )
+    # fmt: on
     assert_one_line_error(done, 'text_projection', '--text-encoder')
     other = TorchModels(models.config, seed=9).clip
     other.save_pretrained(tmp_path / 'other')
@@ -560,19 +545,12 @@ def test_commands(torch_side, tmp_path):
     models.save_diffusers(tmp_path / 'sd', folder / 'tokenizer')
     shown = command('-m', 'ckpt_convert', 'inspect', tmp_path / 'sd')
     assert shown.returncode == 0 and 'unet' in shown.stdout and 'text_projection' in shown.stdout, shown.stderr
+    # fmt: off
     done = command(
-        '-m',
-        'ckpt_convert',
-        'import',
-        '--src',
-        tmp_path / 'sd',
-        '--dst',
-        tmp_path / 'out',
-        '--text-encoder',
-        folder / 'clip',
-        '--seed',
-        1,
+        '-m', 'ckpt_convert', 'import', '--src', tmp_path / 'sd', '--dst', tmp_path / 'out',
+        '--text-encoder', folder / 'clip', '--seed', 1,
     )
+    # fmt: on
     assert done.returncode == 0 and 'initialised (seed 1)' in done.stdout, done.stderr
     done = command('-m', 'ckpt_convert', 'verify', '--src', tmp_path / 'sd', '--dst', tmp_path / 'out')
     assert done.returncode == 0 and 'tensors equal' in done.stdout, done.stderr
@@ -635,18 +613,18 @@ def test_token_ids_of_openai_vocabulary(tmp_path):
     find_tokenizer(tmp_path / 'bpe.txt', (), 49408).save(tmp_path / 'plain')
     find_tokenizer(tmp_path / 'plain', (), 49408).save(tmp_path / 'copied')
     tokenizer = import_part('open_clip.tokenizer').SimpleTokenizer()
+    # these ids are CLIP's
     assert Tokenizer.load(tmp_path / 'packed').encode(['a photo of a cat'], 7).tolist() == [
         [49406, 320, 1125, 539, 320, 2368, 49407]
-    ]  # as CLIP has it
+    ]
     ids = tokenizer(AWKWARD, 77).numpy()
     theirs = np.where((ids == 49407).cumsum(1) > 0, 49407, ids)  # it pads with 0
     reference = CLIPTokenizer.from_pretrained(tmp_path / 'packed')(
         AWKWARD, truncation=True, max_length=77, padding='max_length', return_tensors='np'
     ).input_ids
-    special, entities = (
-        np.array([sign in text for text in AWKWARD]) for sign in ('<|', '&')
-    )  # open_clip names its special tokens differently,
-    for folder in ('packed', 'plain', 'copied'):  # and transformers leaves entities to ftfy
+    # open_clip names its special tokens differently, and transformers leaves entities to ftfy
+    special, entities = (np.array([sign in text for text in AWKWARD]) for sign in ('<|', '&'))
+    for folder in ('packed', 'plain', 'copied'):
         ours = Tokenizer.load(tmp_path / folder).encode(AWKWARD, 77)
         np.testing.assert_array_equal(ours[~special], theirs[~special])
         np.testing.assert_array_equal(ours[~entities], reference[~entities])

@@ -115,9 +115,8 @@ def compare(tmp_path, monkeypatch, inception, real, fake, **options):
     real, fake = save_all(real, tmp_path / 'real'), save_all(fake, tmp_path / 'fake')
     features, our_fid = [], generation.fid
     monkeypatch.setattr(generation, 'fid', lambda *sets: features.extend(sets) or our_fid(*sets))
-    ours = generation.evaluate_generation(real, fake, ('fid', 'kid'), path, cache_dir=tmp_path / 'cache', **options)[
-        'metrics'
-    ]
+    paths = {'inception': path, 'cache_dir': tmp_path / 'cache'}
+    ours = generation.evaluate_generation(real, fake, ('fid', 'kid'), **paths, **options)['metrics']
     theirs = [torch_features(module, folder) for folder in (real, fake)]
     for what, a, b in zip(('real', 'fake'), features, theirs, strict=True):
         half = len(b) // 2
@@ -211,9 +210,8 @@ def compare_scores(captioned, clip, image_embeds, text_embeds):
         ({}, 100 * cosines.mean()),
         ({'clip_at_zero': True, 'clip_weight': 2.5}, 2.5 * cosines.clamp(min=0).mean()),
     ):
-        found = generation.evaluate_generation(None, folder, ['clip_score'], clip=clip, batch_size=4, **options)[
-            'metrics'
-        ]['clip_score']
+        measured = generation.evaluate_generation(None, folder, ['clip_score'], clip=clip, batch_size=4, **options)
+        found = measured['metrics']['clip_score']
         print(
             f'CLIP-score: {found:.6f}, expected {expected:.6f}, relative difference'
             f' {abs(found / float(expected) - 1):.1e}'

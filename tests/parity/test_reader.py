@@ -16,18 +16,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.reader import open_checkpoint
 
+# fmt: off
 DTYPES = (
-    torch.float64,
-    torch.float32,
-    torch.float16,
-    torch.bfloat16,
-    torch.int64,
-    torch.int32,
-    torch.int16,
-    torch.int8,
-    torch.uint8,
-    torch.bool,
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool,
 )
+# fmt: on
 STRANGER = '''
 from pathlib import Path
 (Path(__file__).parent / 'imported').touch()     # each time it is imported
@@ -44,9 +38,8 @@ def state_dict():
     torch.manual_seed(0)
     base = torch.randn(6, 5)
     state = {str(dtype).split('.')[1]: torch.randint(0, 256, (3, 2)).to(dtype) for dtype in DTYPES}
-    state['bits'] = (
-        torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
-    )  # each number there is, NaNs too
+    # each number there is, NaNs too
+    state['bits'] = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
     state['half bits'] = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
     state.update(
         {

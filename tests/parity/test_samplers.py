@@ -62,12 +62,10 @@ def test_sampler_equals_diffusers(name, steps):
 )
 def test_targets_and_schedules_equal_diffusers(name, betas, prediction_type, ours):
     """And the velocity that training asks for is diffusers' get_velocity. (Its PNDM extrapolates v from step to step,
-    ours the noise that v
-    stands for, as PNDM is defined: no case of that.)"""
+    ours the noise that v stands for, as PNDM is defined: no case of that.)"""
     start = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
-    settings = {
-        key: value for key, value in SCHEDULERS[name]().config.items() if not key.startswith('_')
-    }  # _use_default_values undoes the rest
+    # _use_default_values undoes the rest
+    settings = {key: value for key, value in SCHEDULERS[name]().config.items() if not key.startswith('_')}
     scheduler = type(SCHEDULERS[name]())(**{**settings, **betas, 'prediction_type': prediction_type})
     scheduler.set_timesteps(20)
     z = torch.tensor(start)

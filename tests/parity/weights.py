@@ -13,10 +13,9 @@ TORCH_NORMS = (torch.nn.LayerNorm, torch.nn.GroupNorm, torch.nn.BatchNorm2d)
 def copy_to_torch(module, *cells, torch_only=()):
     """Fill a torch module from our cells and return it in evaluation mode.
 
-    The names, and the shape of each, must be the same on both sides but for DiffDis' new parts, `torch_only` and
-    torch's
-    count of training batches: a missing or an extra name is a failure, not a default. So must be the epsilon of every
-    norm, which random weights and inputs of unit size would not show.
+    The names, and the shape of each, must be the same on both sides but for DiffDis' new parameters, `torch_only` and
+    torch's count of training batches: a missing or an extra name is a failure, not a default. So must be the epsilon of
+    every norm, which random weights and inputs of unit size would not show.
     """
     ours = {
         torch_name(name): p for cell in cells for name, p in cell.parameters_and_names() if not is_new_parameter(name)

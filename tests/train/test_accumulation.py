@@ -39,17 +39,17 @@ def weights(update):
 @pytest.mark.parametrize(
     'objective, generation', [('diffdis', None), ('diffdis', 4), ('clip', None), ('autoencoder', None)]
 )
-def test_four_parts_equal_the_whole_batch(objective, generation):
+def test_four_micro_batches_equal_the_whole_batch(objective, generation):
     whole, of_whole = make(objective, 8, 1, generation_batch_size=generation)
-    parts, of_parts = make(objective, 2, 4, generation_batch_size=generation and generation // 4)
+    accumulated, of_accumulated = make(objective, 2, 4, generation_batch_size=generation and generation // 4)
     before = weights(of_whole)
     for step in range(3):
         arrays = inputs(objective, step)
         if generation:
             arrays[4:7] = [x[:generation] for x in arrays[4:7]]
-        ours, theirs = ([float(x) for x in s.run(arrays)] for s in (parts, whole))
+        ours, theirs = ([float(x) for x in s.run(arrays)] for s in (accumulated, whole))
         assert np.allclose(ours, theirs, rtol=1e-5, atol=1e-6), (step, ours, theirs)
-    ours, theirs = weights(of_parts), weights(of_whole)
+    ours, theirs = weights(of_accumulated), weights(of_whole)
     for name in theirs:  # Adam divides by tiny gradients' size; that of a key's bias is nothing but rounding
         assert name.endswith('k_proj.bias') or np.abs(ours[name] - theirs[name]).max() < 2e-4, name
     drift = np.concatenate([(ours[name] - theirs[name]).reshape(-1) for name in theirs])

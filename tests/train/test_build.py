@@ -75,7 +75,7 @@ def resolved(tmp_path, *overrides, **init):
 
 @pytest.fixture
 def directory(tmp_path):
-    """A model directory with settings of its own in every part."""
+    """A model directory with settings of its own for every network."""
     model = make_tiny_config()
     model.vae.scaling_factor, model.text_encoder.hidden_act = 0.5, 'gelu'
     model.image_diffusion.target, model.image_diffusion.beta_end, model.text_diffusion.gamma = 'data', 0.02, 0.5
@@ -97,7 +97,7 @@ def test_what_belongs_to_weights_is_taken_over(directory, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'part, override',
+    'stem, override',
     [
         ('vae', 'vae.scaling_factor=0.18215'),
         ('vae', 'vae.block_out_channels=[16,32,64]'),
@@ -113,12 +113,12 @@ def test_what_belongs_to_weights_is_taken_over(directory, tmp_path):
         ('unet', 'dual_stream.image_condition_timestep=0'),
     ],
 )
-def test_a_config_that_says_something_else_is_refused(directory, tmp_path, part, override):
+def test_a_config_that_says_something_else_is_refused(directory, tmp_path, stem, override):
     with pytest.raises(ConfigError) as error:
-        resolved(tmp_path, f'model.{override}', **{part: directory})
+        resolved(tmp_path, f'model.{override}', **{stem: directory})
     key, value = override.split('=')
     text = str(error.value)
-    assert f'model.{key}: ' in text and f'init.{part} = {directory}' in text and '\n' not in text
+    assert f'model.{key}: ' in text and f'init.{stem} = {directory}' in text and '\n' not in text
     assert value.replace(',', ', ') in text
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from diffdis_ms.data.stream.loader import Loader
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.train import cache as module
 from diffdis_ms.train.cache import CacheWriter
+from diffdis_ms.world import World
 from tests.workspace import assert_one_line_error, command, draw, make_data, make_workspace
 
 
@@ -30,6 +32,9 @@ class Encoders:
             pixels.reshape(len(pixels), -1).mean(1).reshape(-1, 1, 1, 1), (len(pixels), 4, 2, 2)
         ).astype(np.float32)
 
+    def zero_latent(self):
+        return self.encode_images(np.zeros((1, 3, self.config.image_size, self.config.image_size), np.float32))
+
     def encode_texts(self, texts):
         lengths = np.array([len(t) + 1 for t in texts], np.float32).reshape(-1, 1, 1)
         return np.broadcast_to(lengths, (len(texts), 5, 3)).astype(np.float32), np.broadcast_to(
@@ -45,27 +50,30 @@ def data(tmp_path, monkeypatch):
 
 
 def make(data, out, encoders, dtype='float32', **options):
-    return CacheWriter(out, 'key', dtype, data, 16, **options).run(encoders)
+    return CacheWriter(out, 'key', dtype=dtype, caption_set=data, min_side=16, **options).run(encoders)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float16'])
 def test_two_processes_make_it_and_any_number_reads_the_stream_of_the_pictures(data, tmp_path, dtype):
     out, encoders = tmp_path / 'cache', Encoders()
-    assert not make(data, out, encoders, dtype, rank=0, size=2)
+    assert not make(data, out, encoders, dtype, world=World(0, 2))
     with pytest.raises(ConfigError, match='not a finished cache'):
         LatentCache(out)
-    assert make(data, out, encoders, dtype, rank=1, size=2)
+    assert make(data, out, encoders, dtype, world=World(1, 2))
     cache = LatentCache(out)
     assert cache.zero_latent.shape == (1, 4, 2, 2) and (cache.empty_context == np.ones((1, 5, 3))).all()
     for rank in range(2):
-        ours, theirs = CachedLoader(cache, 6, seed=3, rank=rank, size=2), Loader(data, 6, 16, seed=3, rank=rank, size=2)
-        for mine, other, _ in zip(ours, theirs, range(7), strict=True):
+        ours, theirs = (
+            CachedLoader(cache, 6, seed=3, world=World(rank, 2)),
+            Loader(data, 6, 16, seed=3, world=World(rank, 2)),
+        )
+        for mine, other in zip(islice(ours, 7), islice(theirs, 7), strict=True):
             assert mine.captions == other.captions and np.array_equal(mine.indices, other.indices)
             assert np.allclose(mine.z, Encoders().encode_images(other.pixels), rtol=1e-3) and mine.z.dtype == np.float32
             c, e = Encoders().encode_texts(other.captions)
             assert np.array_equal(mine.c, c) and np.array_equal(mine.e, e)
         assert ours.state() == theirs.state()
-        again = CachedLoader(cache, 6, seed=3, rank=rank, size=2)
+        again = CachedLoader(cache, 6, seed=3, world=World(rank, 2))
         again.restore(ours.state())
         assert np.array_equal(next(iter(again)).indices, next(iter(ours)).indices)
 
@@ -98,12 +106,12 @@ def test_damage_and_foreign_directories_are_refused(data, tmp_path):
     for mark, key in ((begun, 'another key'), (begun[:20], 'key'), (b'\xff\xfe', 'key'), (b'[' * 100000, 'key')):
         (out / 'begun.json').write_bytes(mark)
         with pytest.raises(ConfigError, match='other weights, data or precision'):
-            CacheWriter(out, key, 'float32', data, 16)
+            CacheWriter(out, key, dtype='float32', caption_set=data, min_side=16)
     (out / 'begun.json').write_bytes(begun)
     (tmp_path / 'photos').mkdir()
     draw('red', 'bar').save(tmp_path / 'photos' / 'a.png')
     with pytest.raises(ConfigError, match='is not a cache'):
-        CacheWriter(tmp_path / 'photos', 'key', 'float32', data, 16, overwrite=True)
+        make(data, tmp_path / 'photos', Encoders(), overwrite=True)
     lost = tmp_path / 'lost'
     shutil.copytree(out, lost)
     (lost / 'part_00002.mindrecord').unlink()

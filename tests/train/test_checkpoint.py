@@ -10,6 +10,7 @@ from mindspore import Parameter
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.train import loop
 from diffdis_ms.train.checkpoint import checkpoints, damage, find_checkpoint, load_checkpoint, save_checkpoint
+from diffdis_ms.world import World
 from tests.helpers import tiny_run
 
 STATE = {'step': 3, 'seconds': 1.0, 'loader': {}}
@@ -67,9 +68,7 @@ def test_a_damaged_state_is_one_line(checkpoint, content):
 
 def job_of(*values):
     config, step = tiny_run(), step_of(*values)
-    return SimpleNamespace(
-        config=config, step=step, update=step.update, first=True, world=SimpleNamespace(rank=0, size=1)
-    )
+    return SimpleNamespace(config=config, step=step, update=step.update, first=True, world=World())
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])

@@ -32,6 +32,9 @@ class Encoders:
     def encode_images(self, pixels, progress=False):
         return np.full((len(pixels), 4, 8, 8), pixels.mean() + 1, np.float32)
 
+    def zero_latent(self):
+        return self.encode_images(np.zeros((1, 3, 32, 32), np.float32))
+
     def encode_ids(self, ids, progress=False):
         return np.repeat(ids[:, :, None], WIDTH, 2).astype(np.float32), np.ones((len(ids), 1, QUERY), np.float32)
 
@@ -62,17 +65,17 @@ def test_frozen_features_and_what_stands_for_dropped_ones():
 @pytest.mark.parametrize('frozen', [True, False])
 def test_build_hands_the_objective_what_its_dropped_inputs_become(monkeypatch, frozen):
     monkeypatch.setattr(module, 'Encoders', Encoders)
-    setup = module.build(tiny_run(freeze_text_encoder=frozen), None, Tokens())
-    objective = setup.objective
+    learner = module.build(tiny_run(freeze_text_encoder=frozen), None, Tokens())
+    objective = learner.objective
     assert (
         np.array_equal(objective.empty_context.asnumpy(), np.full((1, LENGTH, WIDTH), 7))
         and (objective.zero_latent.asnumpy() == 1).all()
     )
     if frozen:
-        assert objective.text_encoder is None and setup.frozen == ('vae', 'text_encoder')
+        assert objective.text_encoder is None and learner.frozen == ('vae', 'text_encoder')
     else:
-        assert np.array_equal(objective.empty_ids.asnumpy(), np.full((1, LENGTH), 7)) and setup.frozen == ('vae',)
-        assert objective.text_encoder is setup.networks['text_encoder']
+        assert np.array_equal(objective.empty_ids.asnumpy(), np.full((1, LENGTH), 7)) and learner.frozen == ('vae',)
+        assert objective.text_encoder is learner.networks['text_encoder']
 
 
 class Tower(nn.Cell):

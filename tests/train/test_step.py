@@ -69,6 +69,7 @@ class Line(nn.Cell):
 
     def __init__(self):
         super().__init__(auto_prefix=False)
+        self.logit_scale = None
         self.weight = ms.Parameter(np.ones(3, np.float32), name='conv_in.weight')
 
     def construct(self, x):

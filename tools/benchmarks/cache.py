@@ -1,5 +1,4 @@
-"""A training step's inputs from pictures, which V and T have to encode, beside the same inputs from a cache, on the
-tiny config."""
+"""Time a training step's inputs on the tiny config: encoded from images by V and T, and read from a latent cache."""
 
 import shutil
 import statistics
@@ -21,8 +20,7 @@ BATCHES, VOCAB = 40, 570
 
 
 def measure(work, repeats, seed):
-    """Returns {'runs': {'pictures' or 'cache': [seconds a batch]}, 'medians', 'times': how much cheaper the cache
-    is}."""
+    """Returns {'runs': {'pictures' or 'cache': [seconds per batch]}, 'medians', 'times': speed-up by the cache}."""
     runtime.setup('CPU')
     from diffdis_ms.train.build import build, load_tokenizer
     from diffdis_ms.train.cache import CacheWriter, cache_key
@@ -35,27 +33,29 @@ def measure(work, repeats, seed):
         write_tars(work / 'tars', seed)
         (work / 'tars' / 'summary.json').write_text(
             f'{{"num_kept": {COUNT}}}'
-        )  # what prepare_data.py would have written: no check beforehand
+        )  # as if prepare_data.py had written it: the samples are not checked first
         train_tokenizer(WORDS, VOCAB, work / 'tokenizer')
         config = load(
             'ascend_configs/tiny.yaml',
             [f'init.tokenizer={work / "tokenizer"}', f'model.text_encoder.vocab_size={VOCAB}', 'batch_size=8'],
         )
         captions, tokenizer, size = open_captions(work / 'tars'), load_tokenizer(config), config.model.image_size
-        setup = build(config, captions, tokenizer)
+        learner = build(config, captions, tokenizer)
         model, out = work / 'model', work / 'latents'
         save_model(
-            model, config.model, {stem: parameters_to_numpy(setup.network(stem)) for stem in setup.networks}, tokenizer
+            model,
+            config.model,
+            {stem: parameters_to_numpy(learner.network(stem)) for stem in learner.networks},
+            tokenizer,
         )
-        CacheWriter(out, cache_key(model, model, size), 'float32', captions, config.data.min_side).run(
-            setup.features.encoders
-        )
+        key, min_side = cache_key(model, model, size), config.data.min_side
+        CacheWriter(out, key, dtype='float32', caption_set=captions, min_side=min_side).run(learner.features.encoders)
         cache, batch = LatentCache(out), config.train.batch_size
         length = config.model.text_encoder.max_position_embeddings
         contenders = {
             'pictures': (
-                Loader(captions, batch, size, seed, 1, tokenizer=tokenizer, token_length=length),
-                setup.features,
+                Loader(captions, batch, size, seed=seed, num_workers=1, tokenizer=tokenizer, token_length=length),
+                learner.features,
             ),
             'cache': (CachedLoader(cache, batch, seed, 1), CachedFeatures(cache, config)),
         }
@@ -70,7 +70,7 @@ def measure(work, repeats, seed):
 
 
 def seconds_a_batch(loader, features):
-    """From the loader to the arrays of the loss cell, mean over BATCHES batches after the first."""
+    """Seconds per batch from the loader to the loss cell's arrays; mean over BATCHES batches after the first."""
     batches = iter(loader)
     features(next(batches), 0)
     begun = time.perf_counter()
@@ -85,5 +85,5 @@ def lines(result):
     """For people."""
     yield f'inputs of a tiny step, batch {result["batch_size"]}; medians of {len(result["runs"]["cache"])} rounds'
     for what, seconds in result['medians'].items():
-        yield f'  {what:10} {seconds * 1e3:8.2f} ms a batch'
+        yield f'  {what:10} {seconds * 1e3:8.2f} ms per batch'
     yield f'  the cache is {result["times"]:.1f} times cheaper'

@@ -48,7 +48,7 @@ class ArraySet:
 
 
 def open_cifar(name, root):
-    """The test part of 'cifar10' or 'cifar100' (fine labels); the python version where both lie there.
+    """The test split of 'cifar10' or 'cifar100' (fine labels); the python version where both are there.
 
     Raises:
         ConfigError: a file is missing, cut, damaged, or not what it should be.
@@ -83,7 +83,7 @@ def _open_binary(name, base, batch, num_labels, meta):
     record = num_labels + PIXELS
     if not content.size or content.size % record:
         raise ConfigError(
-            f'{name}: {path} has {content.size} bytes, no multiple of {record}: it is cut; extract it anew'
+            f'{name}: {path} has {content.size} bytes, no multiple of {record}: it is cut; extract it again'
         )
     content = content.reshape(-1, record)
     labels = as_integers(name, path, content[:, num_labels - 1], 0, len(names) - 1)  # CIFAR-100: coarse, then fine
@@ -101,7 +101,7 @@ def _load(name, path):
     try:
         return unpickle(_read(name, path), {('_codecs', 'encode'): _encode}, what=f'{name}: {path}')[0]
     except CheckpointError as e:
-        raise ConfigError(f'{e}; extract the official download anew') from None
+        raise ConfigError(f'{e}; extract the official download again') from None
 
 
 def _encode(text, encoding):
@@ -112,7 +112,7 @@ def _encode(text, encoding):
 
 
 def _field(name, path, content, field):
-    """A dict's value; files written anew by Python 3 may have bytes as keys, which the safe reader keeps as Inert."""
+    """A dict's value; files that Python 3 wrote again may have bytes as keys, which the safe reader keeps as Inert."""
     for key, value in content.items() if isinstance(content, dict) else ():
         if key == field or isinstance(key, Inert) and key.args == field.encode():
             return value
@@ -133,17 +133,17 @@ def _pixels(name, path, value):
     """uint8 (N, 3072) of an array as pickled by NumPy: a call of `_reconstruct` with a state, or of `_frombuffer`
     (protocol 5)."""
     function = value.cls.name if isinstance(value, Inert) and isinstance(value.cls, Global) else None
-    parts = value.state if function == '_reconstruct' else value.args if function == '_frombuffer' else None
-    if function == '_reconstruct' and isinstance(parts, tuple) and len(parts) == 5:
-        _, shape, dtype, fortran, raw = parts
-    elif function == '_frombuffer' and isinstance(parts, tuple) and len(parts) == 4:
-        raw, dtype, shape, order = parts
+    fields = value.state if function == '_reconstruct' else value.args if function == '_frombuffer' else None
+    if function == '_reconstruct' and isinstance(fields, tuple) and len(fields) == 5:
+        _, shape, dtype, fortran, raw = fields
+    elif function == '_frombuffer' and isinstance(fields, tuple) and len(fields) == 4:
+        raw, dtype, shape, order = fields
         fortran = order != 'C'
     else:
         raise ConfigError(f'{name}: {path}: \'data\' is not a NumPy array')
     kind = dtype.args[0] if isinstance(dtype, Inert) and isinstance(dtype.args, tuple) and dtype.args else None
     try:
-        raw = raw.encode('latin-1') if isinstance(raw, str) else raw  # Python 2 knew but one kind of string
+        raw = raw.encode('latin-1') if isinstance(raw, str) else raw  # Python 2 had one kind of string
     except UnicodeEncodeError:
         raw = None
     if (

@@ -66,7 +66,7 @@ def read_lines(name, path):
     lines = [line.strip() for line in lines_of(read_text(path, lambda reason: ConfigError(f'{name}: {reason}')))]
     lines = [line for line in lines if line]
     if not lines:
-        raise ConfigError(f'{name}: {path} is empty; extract the data set anew')
+        raise ConfigError(f'{name}: {path} is empty; extract the data set again')
     return lines
 
 
@@ -99,7 +99,7 @@ def load_mat(name, path, variable, fields=()):
     except Exception as e:  # whatever scipy makes of arbitrary bytes
         reason = ' '.join(str(e).split()) or type(e).__name__
         raise ConfigError(
-            f'{name}: {path} is not a .mat file that can be read ({reason[:80]}); extract it anew'
+            f'{name}: {path} is not a .mat file that can be read ({reason[:80]}); extract it again'
         ) from None
     if variable not in content:
         raise ConfigError(f'{name}: {path} has no variable {variable!r}')

@@ -59,7 +59,7 @@ def open_flowers(name, root):
 
 
 def open_imagenet(name, root):
-    """ImageNet's validation part, sorted into folders by WordNet id, or flat with the devkit; classes are the sorted
+    """ImageNet's validation split, sorted into folders by WordNet id, or flat with the devkit; classes are the sorted
     ids, as in torchvision.
 
     A class is named by the first of its synonyms, so that 'crane' and 'maillot' name two classes each. Class folders
@@ -120,7 +120,7 @@ def _flat_val(name, val, num_images, data):
             raise ConfigError(f'{name}: {truth}: {number} is no class in {meta}')
     if num_images > len(rows):
         raise ConfigError(
-            f'{name}: {truth} has {len(rows)} lines for the {num_images} images in {val}; extract it anew'
+            f'{name}: {truth} has {len(rows)} lines for the {num_images} images in {val}; extract it again'
         )
     return listed(
         name, val, rows, truth, [word for _, _, word in order], 'validation', class_ids=[wnid for _, wnid, _ in order]

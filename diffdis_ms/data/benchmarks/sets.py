@@ -1,10 +1,10 @@
-"""The paper's 12 zero-shot classification sets, from their official downloads as they lie on disk once extracted.
+"""The paper's 12 zero-shot classification sets, from their official downloads as they are on the disk once extracted.
 
 The root may be the official folder or the one that holds it. What is read, and where other tools differ:
 
 | set | images | classes and their names |
 | --- | --- | --- |
-| cifar10, cifar100 | test part | the set's own; fine labels |
+| cifar10, cifar100 | test split | the set's own; fine labels |
 | caltech101 | all: there is no official split | 101 folders; BACKGROUND_Google is left out, Faces and Faces_easy are
 both kept |
 | stanfordcars | test | cars_meta.mat |
@@ -48,18 +48,12 @@ from diffdis_ms.data.benchmarks.mat import open_cars, open_flowers, open_imagene
 from diffdis_ms.data.listing import folders_of
 from diffdis_ms.errors import ConfigError
 
+# fmt: off
 EUROSAT = (
-    'AnnualCrop',
-    'Forest',
-    'HerbaceousVegetation',
-    'Highway',
-    'Industrial',
-    'Pasture',
-    'PermanentCrop',
-    'Residential',
-    'River',
-    'SeaLake',
+    'AnnualCrop', 'Forest', 'HerbaceousVegetation', 'Highway', 'Industrial', 'Pasture', 'PermanentCrop', 'Residential',
+    'River', 'SeaLake',
 )
+# fmt: on
 NUM_PETS = 37
 
 
@@ -68,7 +62,7 @@ def open_benchmark(name, root, split='test', allow_missing=False):
 
     Args:
         name: one of BENCHMARKS. root: the official folder, or the one that holds it.
-        split: 'test', which for imagenet is the validation part ('val').
+        split: 'test', which for imagenet is the validation split ('val').
         allow_missing: accept a set of which images are missing; its `missing` names them.
 
     Returns:
@@ -81,7 +75,7 @@ def open_benchmark(name, root, split='test', allow_missing=False):
     if name not in BENCHMARKS:
         raise ConfigError(f'dataset: {name!r} is none of {", ".join(BENCHMARKS)}')
     if split != 'test' and (name, split) != ('imagenet', 'val'):
-        raise ConfigError(f'split: {name} is evaluated on its test part, not on {split!r}')
+        raise ConfigError(f'split: {name} is evaluated on its test split, not on {split!r}')
     root = Path(root).absolute()
     if not root.is_dir():
         raise ConfigError(f'{name}: {root} is not a directory')
@@ -125,7 +119,7 @@ def _open_sun(name, root):
     lists = [base, base / 'Partitions', base.parent / 'Partitions', base.parent, root / 'Partitions']
     classes_path = first_existing([folder / 'ClassName.txt' for folder in lists])
     classes = [line.strip('/') for line in read_class_lines(name, classes_path)]
-    names = [spaced(' '.join(c.split('/')[1:])) for c in classes]  # the first part is but the initial
+    names = [spaced(' '.join(c.split('/')[1:])) for c in classes]  # the first is only the initial letter
     if not all(names):
         raise malformed(name, classes_path, classes[names.index('')], '/a/<class>')
     path = first_existing([folder / 'Testing_01.txt' for folder in lists])

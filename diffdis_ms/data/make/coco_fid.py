@@ -2,8 +2,7 @@
 models are measured.
 
 What papers call "30,000 captions of MSCOCO": a random choice of val2014's 40,504 pictures, one of its captions each.
-Here both choices are
-drawn from a seed, and the pictures of the chosen captions are the real set.
+Here both choices are drawn from a seed, and the pictures of the chosen captions are the real set.
 """
 
 import json
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from diffdis_ms.data.make.prepare import staged, write_summary
 from diffdis_ms.data.samples import read_image
-from diffdis_ms.data.stream.loader import ordered_map
+from diffdis_ms.data.stream.workers import ordered_map
 from diffdis_ms.data.transforms import resize_center_crop
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.text_files import read_json
@@ -25,7 +24,7 @@ FOLDERS = ('val2014', 'images/val2014', 'images', '')
 MAX_BYTES = 1 << 30
 
 
-def prepare_coco_fid(src, out, count=30_000, size=256, seed=0, num_workers=2, overwrite=False, progress=True):
+def prepare_coco_fid(src, out, count=30_000, size=256, *, seed=0, num_workers=2, overwrite=False, progress=True):
     """Write 00000.png, ... (the pictures, shorter side resized to `size`, centre cropped), prompts.json and
     prompts.txt.
 
@@ -69,7 +68,7 @@ def prepare_coco_fid(src, out, count=30_000, size=256, seed=0, num_workers=2, ov
             ):
                 image.save(temp / names[i], 'PNG')
         except BadSample as e:
-            raise ConfigError(f'{folder / e.key}: {e.reason}; extract val2014.zip anew') from None
+            raise ConfigError(f'{folder / e.key}: {e.reason}; extract val2014.zip again') from None
         prompts = {name: caption for name, (_, _, _, caption) in zip(names, chosen, strict=True)}
         (temp / 'prompts.json').write_text(
             json.dumps({'prompts': prompts}, indent=1, ensure_ascii=False) + '\n', encoding='utf-8'

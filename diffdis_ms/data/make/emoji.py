@@ -174,9 +174,9 @@ def prepare_emoji(out, size=128, seed=0, overwrite=False, progress=True):
     class_names = sorted({e.base for e in held_out})
     labels = {name: i for i, name in enumerate(class_names)}
     with staged(out, overwrite) as temp:
-        for name, part in (('train', train), ('held_out', held_out)):
+        for name, entries in (('train', train), ('held_out', held_out)):
             with TarWriter(temp / name) as writer:
-                for i, e in enumerate(tqdm(part, desc=f'writing {name}', disable=None if progress else True)):
+                for i, e in enumerate(tqdm(entries, desc=f'writing {name}', disable=None if progress else True)):
                     meta = {'emoji': e.emoji, 'caption': e.caption, 'base': e.base, 'split': name}
                     writer.write(f'{i:06d}', e.image, e.caption, labels[e.base] if name == 'held_out' else None, meta)
         (temp / 'held_out' / 'classnames.txt').write_text('\n'.join(class_names) + '\n', encoding='utf-8')

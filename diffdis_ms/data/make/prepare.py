@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,9 +11,10 @@ from tqdm import tqdm
 from diffdis_ms.data.samples import SUMMARY, add_skipped, check_side
 from diffdis_ms.data.sources.webdataset import TarWriter
 from diffdis_ms.data.stream.check import write_skipped
-from diffdis_ms.data.stream.loader import ordered_map
+from diffdis_ms.data.stream.workers import ordered_map
 from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop
 from diffdis_ms.errors import BadSample, ConfigError
+from diffdis_ms.storage.files import whole_directory
 
 
 @contextlib.contextmanager
@@ -29,22 +28,9 @@ def staged(out, overwrite=False):
     Raises:
         ConfigError: `out` exists and is something else, or is a directory that must not be replaced.
     """
-    out = Path(out)
     check_out(out, overwrite)
-    temp = out.with_name(f'.{out.name}.{os.getpid()}.partial')
-    shutil.rmtree(temp, ignore_errors=True)
-    temp.mkdir(parents=True)
-    try:
-        yield temp
-        if out.exists():
-            old = out.with_name(f'.{out.name}.{os.getpid()}.old')
-            out.rename(old)
-            temp.rename(out)
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-        else:
-            temp.rename(out)
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
+    with whole_directory(out, flushed=False) as temporary:
+        yield temporary
 
 
 def check_out(out, overwrite=False):
@@ -65,9 +51,8 @@ def write_summary(directory, summary):
     directory = Path(directory)
     write_skipped(directory / 'skipped.txt', summary['skipped'])
     text = json.dumps(summary, ensure_ascii=False, indent=1)
-    (directory / SUMMARY).write_text(
-        text + '\n', encoding='utf-8', errors='backslashreplace'
-    )  # names in a tar may hold any bytes
+    # names in a tar may hold any bytes
+    (directory / SUMMARY).write_text(text + '\n', encoding='utf-8', errors='backslashreplace')
 
 
 def rewrite(
@@ -75,6 +60,7 @@ def rewrite(
     out,
     size,
     source,
+    *,
     seed=0,
     num_workers=2,
     overwrite=False,
@@ -97,8 +83,7 @@ def rewrite(
 
     Returns:
         dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason); of a TSV also
-        num_rows, num_without_image
-        and num_by_number (see `Cc3mTsv`).
+        num_rows, num_without_image and num_by_number (see `Cc3mTsv`).
 
     Raises:
         ConfigError: `out` is refused, size or seed is out of range, or no sample is good.

@@ -27,13 +27,11 @@ class Cc3mTsv:
 
     Which row an image belongs to, in the folder or up to two folders below:
     - `00012/000123456.jpg` with `.json` or `.txt` beside it, as img2dataset's `--output_format files` writes them: the
-      row with this url,
-      or with this caption. Its number says nothing: it is the row's only where a shard has 10, 100, ... or 10,000
-      images;
+      row with this url, or with this caption. Its number says nothing: it is the row's only where a shard has 10, 100,
+      ... or 10,000 images;
     - `training/123456_2850374957`, DownloadConceptualCaptions': the row of the first number (from 0; a header is not
-      counted). The second
-      is the crc32 of the url and must fit (or fit a row beside it), so that validation and training images may lie in
-      one place. Its files have no suffix;
+      counted). The second is the crc32 of the url and must fit (or fit a row beside it), so that validation and
+      training images may lie in one place. Its files have no suffix;
     - `123456.jpg`, `00123456.jpg`: the row of this number. Only a guess, so all such numbers must be numbers of rows.
 
     Attributes:
@@ -52,9 +50,8 @@ class Cc3mTsv:
                 numbers agree with it.
 
         Raises:
-            ConfigError: no TSV, or several; not a table of captions and urls; no such folder, or no image in it
-                belongs to a row; numbers
-                that are not those of rows; a sidecar that contradicts the TSV.
+            ConfigError: no TSV, or several; not a table of captions and urls; no such folder, or no image in it belongs
+                to a row; numbers that are not those of rows; a sidecar that contradicts the TSV.
         """
         self.path = _find_tsv(Path(path))
         self.folder = self.path.absolute().parent

@@ -122,8 +122,8 @@ def open_captions(path):
 
     Args:
         path: tar, glob pattern of tars or directory with *.tar (CaptionSet, RetrievalSet); the same with *.mindrecord
-            (MindRecordSet); csv or directory
-            with *.csv (CsvFolder); tsv or directory with one *.tsv (Cc3mTsv); directory of class folders (ImageFolder).
+            (MindRecordSet); csv or directory with *.csv (CsvFolder); tsv or directory with one *.tsv (Cc3mTsv);
+            directory of class folders (ImageFolder).
 
     Returns:
         An object with `len()`, `.read(i) -> Sample` and `.class_names`.

@@ -4,7 +4,7 @@ Files from outside are not given to MindSpore's C++ reader. The header (JSON), t
 the records (msgpack) are read in Python, and every size and place is checked against the file before it is believed.
 What stays is SQLite's own parser. MindSpore's `MindDataset` and `FileReader` read the same files.
 
-A file is a header, then pages of one size. The index `FILE.db` says for each row where its fields lie: numbers and
+A file is a header, then pages of one size. The index `FILE.db` says for each row where its fields are: numbers and
 texts in one place (u64 little-endian size, msgpack map), fields of bytes in another (u64 little-endian size, then the
 field; with several such fields each is preceded by its own u64 big-endian size, in the order of the header's
 `blob_fields`).
@@ -18,6 +18,7 @@ import stat
 import struct
 from pathlib import Path
 
+import msgpack
 import numpy as np
 
 from diffdis_ms.data.samples import (
@@ -33,6 +34,8 @@ from diffdis_ms.errors import BadImage, BadSample, ConfigError
 
 IMAGE_FIELDS, CAPTION_FIELDS = ('image', 'jpg', 'png', 'jpeg', 'webp', 'img'), ('caption', 'text', 'txt')
 MAX_HEADER = 64 << 20
+MAX_FIELDS = 1 << 16
+_VALUES = (str, int, float, bool, bytes, type(None))
 SUFFIX = '.mindrecord'
 _SCHEMA = {
     'key': {'type': 'string'},
@@ -48,7 +51,7 @@ class Records:
     """Rows of MindRecord files, by index.
 
     Attributes:
-        paths, files, folder: the files, those and their indices, where they lie.
+        paths, files, folder: the files, those and their indices, their folder.
         skipped: {key: reason} of rows whose place lies outside of their file.
     """
 
@@ -72,9 +75,8 @@ class Records:
         missing = shards - {p.name for p in self.paths}
         if Path(path).is_dir() and missing:
             raise ConfigError(f'{path}: {sorted(missing)[0]} is missing, which belongs to the same MindRecord set')
-        self._rows = np.concatenate(
-            self._rows
-        )  # (N, 5): file, place and size of the texts, place and size of the bytes
+        # (N, 5): file, place and size of the texts, place and size of the bytes
+        self._rows = np.concatenate(self._rows)
         if not len(self._rows):
             raise ConfigError(f'{path}: no row in {len(self.paths)} MindRecord file(s)')
         self.folder = self.paths[0].absolute().parent
@@ -119,7 +121,7 @@ class Records:
 
 
 class MindRecordSet(Records):
-    """Samples of MindRecord files, by index. The image is an encoded one, as it would lie in a file.
+    """Samples of MindRecord files, by index. The image is an encoded one, as it would be in a file.
 
     Attributes:
         class_names: as for CaptionSet, or None. checked: tools/prepare_data.py wrote them.
@@ -305,7 +307,7 @@ def _read_index(path):
             database.execute('PRAGMA trusted_schema = OFF')
             database.execute('PRAGMA cell_size_check = ON')
             kind = database.execute("SELECT type FROM sqlite_master WHERE name = 'INDEXES'").fetchone()
-            if kind != ('table',):  # a view could compute for ever
+            if kind != ('table',):  # a view could compute forever
                 raise ConfigError(f'{path} is not the index of a MindRecord file')
             return np.array(
                 database.execute(f'SELECT {_PLACES} FROM INDEXES ORDER BY ROW_ID').fetchall(), np.int64
@@ -353,60 +355,26 @@ def _meta(text):
     return meta if isinstance(meta, dict) else {}
 
 
-_NUMBERS = {
-    0xCA: '>f',
-    0xCB: '>d',
-    0xCC: '>B',
-    0xCD: '>H',
-    0xCE: '>I',
-    0xCF: '>Q',
-    0xD0: '>b',
-    0xD1: '>h',
-    0xD2: '>i',
-    0xD3: '>q',
-}
-_SIZES = {0xD9: '>B', 0xDA: '>H', 0xDB: '>I', 0xC4: '>B', 0xC5: '>H', 0xC6: '>I'}
-_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
-
-
 def _unpack(data):
-    """A flat msgpack map of texts and numbers: what MindSpore writes. Raises ValueError (also UnicodeDecodeError) or
-    struct.error."""
-    kind = data[0] if data else 0
-    if kind & 0xF0 == 0x80:
-        count, at = kind & 0x0F, 1
-    elif kind == 0xDE:
-        count, at = struct.unpack_from('>H', data, 1)[0], 3
-    else:
-        raise ValueError('not a map')
+    """A flat msgpack map of texts and numbers: what MindSpore writes. Raises ValueError for anything else."""
+    room = max(1, len(data))
+    head = msgpack.Unpacker(max_buffer_size=room, max_map_len=MAX_FIELDS)
+    # maps and arrays inside would take many times the memory that they have bytes in the file
+    body = msgpack.Unpacker(max_buffer_size=room, max_map_len=0, max_array_len=0, max_ext_len=0)
     fields = {}
-    for _ in range(count):
-        name, at = _value(data, at)
-        value, at = _value(data, at)
-        if not isinstance(name, str):
-            raise ValueError('a name that is no text')
-        fields[name] = value
+    try:
+        head.feed(data)
+        count = head.read_map_header()
+        if count > MAX_FIELDS:
+            raise ValueError('too many fields')
+        body.feed(data[head.tell() :])
+        for _ in range(count):
+            name, value = body.unpack(), body.unpack()
+            if type(name) is not str or type(value) not in _VALUES:
+                raise ValueError('not a map of texts and numbers')
+            fields[name] = value
+    except msgpack.UnpackException as e:
+        raise ValueError(str(e)) from None
+    if head.tell() + body.tell() != len(data):
+        raise ValueError('more than a map')
     return fields
-
-
-def _value(data, at):
-    """(value, where the next begins)."""
-    if at >= len(data):
-        raise ValueError('cut')
-    kind, at = data[at], at + 1
-    if kind < 0x80 or kind >= 0xE0:
-        return (kind if kind < 0x80 else kind - 256), at
-    if kind in _CONSTANTS:
-        return _CONSTANTS[kind], at
-    if kind in _NUMBERS:
-        return struct.unpack_from(_NUMBERS[kind], data, at)[0], at + struct.calcsize(_NUMBERS[kind])
-    if kind & 0xE0 == 0xA0:
-        size = kind & 0x1F
-    elif kind in _SIZES:
-        size, at = struct.unpack_from(_SIZES[kind], data, at)[0], at + struct.calcsize(_SIZES[kind])
-    else:
-        raise ValueError('a kind of value that MindRecord does not have')
-    if size > len(data) - at:
-        raise ValueError('cut')
-    value = data[at : at + size]
-    return (bytes(value) if kind in (0xC4, 0xC5, 0xC6) else value.decode('utf-8')), at + size

@@ -20,8 +20,7 @@ class UrlTable:
     """Rows of a tab-separated file `caption<TAB>url`, without a header or with one in any spelling and order.
 
     A field may be quoted as pandas and csv do it ("a ""red"" fox", also with line breaks). Quotes that do not fit that
-    are part of the
-    captions, as in the official file. Blank lines are no rows. UTF-8, or UTF-16 with its mark.
+    are part of the captions, as in the official file. Blank lines are no rows. UTF-8, or UTF-16 with its mark.
 
     Attributes:
         path: of the file. header: list of the columns' names, or None.

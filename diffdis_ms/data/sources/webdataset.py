@@ -33,7 +33,7 @@ from diffdis_ms.data.transforms import IMAGE_SUFFIXES, decode_image
 from diffdis_ms.errors import BadImage, BadSample, ConfigError
 from diffdis_ms.text_files import decode, lines_of, parse_json, read_text
 
-_NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')  # key: everything up to the first dot of the last part
+_NAME = re.compile(r'((?:.*/)?[^./][^./]*)\.([^/]+)')  # key: everything up to the first dot after the last slash
 _BLOCK = tarfile.BLOCKSIZE
 
 
@@ -44,7 +44,7 @@ class CaptionSet:
         paths: the tars.
         class_names: list from `classnames.txt` beside the tars or one folder up (CLIP_benchmark's layout), or None.
         skipped: dict key -> reason of samples already lost while indexing (no image, cut by the tar's end).
-        files, folder: the tars, and where they lie. checked: tools/prepare_data.py wrote them, so that all samples are
+        files, folder: the tars, and their folder. checked: tools/prepare_data.py wrote them, so that all samples are
             good.
     """
 
@@ -279,7 +279,7 @@ def _members(path):
         if not end:
             raise ConfigError(
                 f'{path} is not an uncompressed tar file ({" ".join(str(e).split())}); '
-                'write it anew, or gunzip it if it is compressed'
+                'write it again, or gunzip it if it is compressed'
             ) from None
     with open(path, 'rb') as file:  # tarfile takes a broken header for the end
         file.seek(end)

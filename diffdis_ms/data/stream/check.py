@@ -17,14 +17,16 @@ from tqdm import tqdm
 
 from diffdis_ms.data.samples import add_skipped, check_side
 from diffdis_ms.data.transforms import MIN_SIDE
-from diffdis_ms.errors import BadSample
-from diffdis_ms.storage.files import shared_order, whole_file
+from diffdis_ms.errors import BadSample, ConfigError
+from diffdis_ms.storage.files import whole_file
+from diffdis_ms.text_files import decode, parse_json
+from diffdis_ms.world import World
 
 VERSION = 2  # of what is checked: another one makes old verdicts void
 PART = 1000  # samples a process checks before it writes down what it found
 
 
-def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, rank=0, size=1, progress=True):
+def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, world=World(), progress=True):
     """Check a set, or find the verdict of an earlier check.
 
     Args:
@@ -32,8 +34,7 @@ def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, 
             data if that can be written, else in `directory`. `checked` says that all of it is good.
         min_side: a picture with a shorter side is bad. At least 8: smaller ones are never decoded.
         directory: for the verdict, may be absent. num_workers: threads.
-        rank, size: of this process. Each checks every size-th part, then helps with what the others have not finished:
-            nobody waits.
+        world: World. Each process checks its share of the parts, then helps with what the others have not finished.
         progress: show a bar (never where stderr is no terminal).
 
     Returns:
@@ -43,9 +44,7 @@ def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, 
     count, skipped = len(caption_set), dict(getattr(caption_set, 'skipped', {}))
     if getattr(caption_set, 'checked', False):
         return np.arange(count), skipped
-    bad = _check(
-        caption_set, _Files(caption_set, min_side, directory), count, min_side, num_workers, rank, size, progress
-    )
+    bad = _check(caption_set, _Files(caption_set, min_side, directory), count, min_side, num_workers, world, progress)
     for i, key, reason in bad:
         add_skipped(skipped, key, reason, i)
     good = np.ones(count, bool)
@@ -97,10 +96,10 @@ def one_line(text):
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
-def _check(caption_set, files, count, min_side, num_workers, rank, size, progress):
+def _check(caption_set, files, count, min_side, num_workers, world, progress):
     """[(i, key, reason)] of the bad samples, ascending."""
     starts = range(0, count, PART)
-    order = shared_order(len(starts), rank, size) if files.places else range(len(starts))
+    order = world.order(len(starts)) if files.places else range(len(starts))
     found = files.load('all', 0, count)
     if found is not None:
         return found
@@ -140,12 +139,13 @@ class _Files:
         """[(i, key, reason)] of a file, or None where there is none that makes sense."""
         for place in self.places:
             try:
-                rows = json.loads(self._path(place, part).read_bytes())
+                path = self._path(place, part)
+                rows = parse_json(decode(path.read_bytes(), path), path, list)
                 if all(
                     start <= i < stop and isinstance(key, str) and isinstance(reason, str) for i, key, reason in rows
                 ):
                     return [tuple(row) for row in rows]
-            except (OSError, ValueError, TypeError, RecursionError):
+            except (OSError, ConfigError, ValueError, TypeError):
                 pass
         return None
 

@@ -8,7 +8,6 @@ constants.safetensors zero_latent (1, 4, h, w), empty_context (1, L, hidden), go
 part_00000.mindrecord rows in the order of `good`: z, c, e (bytes), caption, index
 """
 
-import json
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,9 +20,11 @@ from safetensors.numpy import load_file
 
 from diffdis_ms.data.sources.mindrecord import SUFFIX, Records, close_writer, open_writer
 from diffdis_ms.data.stream.order import Stream
-from diffdis_ms.data.stream.workers import ordered_map
+from diffdis_ms.data.stream.workers import BATCHES_AHEAD, ordered_map
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.storage.files import flush
+from diffdis_ms.text_files import read_json
+from diffdis_ms.world import World
 
 SUMMARY, CONSTANTS = 'cache.json', 'constants.safetensors'
 SCHEMA = {
@@ -35,7 +36,6 @@ SCHEMA = {
 }
 ARRAYS = ('z', 'c', 'e')
 DTYPES = {'float32': np.float32, 'float16': np.float16}
-_BATCHES_AHEAD = 3
 
 
 @dataclass
@@ -62,8 +62,14 @@ class LatentCache:
         directory = Path(directory)
         if not directory.is_dir():
             raise ConfigError(f'data.cache: {directory} does not exist; tools/cache_latents.py makes it')
+        for name in (SUMMARY, CONSTANTS):
+            if not (directory / name).exists():
+                raise ConfigError(
+                    f'data.cache: {directory / name} is missing: {directory} is not a finished cache; run'
+                    ' tools/cache_latents.py again'
+                )
         try:
-            summary = json.loads((directory / SUMMARY).read_bytes())
+            summary = read_json(directory / SUMMARY)
             self.key, self.data, self.num_samples = str(summary['key']), summary['data'], int(summary['num_samples'])
             self.dtype, parts = np.dtype(DTYPES[summary['dtype']]), int(summary['num_parts'])
             self.shapes = {name: tuple(int(n) for n in summary['shapes'][name]) for name in ARRAYS}
@@ -71,12 +77,7 @@ class LatentCache:
             self.good, self.zero_latent, self.empty_context = (
                 constants[name] for name in ('good', 'zero_latent', 'empty_context')
             )
-        except FileNotFoundError as e:
-            raise ConfigError(
-                f'data.cache: {e.filename} is missing: {directory} is not a finished cache; run tools/cache_latents.py'
-                ' again'
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
+        except (ConfigError, OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
             raise ConfigError(
                 f'data.cache: {directory} is damaged ({" ".join(str(e).split())}); make it anew'
             ) from None
@@ -104,20 +105,20 @@ class LatentCache:
 class CachedLoader(Stream):
     """Batches without end of a cache: the same stream as the `Loader`'s over the data set that it was made of."""
 
-    def __init__(self, cache, batch_size, seed, num_workers=2, rank=0, size=1):
+    def __init__(self, cache, batch_size, seed, num_workers=2, world=World()):
         """Args: cache: LatentCache. num_workers: threads that read. The others as for `Loader`."""
-        super().__init__(cache.good, cache.num_samples, batch_size, seed, rank, size)
+        super().__init__(cache.good, cache.num_samples, batch_size, seed, world)
         self.cache, self.num_workers = cache, num_workers
 
     def __iter__(self):
-        """Yields `LatentBatch` for ever, this process' part, from where `state()` stands."""
-        ahead, rows = deque(), self.batch_size // self.size
+        """Yields `LatentBatch` for ever, this process' share, from where `state()` stands."""
+        ahead, rows = deque(), self.batch_size // self.world.size
         with ThreadPoolExecutor(self.num_workers) as pool:
             stream = ordered_map(
                 pool,
                 lambda item: self.cache.read(int(np.searchsorted(self.good, item[1]))),
                 self._items(self._next, ahead),
-                rows * _BATCHES_AHEAD,
+                rows * BATCHES_AHEAD,
             )
             while True:
                 z, c, e, captions, found = zip(*(row for _, row in islice(stream, rows)), strict=True)

@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from diffdis_ms.data.stream.check import good_samples
 from diffdis_ms.data.stream.order import Stream, generator, too_few
-from diffdis_ms.data.stream.workers import in_processes, in_threads, ordered_map
+from diffdis_ms.data.stream.workers import BATCHES_AHEAD, in_processes, in_threads, ordered_map
 from diffdis_ms.data.transforms import MIN_SIDE, resize_center_crop, to_pixels
 from diffdis_ms.errors import BadSample, ConfigError
+from diffdis_ms.world import World
 
-_BATCHES_AHEAD = 3
 _WORKERS = {'threads': in_threads, 'processes': in_processes}
 
 
@@ -43,9 +43,9 @@ class Loader(Stream):
     """Batches without end, the same stream for one process and for many.
 
     Epoch e is a permutation of the good samples drawn from (seed, e) alone, batch k the samples [k * batch_size, (k +
-    1) * batch_size) of all epochs in a row (`GlobalOrder`), and of it this process gets every size-th one from `rank`
-    on. So all processes make the same number of steps whatever the number of samples, each good sample is seen exactly
-    once an epoch, and a position counts for any number of processes.
+    1) * batch_size) of all epochs in a row (`GlobalOrder`), and of it this process gets its share
+    (`World.share`). So all processes make the same number of steps whatever the number of samples, each good sample is
+    seen exactly once an epoch, and a position counts for any number of processes.
 
     Attributes:
         good: int64, indices of the samples that can be used. skipped: dict key -> reason of all others.
@@ -56,14 +56,14 @@ class Loader(Stream):
         caption_set,
         batch_size,
         image_size,
+        *,
         seed,
         num_workers=2,
         cache=False,
         random_flip=False,
         random_shift=0,
         shuffle=True,
-        rank=0,
-        size=1,
+        world=World(),
         min_side=MIN_SIDE,
         check_directory=None,
         workers='threads',
@@ -73,7 +73,7 @@ class Loader(Stream):
         """Args:
             caption_set: has `len()` and `read(i) -> Sample`; `read` is called from several threads. See
                 `check.good_samples`.
-            batch_size: samples a batch, over all processes (and accumulation steps); `size` must divide it.
+            batch_size: samples a batch, over all processes (and accumulation steps); a multiple of their number.
             image_size: pixels; images are resized and cropped to it.
             seed: integer >= 0; decides order and augmentation.
             num_workers: threads or processes that read, decode and tokenise.
@@ -81,7 +81,7 @@ class Loader(Stream):
             random_flip: mirror half of the images.
             random_shift: move images by up to so many pixels each way, padded white.
             shuffle: off: every epoch in the set's own order.
-            rank, size: number of this process and of all.
+            world: World.
             min_side: pictures with a shorter side are skipped (not where the set is good by construction).
             check_directory: where the verdict on the samples is kept if the data's own directory cannot be written.
             workers: 'threads', or 'processes' of MindSpore's dataset pipeline (see `workers.py`): for many of them.
@@ -106,19 +106,23 @@ class Loader(Stream):
         self.caption_set, self.image_size = caption_set, image_size
         self.num_workers, self.random_flip, self.random_shift = num_workers, random_flip, random_shift
         self.workers, self.tokenizer, self.token_length = workers, tokenizer, token_length
-        good, self.skipped = good_samples(caption_set, min_side, check_directory, num_workers, rank, size)
-        super().__init__(good, len(caption_set), batch_size, seed, rank, size, shuffle, self.skipped)
+        good, self.skipped = good_samples(caption_set, min_side, check_directory, num_workers, world)
+        super().__init__(good, len(caption_set), batch_size, seed, world, shuffle, self.skipped)
         self._cache = {} if cache else None
 
     def __iter__(self):
-        """Yields `Batch` for ever, this process' part, from where `state()` stands.
+        """Yields `Batch` for ever, this process' share, from where `state()` stands.
 
         Raises:
             ConfigError: a sample that was good when it was checked cannot be read any more; its key is named.
         """
         ahead = deque()  # indices of the batches that are being read
         batches = _WORKERS[self.workers](
-            self._result, self._items(self._next, ahead), self.num_workers, self.batch_size // self.size, _BATCHES_AHEAD
+            self._result,
+            self._items(self._next, ahead),
+            self.num_workers,
+            self.batch_size // self.world.size,
+            BATCHES_AHEAD,
         )
         try:
             for number, (pixels, ids, captions, failed) in enumerate(batches, self._next + 1):
@@ -155,9 +159,8 @@ class Loader(Stream):
     def _augment(self, pixels, epoch, index):
         if not (self.random_flip or self.random_shift):
             return pixels
-        rng = generator(
-            self.seed, epoch, index + 1
-        )  # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
+        # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
+        rng = generator(self.seed, epoch, index + 1)
         flip = rng.integers(2)
         down, right = rng.integers(-self.random_shift, self.random_shift + 1, 2)
         if self.random_flip and flip:

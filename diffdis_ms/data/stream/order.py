@@ -7,6 +7,7 @@ import numpy as np
 
 from diffdis_ms.data.stream.check import one_line
 from diffdis_ms.errors import ConfigError
+from diffdis_ms.world import World
 
 
 def generator(*key):
@@ -69,26 +70,22 @@ class Stream:
             samples that are not.
     """
 
-    def __init__(self, good, num_samples, batch_size, seed, rank=0, size=1, shuffle=True, skipped=None):
+    def __init__(self, good, num_samples, batch_size, seed, world=World(), shuffle=True, skipped=None):
         """Raises ConfigError: fewer good samples than a batch, or a number that is out of range."""
-        for name, value, low in (('batch_size', batch_size, 1), ('seed', seed, 0), ('size', size, 1)):
+        for name, value, low in (('batch_size', batch_size, 1), ('seed', seed, 0)):
             if value < low:
                 raise ConfigError(f'{name}: {value} is below {low}')
-        if not 0 <= rank < size:
-            raise ConfigError(f'rank: {rank} is not in 0..{size - 1}')
-        if batch_size % size:
+        if batch_size % world.size:
             raise ConfigError(
-                f'train.batch_size: {batch_size} samples cannot be shared equally by {size} processes; make it a'
-                f' multiple of {size}'
+                f'train.batch_size: {batch_size} samples cannot be shared equally by {world.size} processes; make'
+                f' it a multiple of {world.size}'
             )
-        self.good, self.num_samples, self.batch_size, self.seed, self.skipped = (
-            good,
-            num_samples,
-            batch_size,
-            seed,
-            skipped or {},
-        )
-        self.rank, self.size = rank, size
+        self.good = good
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.skipped = skipped or {}
+        self.world = world
         if len(good) < batch_size:
             raise ConfigError(too_few(len(good), batch_size, self.skipped))
         self._order = GlobalOrder(good, batch_size, seed, shuffle)
@@ -133,7 +130,7 @@ class Stream:
         """(epoch, index) of this process' samples from batch `number` on; the indices of each batch are appended to
         `ahead` as it begins."""
         for k in count(number):
-            epochs, samples = (part[self.rank :: self.size] for part in self._order.batch(k))
+            epochs, samples = (self.world.share(rows) for rows in self._order.batch(k))
             ahead.append(samples)
             yield from zip(epochs.tolist(), samples.tolist(), strict=True)
 

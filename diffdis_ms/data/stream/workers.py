@@ -3,7 +3,7 @@
 Pillow decodes and resizes without Python's lock, so a few threads are as fast as processes (measured with two: 864 and
 862 images/s) and start and end at once, where MindSpore's processes take some 6 s to end. What needs the lock (reading,
 tokenising, array handling) is about a tenth of a sample's time, so that with some 8 threads and more processes should
-win; that is reckoned, not measured.
+win; that is an estimate, not measured.
 """
 
 import multiprocessing
@@ -19,21 +19,26 @@ import numpy as np
 
 from diffdis_ms.errors import ConfigError
 
+BATCHES_AHEAD = 3  # of a loader
 _WAIT = 1.0  # seconds between two looks at whether the workers are alive
 
 
+def look_ahead(items, count):
+    """Yields `items`, which may be endless, taking each when `count` more have been taken: work that taking one starts
+    goes on meanwhile."""
+    taken = deque()
+    for item in items:
+        taken.append(item)
+        if len(taken) > count:
+            yield taken.popleft()
+    yield from taken
+
+
 def ordered_map(pool, function, items, window):
-    """Yields (item, function(item)) in the order of `items`, which may be endless; at most `window` calls are under
-    way."""
-    items, pending = iter(items), deque()
-    for item in islice(items, window):
-        pending.append((item, pool.submit(function, item)))
-    while pending:
-        item, future = pending.popleft()
-        result = future.result()
-        for following in islice(items, 1):
-            pending.append((following, pool.submit(function, following)))
-        yield item, result
+    """Yields (item, function(item)) in the order of `items`, which may be endless; `window` calls are under way while
+    the caller works on a result."""
+    for item, future in look_ahead(((item, pool.submit(function, item)) for item in items), window):
+        yield item, future.result()
 
 
 def in_threads(function, items, num_workers, rows, ahead):
@@ -104,7 +109,7 @@ def in_processes(function, items, num_workers, rows, ahead):
 
 
 def _hand_on(iterator, done, closing):
-    """Batches of the pipeline, or the error that ended it; then its end. MindSpore bears no second thread at the same
+    """Batches of the pipeline, or the error that ended it; then its end. MindSpore allows no second thread on the same
     pipeline."""
     try:
         for batch in iterator:

@@ -1,43 +1,19 @@
 """FID and KID of two sets of features, as torch-fidelity 0.4 defines them. NumPy.
 
-Both run on one thread: how OpenBLAS divides a product between threads decides its last digits, and msrun gives its
-processes fewer threads.
-Measured: FID's eigenvalues take 3.5 s on one thread as on two.
+Both run on one thread: how a BLAS divides a product between threads decides its last digits, and msrun gives its
+processes fewer threads. Measured: FID's eigenvalues take 3.5 s on one thread as on two.
 """
 
-import ctypes
-from contextlib import contextmanager
-
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from diffdis_ms.errors import ConfigError
 
-
-@contextmanager
-def one_thread():
-    """NumPy's OpenBLAS keeps to one thread; another BLAS goes on as it is."""
-    library, found = (
-        ctypes.CDLL(np.linalg._umath_linalg.__file__),
-        None,
-    )  # its symbols, and those of the BLAS it is linked with
-    for prefix, suffix in (('', '64_'), ('scipy_', '64_'), ('', ''), ('scipy_', '')):
-        if hasattr(library, f'{prefix}openblas_set_num_threads{suffix}'):
-            found = [getattr(library, f'{prefix}openblas_{verb}_num_threads{suffix}') for verb in ('get', 'set')]
-            break
-    if found is None:
-        yield
-        return
-    get, set_threads = found
-    before = get()
-    set_threads(1)
-    try:
-        yield
-    finally:
-        set_threads(before)
+one_thread = threadpool_limits.wrap(limits=1, user_api='blas')
 
 
-@one_thread()
+@one_thread
 def fid(real, fake):
     """Frechet distance of the Gaussians with the mean and covariance of two sets, in float64.
 
@@ -58,8 +34,8 @@ def fid(real, fake):
     return float(difference @ difference + np.trace(s1) + np.trace(s2) - 2 * roots.sum())
 
 
-@one_thread()
-def kid(real, fake, subsets=100, subset_size=1000, degree=3, gamma=None, coef0=1.0, seed=2020, progress=False):
+@one_thread
+def kid(real, fake, subsets=100, subset_size=1000, *, degree=3, gamma=None, coef0=1.0, seed=2020, progress=False):
     """Kernel distance: the unbiased MMD^2 with kernel (gamma x.y + coef0)^degree over random subsets.
 
     Args:

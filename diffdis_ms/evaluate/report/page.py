@@ -39,13 +39,13 @@ class Report:
     """
 
     def __init__(self, title):
-        self.title, self.parts = title, []
+        self.title, self.blocks = title, []
 
     def heading(self, text):
-        self.parts.append(f'<h2>{html.escape(text)}</h2>')
+        self.blocks.append(f'<h2>{html.escape(text)}</h2>')
 
     def text(self, text, note=False):
-        self.parts.append(f'<p{" class=note" if note else ""}>{html.escape(text)}</p>')
+        self.blocks.append(f'<p{" class=note" if note else ""}>{html.escape(text)}</p>')
 
     def table(self, header, rows):
         """Rows of strings; all columns but the first are right-aligned."""
@@ -56,19 +56,19 @@ class Report:
             + '</tr>'
             for row in rows
         )
-        self.parts.append(f'<table><tr>{head}</tr>{body}</table>')
+        self.blocks.append(f'<table><tr>{head}</tr>{body}</table>')
 
     def details(self, summary, header, rows):
         """A table that opens on a click."""
-        self.parts.append(f'<details><summary>{html.escape(summary)}</summary>')
+        self.blocks.append(f'<details><summary>{html.escape(summary)}</summary>')
         self.table(header, rows)
-        self.parts.append('</details>')
+        self.blocks.append('</details>')
 
     def pairs(self, captions, generated, real):
         """What was drawn, with the caption below; beside it the true picture, where there is one (else None)."""
         for caption, left, right in zip(captions, generated, real, strict=True):
             beside = '' if right is None else _image(right, 'true')
-            self.parts.append(
+            self.blocks.append(
                 f'<figure>{_image(left, "drawn")}{beside}<figcaption>{html.escape(caption)}</figcaption></figure>'
             )
 
@@ -79,7 +79,7 @@ class Report:
             items = ''.join(f'<li{" class=hit" if right else ""}>{html.escape(text)}</li>' for text, right in found)
             own = '<br>'.join(map(html.escape, captions))
             rows += f'<tr class=row><td>{_image(image, "")}</td><td>{own}</td><td><ol>{items}</ol></td></tr>'
-        self.parts.append(
+        self.blocks.append(
             '<table><tr><th>image</th><th>its captions</th><th>captions found, best first; the right ones'
             f' green</th></tr>{rows}</table>'
         )
@@ -92,26 +92,26 @@ class Report:
                 _image(image, 'right' if right else '', 'right' if right else '') for image, right in found
             )
             rows += f'<tr class=row><td>{html.escape(text)}</td><td>{images}</td></tr>'
-        self.parts.append(
+        self.blocks.append(
             f'<table><tr><th>text</th><th>images found, best first; the right one framed</th></tr>{rows}</table>'
         )
 
     def picture(self, image, caption):
         """A plot or another single picture, with its caption below."""
-        self.parts.append(
+        self.blocks.append(
             f'<p><img class=plot src="{data_uri(image)}"'
             f' alt="{html.escape(caption)}"><br><small>{html.escape(caption)}</small></p>'
         )
 
     def curves(self, logs):
         """Loss curves; `logs` is {title: metrics.jsonl}."""
-        self.parts.append(f'<img class=plot src="{data_uri(plot_losses(logs))}" alt="loss curves">')
+        self.blocks.append(f'<img class=plot src="{data_uri(plot_losses(logs))}" alt="loss curves">')
 
     def write(self, path):
         page = (
             '<!doctype html><html lang=en><head><meta'
             f' charset=utf-8><title>{html.escape(self.title)}</title><style>{STYLE}</style></head>'
-            f'<body><h1>{html.escape(self.title)}</h1>{"".join(self.parts)}</body></html>'
+            f'<body><h1>{html.escape(self.title)}</h1>{"".join(self.blocks)}</body></html>'
         )
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
@@ -130,7 +130,7 @@ def data_uri(image):
 
 
 def plot_losses(logs):
-    """One panel a run: total loss, and its two parts where both are there. Returns a PIL image."""
+    """One panel a run: total loss, and its two terms where both are there. Returns a PIL image."""
     import matplotlib
 
     matplotlib.use('Agg')

@@ -99,11 +99,11 @@ def _generation(examples):
 
 def _check_named(missing):
     """A {count, names} of what is missing or odd, perhaps with that of classes in it."""
-    for part in (missing, missing.get('classes') or {}):
-        part.items()
-        if 'count' in part:
-            _numbers(part, ('count',))
-            _texts(*part['names'])
+    for named in (missing, missing.get('classes') or {}):
+        named.items()
+        if 'count' in named:
+            _numbers(named, ('count',))
+            _texts(*named['names'])
 
 
 def _numbers(row, names):

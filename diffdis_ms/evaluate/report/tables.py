@@ -1,11 +1,9 @@
-"""Results of `tools/evaluate.py`, side by side and beside the paper's numbers, on one HTML page or as part of one."""
+"""Results of `tools/evaluate.py`, side by side and beside the paper's numbers: the tables of a report, as text."""
 
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS
-from diffdis_ms.evaluate.pictures import read_rgb
-from diffdis_ms.evaluate.report.page import Report, figure_image, paper
+from diffdis_ms.evaluate.report import paper
 from diffdis_ms.evaluate.report.result_files import ACCURACIES, RECALLS
 
-HIDDEN = ('templates', 'files_sha256', 'pictures')  # of a protocol, on a page: long, and named in other words
 MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')  # a mean is formed of results that agree in these
 
 
@@ -34,7 +32,7 @@ def _zeroshot_table(results):
             r['split'],
             r['num_samples'],
             paper.template_set(r),
-            *(_percent(r['metrics'][m]) for m in ACCURACIES),
+            *(percent(r['metrics'][m]) for m in ACCURACIES),
             *(f'{figures[name][r["dataset"]]:.1f}' if _is_beside(r) else '' for name in names),
         ]
         for r in results
@@ -47,7 +45,7 @@ def _zeroshot_table(results):
                 '',
                 '',
                 '',
-                _percent(sum(r['metrics']['acc1'] for r in group) / 12),
+                percent(sum(r['metrics']['acc1'] for r in group) / 12),
                 '',
                 '',
                 *(f'{sum(paper.ZEROSHOT[name]) / 12:.1f}' if beside else '' for name in names),
@@ -67,7 +65,7 @@ def _zeroshot_table(results):
 
 
 def _retrieval_table(r):
-    rows = [['measured', *(_percent(r['metrics'][m]) for m in RECALLS), _percent(r['metrics']['mean_R@1'])]]
+    rows = [['measured', *(percent(r['metrics'][m]) for m in RECALLS), percent(r['metrics']['mean_R@1'])]]
     if _is_beside(r):
         rows += [
             [f'{name} (paper)', *(f'{v:.1f}' for v in values), f'{(values[0] + values[3]) / 2:.1f}']
@@ -88,7 +86,7 @@ def _retrieval_means(results):
     """Mean R@1 over both ways and both sets, where one model was measured on both."""
     made = []
     for group in _groups(results, paper.RETRIEVAL):
-        rows = [['measured', _percent(sum(r['metrics']['mean_R@1'] for r in group) / len(group))]]
+        rows = [['measured', percent(sum(r['metrics']['mean_R@1'] for r in group) / len(group))]]
         if all(map(_is_beside, group)):
             rows += [[f'{name} (paper)', f'{paper.mean_retrieval(name):.1f}'] for name in paper.ZEROSHOT]
         made.append(('Mean R@1 over MSCOCO and Flickr30k, %', ['', 'mean R@1'], rows, []))
@@ -188,121 +186,8 @@ def generation_notes(result):
     return notes
 
 
-def write_report(results, path):
-    """One self-contained page: see `add_results`."""
-    report = Report('Evaluation')
-    add_results(report, results)
-    report.write(path)
-
-
-def add_results(report, results):
-    """Add to a Report: tables, accuracy over steps and over w, spread over seeds, classes, confusion matrices,
-    examples, protocols."""
-    for title, header, rows, notes in tables(results):
-        report.heading(title)
-        report.table(header, rows)
-        for note in notes:
-            report.text(note, note=True)
-    for result in results:
-        {'zeroshot': _add_zeroshot, 'retrieval': _add_retrieval, 'generation': _add_generation}[result['task']](
-            report, result
-        )
-    report.heading('Protocols')
-    for r in results:
-        shown = ', '.join(f'{key} {value}' for key, value in r['protocol'].items() if key not in HIDDEN)
-        report.text(f'{r["path"].name}: {shown}')
-
-
-def _add_zeroshot(report, r):
-    report.heading(f'{r["dataset"]}, {r["split"]}: zero-shot')
-    for axis, other in (('steps', 'guidance_weight'), ('guidance_weight', 'steps')):
-        if len({row[axis] for row in r.get('sweep', ())}) > 1:
-            report.picture(plot_sweep(r['sweep'], axis, other), f'acc1 over {axis}')
-    if r.get('spread'):
-        report.table(
-            ['steps', 'w', 'seeds', 'acc1, mean', 'its standard deviation'],
-            [
-                [
-                    str(s['steps']),
-                    f'{s["guidance_weight"]:g}',
-                    str(s['seeds']),
-                    _percent(s['acc1']['mean']),
-                    f'{100 * s["acc1"]["std"]:.3f}',
-                ]
-                for s in r['spread']
-            ],
-        )
-    if len(r.get('sweep', ())) > 1:
-        report.details(
-            f'all {len(r["sweep"])} samplings',
-            ['steps', 'w', 'seed', *ACCURACIES],
-            [
-                [
-                    str(row['steps']),
-                    f'{row["guidance_weight"]:g}',
-                    str(row['seed']),
-                    *(_percent(row[m]) for m in ACCURACIES),
-                ]
-                for row in r['sweep']
-            ],
-        )
-    matrix = r['path'].with_name(r['path'].name + '.confusion.png')
-    if matrix.is_file():
-        report.picture(read_rgb(matrix).convert('L'), 'confusion matrix: true class down, class found across')
-    if r.get('per_class'):
-        report.details(
-            f'all {len(r["per_class"])} classes',
-            ['class', 'images', 'recall, %'],
-            [
-                [row['class'], str(row['count']), '' if row['recall'] is None else _percent(row['recall'])]
-                for row in r['per_class']
-            ],
-        )
-
-
-def _add_retrieval(report, r):
-    if r['examples']:
-        report.heading(f'{r["dataset"]}, {r["split"]}: texts found for images')
-        report.texts_found(r['examples']['image_to_text'])
-        report.heading(f'{r["dataset"]}, {r["split"]}: images found for texts')
-        report.images_found(r['examples']['text_to_image'])
-
-
-def _add_generation(report, r):
-    if r['examples']:
-        captions, fakes, reals = zip(*r['examples'], strict=True)
-        beside = any(real is not None for real in reals)
-        report.heading(
-            f'{r["path"].name}: generated pictures'
-            + (' (left) and the real ones of their captions (right)' if beside else '')
-        )
-        report.pairs(captions, fakes, reals)
-
-
-def plot_sweep(sweep, axis, other):
-    """acc1 over one axis of a sweep, a line each value of the other, averaged over seeds. Returns a PIL image."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    figure, panel = pyplot.subplots(figsize=(5, 3))
-    for value in sorted({row[other] for row in sweep}):
-        points = {}
-        for row in sweep:
-            if row[other] == value:
-                points.setdefault(row[axis], []).append(100 * row['acc1'])
-        xs = sorted(points)
-        if len(xs) < 2:  # measured for the other axis
-            continue
-        panel.plot(xs, [sum(points[x]) / len(points[x]) for x in xs], marker='o', label=f'{other} {value:g}')
-    panel.set(xlabel=axis, ylabel='acc1, %')
-    panel.legend(fontsize=7)
-    panel.grid(alpha=0.3)
-    return figure_image(figure)
-
-
-def _percent(value):
+def percent(value):
+    """A share as text: two decimals, without the sign."""
     return f'{100 * value:.2f}'
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.reader import open_checkpoint
-from tests.ckpt_convert.corpus import INERT, REFUSED, WEIGHT
+from tests.storage.corpus import INERT, REFUSED, WEIGHT
 from tests.workspace import ROOT
 
 SECONDS = 30  # for one file; the slowest takes three
@@ -112,8 +112,7 @@ def test_all_in_one_process(tmp_path):
     print(f'{len(jobs)} files in {time.perf_counter() - start:.1f} s, {result["peak"] >> 20} MB')
     assert result['refused'] == len(REFUSED)
     assert result['peak'] < MAX_MEMORY
-    assert all(module.startswith('encodings.') for module in result['modules']), result[
-        'modules'
-    ]  # of zip's member names
+    # of zip's member names
+    assert all(module.startswith('encodings.') for module in result['modules']), result['modules']
     assert files(corpus) == before and not files(work)
     assert not list(corpus.rglob('canary'))

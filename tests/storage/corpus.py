@@ -139,44 +139,25 @@ def archive(
             + name
             + m.data
         )
+        # fmt: off
         directory += (
             b'PK\x01\x02'
             + struct.pack(
-                '<6H3I5H2I',
-                20,
-                20,
-                m.flags,
-                m.method,
-                0,
-                33,
-                0,
-                packed,
-                size,
-                len(m.name),
-                len(m.extra),
-                0,
-                0,
-                0,
-                0,
+                '<6H3I5H2I', 20, 20, m.flags, m.method, 0, 33, 0, packed, size, len(m.name), len(m.extra), 0, 0, 0, 0,
                 offset,
             )
             + m.name
             + m.extra
         )
-    count, start = (
-        len(members) & 0xFFFF if count is None else count,
-        (len(body) if directory_start is None else directory_start),
-    )
+        # fmt: on
+    count = len(members) & 0xFFFF if count is None else count
+    start = len(body) if directory_start is None else directory_start
+    # fmt: off
     end = struct.pack(
-        '<4H2IH',
-        disk,
-        disk,
-        count,
-        count,
-        len(directory) if directory_size is None else directory_size,
-        start,
+        '<4H2IH', disk, disk, count, count, len(directory) if directory_size is None else directory_size, start,
         len(comment),
     )
+    # fmt: on
     return bytes(body + directory) + after + b'PK\x05\x06' + end + comment
 
 
@@ -622,6 +603,12 @@ def two_in_one(d):
     return archive(first, second, Member(b'a/data/1', packed=24, offset=start))
 
 
+# fmt: off
+CUTS = (  # see `cut`
+    4, 5, 20, 30, 35, 0.25, 0.5, (b'PK\x03\x04', 10), (b'PK\x03\x04', 45), (b'PK\x01\x02', 0),
+    (b'PK\x01\x02', 20), (b'PK\x01\x02', 50), (b'PK\x05\x06', 0), (b'PK\x05\x06', 10), (b'PK\x05\x06', 21),
+)
+# fmt: on
 ZIPS = {
     'no data.pkl': lambda d: archive(Member(b'a/version', b'3\n')),
     'no member': lambda d: b'PK\x03\x04' + archive(),
@@ -686,26 +673,7 @@ ZIPS = {
     'NUL': traversal(b'a/data/1\x00.txt'),
     'data.pkl behind a NUL': lambda d: archive(Member(b'a/data.pkl\x00.txt', weight()), *members(b'')[1:]),
     'name of 65 kB': traversal(b'a/' + b'../' * 20_000),
-    **{
-        f'cut at {at}': lambda d, at=at: cut(zipped(weight()), at)
-        for at in (
-            4,
-            5,
-            20,
-            30,
-            35,
-            0.25,
-            0.5,
-            (b'PK\x03\x04', 10),
-            (b'PK\x03\x04', 45),
-            (b'PK\x01\x02', 0),
-            (b'PK\x01\x02', 20),
-            (b'PK\x01\x02', 50),
-            (b'PK\x05\x06', 0),
-            (b'PK\x05\x06', 10),
-            (b'PK\x05\x06', 21),
-        )
-    },
+    **{f'cut at {at}': lambda d, at=at: cut(zipped(weight()), at) for at in CUTS},
     'bytes missing in the middle': lambda d: zipped(weight())[:60] + zipped(weight())[80:],
 }
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.reader import open_checkpoint
-from tests.ckpt_convert import corpus
-from tests.ckpt_convert.corpus import (
+from tests.storage import corpus
+from tests.storage.corpus import (
     Member,
     archive,
     legacy,
@@ -72,31 +72,12 @@ SEEDS = {
         }
     ),
 }
-ODD_NUMBERS = st.sampled_from(
-    [
-        0,
-        1,
-        2,
-        3,
-        6,
-        7,
-        24,
-        255,
-        2**31,
-        2**32 - 1,
-        2**32,
-        2**59,
-        2**61,
-        2**62,
-        2**63 - 1,
-        2**63,
-        2**64,
-        2**80,
-        -1,
-        -6,
-        -(2**63),
-    ]
-)
+# fmt: off
+ODD_NUMBERS = st.sampled_from([
+    0, 1, 2, 3, 6, 7, 24, 255, 2**31, 2**32 - 1, 2**32, 2**59, 2**61, 2**62, 2**63 - 1, 2**63, 2**64, 2**80,
+    -1, -6, -(2**63),
+])
+# fmt: on
 
 
 def fuzz(examples):
@@ -207,23 +188,12 @@ def test_damaged_pickles_in_sound_archives(seed, folder):
     run()
 
 
-NAMES = st.sampled_from(
-    [
-        'weight',
-        '0',
-        '1',
-        'storage',
-        'cpu',
-        'torch',
-        'FloatStorage',
-        'state_dict',
-        'model',
-        '_parameters',
-        '_modules',
-        '_buffers',
-        'system',
-    ]
-)
+# fmt: off
+NAMES = st.sampled_from([
+    'weight', '0', '1', 'storage', 'cpu', 'torch', 'FloatStorage', 'state_dict', 'model', '_parameters', '_modules',
+    '_buffers', 'system',
+])
+# fmt: on
 CLASSES = st.sampled_from(
     [
         *(('torch._utils', n) for n in ('_rebuild_tensor_v2', '_rebuild_tensor_v3', '_rebuild_parameter')),
@@ -235,28 +205,13 @@ CLASSES = st.sampled_from(
     ]
 )
 BARE = [op.code.encode('latin-1') for op in pickletools.opcodes if op.arg is None and op.name != 'STOP']
+# fmt: off
 WITH_ARGUMENT = [
-    b'I01\n',
-    b'I1\n',
-    b'L2L\n',
-    b'F1.5\n',
-    b"S'0'\n",
-    b'Vab\n',
-    b'P0\n',
-    b'g0\n',
-    b'p0\n',
-    b'G' + bytes(8),
-    b'C\x01a',
-    b'\x8c\x010',
-    b'U\x010',
-    b'\x82\x01',
-    b'\x80\x04',
-    b'\x95' + bytes(8),
-    b'\x8e' + struct.pack('<Q', 1) + b'a',
-    b'M\x06\x00',
-    b'K\x02',
-    b'J\x06\x00\x00\x00',
+    b'I01\n', b'I1\n', b'L2L\n', b'F1.5\n', b"S'0'\n", b'Vab\n', b'P0\n', b'g0\n', b'p0\n', b'G' + bytes(8), b'C\x01a',
+    b'\x8c\x010', b'U\x010', b'\x82\x01', b'\x80\x04', b'\x95' + bytes(8), b'\x8e' + struct.pack('<Q', 1) + b'a',
+    b'M\x06\x00', b'K\x02', b'J\x06\x00\x00\x00',
 ]
+# fmt: on
 NUMBER = st.one_of(st.integers(0, 7), ODD_NUMBERS)
 SIZES = st.lists(NUMBER, max_size=4).map(corpus.sizes)
 STORAGE = st.builds(
