@@ -97,7 +97,7 @@ def check_torchvision():
 
 
 def last_line(text):
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if re.search(r'\w', line)]
     return lines[-1][:200] if lines else 'no message'
 
 
@@ -214,7 +214,7 @@ def check_compile_cache():
         advice = 'set XDG_CACHE_HOME to a directory you may write to'
         yield row(name, WARNING, f'cannot be looked at: {last_line(str(e))}', advice)
         return
-    stale = sum(entry['stale'] for entry in found)
+    stale = sum(bool(entry['stale']) for entry in found)
     size = sum(entry['bytes'] for entry in found) / 2**20
     above = next((p for p in (directory, *directory.parents) if p.exists()), None)
     state = f'{directory}: {len(found)} graphs, {size:.1f} MB, {stale} stale'

@@ -22,6 +22,7 @@ from diffdis_ms.world import World
 
 FLASH_CHIPS = ('ascend910b', 'ascend910_93')
 HCCL_CONNECT_TIMEOUT = 600  # seconds; CANN's 120 are short where the first rank compiles for longer than the others
+OVERFLOW_MODES = {'infnan': 'INFNAN_MODE', 'saturation': 'SATURATION_MODE'}  # of runtime.overflow_mode
 
 _device = None
 
@@ -47,8 +48,7 @@ def setup(device='CPU', runtime=None, precision='fp32'):
     ms.set_context(mode=ms.GRAPH_MODE)
     if device == 'CPU':
         ms.set_device(device)
-        # Kernels are parallel inside; several dispatched at once fight over the cores (measured: one is about twice as
-        # fast).
+        # Kernels are parallel inside. Several dispatched at once fight over the cores: measured, about half as fast.
         ms.runtime.dispatch_threads_num(1)
         use_flash(False)
     else:
@@ -66,9 +66,9 @@ def _setup_ascend(runtime, precision):
     try:
         ms.set_device('Ascend')
     except (RuntimeError, ValueError) as e:
+        reason = str(e).strip().splitlines()[0]
         raise ConfigError(
-            f'device=Ascend cannot be used ({str(e).strip().splitlines()[0]}); python tools/doctor.py says what is'
-            ' missing'
+            f'device=Ascend cannot be used ({reason}); python tools/doctor.py says what is missing'
         ) from None
     chip = ascend_chip()
     if runtime.overflow_mode == 'infnan' and chip == 'ascend910':
@@ -85,17 +85,12 @@ def _setup_ascend(runtime, precision):
 def ascend_environment(runtime, environ):
     """The environment variables of a `RuntimeConfig`: a field that is set wins over `environ`, which wins over our
     default."""
-    found = {
-        'HCCL_CONNECT_TIMEOUT': str(
-            runtime.hccl_connect_timeout or environ.get('HCCL_CONNECT_TIMEOUT', HCCL_CONNECT_TIMEOUT)
-        )
-    }
+    connect_timeout = runtime.hccl_connect_timeout or environ.get('HCCL_CONNECT_TIMEOUT', HCCL_CONNECT_TIMEOUT)
+    found = {'HCCL_CONNECT_TIMEOUT': str(connect_timeout)}
     if runtime.hccl_exec_timeout is not None:
         found['HCCL_EXEC_TIMEOUT'] = str(runtime.hccl_exec_timeout)
     if runtime.overflow_mode is not None:
-        found['MS_ASCEND_CHECK_OVERFLOW_MODE'] = {'infnan': 'INFNAN_MODE', 'saturation': 'SATURATION_MODE'}[
-            runtime.overflow_mode
-        ]
+        found['MS_ASCEND_CHECK_OVERFLOW_MODE'] = OVERFLOW_MODES[runtime.overflow_mode]
     return found
 
 
