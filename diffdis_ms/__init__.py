@@ -1,18 +1,17 @@
-"""DiffDis (ICCV 2023) in MindSpore: one diffusion model that draws images from texts and recognises which text fits an
-image."""
+"""DiffDis (ICCV 2023) in MindSpore: one diffusion model that generates images and matches texts to images."""
 
 import os
 
-os.environ.setdefault('GLOG_v', '3')  # MindSpore's own warnings stay out of a user's terminal
+os.environ.setdefault('GLOG_v', '3')  # hides MindSpore's warnings
 os.environ.setdefault(
     'TRANSFORMERS_NO_ADVISORY_WARNINGS', '1'
-)  # its tokenizers need none of the frameworks it asks for
+)  # transformers warns that no framework is installed, but its tokenizers need none
 
 __version__ = '0.1.0'
 
 
 def __getattr__(name):
-    """`DiffDisPipeline` on first use, so that `diffdis_ms.config` alone does not import MindSpore."""
+    """Import `DiffDisPipeline` on first use, so that importing `diffdis_ms.config` does not import MindSpore."""
     if name == 'DiffDisPipeline':
         from diffdis_ms.pipeline import DiffDisPipeline
 

@@ -1,4 +1,4 @@
-"""DiffDisPipeline: draw images from texts, and recognise which text fits an image, with one network."""
+"""DiffDisPipeline: generate images from texts, and find the text that fits an image, with one network."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tqdm import tqdm
 from diffdis_ms import runtime
 from diffdis_ms.data.benchmarks.class_names import read_templates
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels, to_unit_range
+from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
 from diffdis_ms.diffusion.process import data_from_noise, noise_from_target, starting_noise
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
@@ -21,6 +21,7 @@ from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.encoders import Encoders, padded_batches
 from diffdis_ms.models.init import initialize
 from diffdis_ms.models.prompt_ensemble import ensemble_labels
+from diffdis_ms.pixels import to_unit_range
 from diffdis_ms.storage.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 
 
@@ -53,7 +54,7 @@ class GuidedQuery(nn.Cell):
 
 
 class DiffDisPipeline:
-    """A trained (or fresh) DiffDis with all it needs.
+    """A trained or freshly initialised DiffDis with everything it needs for inference.
 
     Attributes:
         unet: DiffDisUNet. vae: AutoencoderKL. text_encoder: CLIPTextEncoder. tokenizer: Tokenizer. config: ModelConfig.
@@ -70,12 +71,12 @@ class DiffDisPipeline:
 
     @classmethod
     def from_config(cls, config, seed=0, tokenizer=None, batch_size=32):
-        """A freshly initialised pipeline of any size.
+        """Make a pipeline with random weights, of any size.
 
         Args:
             config: ModelConfig.
-            seed: of the weights.
-            tokenizer: Tokenizer or its directory; without one, only what takes no text works.
+            seed: seed of the weights.
+            tokenizer: Tokenizer or its directory; without one, only methods that take no text work.
         """
         runtime.setup_once()
         networks = DiffDisUNet(config), AutoencoderKL(config.vae), CLIPTextEncoder(config.text_encoder)
@@ -90,11 +91,12 @@ class DiffDisPipeline:
         """Read a model directory.
 
         Args:
-            directory: see the README for its files.
-            batch_size: samples a graph call; memory grows with it, results do not change but for rounding.
+            directory: the README describes its files.
+            batch_size: samples per call of a graph. It changes memory use, and results only by rounding.
 
         Raises:
-            ConfigError: no model directory, or a file in it is missing, damaged or does not fit the config.
+            ConfigError: `directory` is no model directory, or a file in it is missing, damaged or does not fit the
+                config.
         """
         runtime.setup_once()
         config, directory = read_config(directory), Path(directory)
@@ -109,12 +111,12 @@ class DiffDisPipeline:
         if tokenizer.vocab_size != config.text_encoder.vocab_size:
             raise ConfigError(
                 f'{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the text encoder '
-                f'{config.text_encoder.vocab_size}; the directory mixes two models'
+                f'{config.text_encoder.vocab_size}; the directory mixes files of two models'
             )
         return cls(config, **networks, tokenizer=tokenizer, batch_size=batch_size)
 
     def save_pretrained(self, directory, extra=None):
-        """Write a model directory (whole or not at all); `extra` goes into manifest.json."""
+        """Write a model directory, completely or not at all. `extra` goes into manifest.json."""
         networks = {stem: parameters_to_numpy(getattr(self, stem)) for stem in ('unet', 'vae', 'text_encoder')}
         save_model(directory, self.config, networks, self.tokenizer, extra)
 
@@ -126,9 +128,9 @@ class DiffDisPipeline:
             steps: 1..1000.
             guidance_weight: w; diffusers' guidance_scale is 1 + w.
             sampler: 'pndm', 'ddim' or 'dpm++'.
-            seed: picture i starts from noise drawn from (seed, i) alone, whatever the batch size.
-            latents: z_T (N, 4, H/8, W/8) to start from instead, array or Tensor.
-            progress: show a bar.
+            seed: the initial noise of image i depends only on (seed, i), not on the batch size.
+            latents: initial z_T (N, 4, H/8, W/8) instead of noise from `seed`, array or Tensor.
+            progress: show a progress bar.
 
         Returns:
             list of N PIL images.
@@ -166,9 +168,9 @@ class DiffDisPipeline:
 
         Args:
             images: list of N PIL images, or pixels (N, 3, H, W), uint8 or float in [-1, 1].
-            steps, guidance_weight: of the text diffusion.
-            seed: image i starts from noise drawn from (seed, i) alone.
-            noise: e_T (N, 1, D) or (N, D) to start from instead.
+            steps, guidance_weight: sampling steps and w of the text diffusion.
+            seed: the initial noise of image i depends only on (seed, i).
+            noise: initial e_T (N, 1, D) or (N, D) instead of noise from `seed`.
 
         Returns:
             e0 (N, D) float32, L2-normalised.
@@ -176,7 +178,7 @@ class DiffDisPipeline:
         return self.embed_latents(self.encode_images(images), steps, guidance_weight, seed, noise, progress)
 
     def embed_latents(self, z, steps=8, guidance_weight=3.0, seed=0, noise=None, progress=False):
-        """`embed_images` for latents z (N, 4, H/8, W/8) that are already there."""
+        """Do the same as `embed_images` for latents z (N, 4, H/8, W/8)."""
         timesteps = sampling_timesteps(steps, len(self._abar_e), last=len(self._abar_e) - 1)
         config, size = self.config.text_diffusion, self.config.text_encoder.projection_dim
         noise = self._noise(noise, len(z), (1, size), seed, 'noise')
@@ -209,23 +211,23 @@ class DiffDisPipeline:
         return self._encoders.embed_texts(_texts(texts))[:, 0]
 
     def embed_labels(self, labels, templates=None):
-        """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised: (len(labels), D)."""
+        """Prompt ensembling: average each label's embeddings over all templates, L2-normalise; (len(labels), D)."""
         templates = read_templates(templates) if isinstance(templates, str) else templates or ['{}']
         return ensemble_labels(self.embed_texts, _texts(labels), templates, self.batch_size)
 
     def classify(self, images, labels, templates=None, steps=8, guidance_weight=3.0, seed=0, names=None):
-        """Zero-shot classification: softmax of the scaled cosines of generated e0 and label embeddings.
+        """Zero-shot classification: softmax of the scaled cosines between generated e0 and label embeddings.
 
         Args:
             images: as for `embed_images`. labels: list of names.
             templates: list of strings with one {}, a name of `class_names.TEMPLATES`, or None for the bare name.
-            names: of the N images, for messages.
+            names: names of the N images, for messages.
 
         Returns:
             (N, len(labels)) float32 probabilities.
 
         Raises:
-            ConfigError: no image or label, or an embedding that is not finite.
+            ConfigError: there is no image or no label, or an embedding is not finite.
         """
         e0 = check_finite(self.embed_images(images, steps, guidance_weight, seed), 'images', names)
         logits = self.config.logit_scale * e0 @ self.embed_labels(labels, templates).T
@@ -259,12 +261,12 @@ class DiffDisPipeline:
 
     @property
     def latent_shape(self):
-        """Of one z: (4, H/8, W/8)."""
+        """Shape of one z: (4, H/8, W/8)."""
         return self.config.latent_shape
 
     @staticmethod
     def _noise(given, n, shape, seed, name):
-        """Given noise, checked, or fresh noise whose row i depends on (seed, i) alone."""
+        """Check the given noise, or draw noise whose row i depends only on (seed, i)."""
         if given is None:
             return starting_noise(range(n), seed, shape)
         given = (given.asnumpy() if isinstance(given, Tensor) else np.asarray(given)).astype(np.float32)

@@ -1,7 +1,6 @@
-"""The one reader of small text and JSON files: prompts, captions, class names, configs, manifests, results.
+"""Read small text and JSON files: prompts, captions, class names, configs, manifests, results.
 
-Every place that reads one calls this module, so all of them take the same encodings, end a line at the same characters,
-and answer a damaged file with the same single line.
+All such files are read here, so that encodings, line ends and messages about damaged files are the same everywhere.
 """
 
 import codecs
@@ -12,7 +11,7 @@ from typing import Any
 
 from diffdis_ms.errors import ConfigError
 
-MakeError = Callable[[str], Exception]  # a class of exceptions, or a function that makes one, of its message
+MakeError = Callable[[str], Exception]  # an exception class, or a function from a message to an exception
 MAX_BYTES = 64 << 20
 MARKS = (
     (codecs.BOM_UTF8, 'utf-8'),
@@ -24,13 +23,13 @@ MARKS = (
 
 
 def decode(data, name, error: MakeError = ConfigError) -> str:
-    """Bytes -> str: UTF-8, or what a byte order mark at the start says (UTF-8, UTF-16, UTF-32), which is removed.
+    """Decode bytes as UTF-8, or as UTF-8, UTF-16 or UTF-32 if they start with its byte order mark, which is removed.
 
     Args:
-        data: bytes. name: of the file, for the message. error: what to raise, made of one string.
+        data: bytes. name: file name for the message. error: makes the exception from a message.
 
     Raises:
-        error: another encoding (latin-1 for example), or binary data.
+        error: the data is binary or in another encoding (for example latin-1).
     """
     mark, encoding = next(((mark, encoding) for mark, encoding in MARKS if data.startswith(mark)), (b'', 'utf-8'))
     try:
@@ -43,13 +42,13 @@ def decode(data, name, error: MakeError = ConfigError) -> str:
 
 
 def read_text(path, error: MakeError = ConfigError, limit=MAX_BYTES) -> str:
-    """Text of a file, decoded by `decode`.
+    """Read a text file and decode it with `decode`.
 
     Args:
-        path: of the file. error: what to raise, made of one string. limit: largest size in bytes.
+        path: path of the file. error: makes the exception from a message. limit: largest size in bytes.
 
     Raises:
-        error: missing, unreadable, larger than `limit`, or not text.
+        error: the file is missing, unreadable, larger than `limit`, or not text.
     """
     path = Path(path)
     try:
@@ -65,31 +64,30 @@ def read_text(path, error: MakeError = ConfigError, limit=MAX_BYTES) -> str:
 
 
 def lines_of(text):
-    r"""Lines of a text. Only a newline (\n, \r\n or a lone \r) ends one: form feeds, NEL and U+2028 stay inside their
-    line."""
+    r"""Split a text into lines at \n, \r\n and \r only. Form feeds, NEL and U+2028 stay inside their line."""
     lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
     return lines[:-1] if lines[-1] == '' else lines
 
 
 def read_lines(path, error: MakeError = ConfigError) -> list[str]:
-    """Lines of a text file; see `read_text` and `lines_of`."""
+    """Read the lines of a text file; see `read_text` and `lines_of`."""
     return lines_of(read_text(path, error))
 
 
 def parse_json(text, name, kind: type | tuple[type, ...] = dict, error: MakeError = ConfigError) -> Any:
-    """A JSON text as Python values.
+    """Parse a JSON text.
 
     Args:
-        text: str. name: of the file, for the message. kind: the type (or tuple of types) that it must have.
-        error: what to raise, made of one string.
+        text: str. name: file name for the message. kind: the type (or tuple of types) that the content must have.
+        error: makes the exception from a message.
 
     Raises:
-        error: no JSON, a key that stands twice in one object, or a value of another type.
+        error: the text is not JSON, an object has a key twice, or the content is of another type.
     """
     try:
         content = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
-        raise error(f'{name} is not JSON that can be used: it is nested too deeply') from None
+        raise error(f'{name} cannot be used: its JSON is nested too deeply') from None
     except ValueError as e:
         raise error(f'{name} is damaged or not JSON ({" ".join(str(e).split())[:120]})') from None
     if not isinstance(content, kind):
@@ -100,7 +98,7 @@ def parse_json(text, name, kind: type | tuple[type, ...] = dict, error: MakeErro
 
 
 def read_json(path, kind: type | tuple[type, ...] = dict, error: MakeError = ConfigError, limit=MAX_BYTES) -> Any:
-    """Content of a JSON file; see `read_text` and `parse_json`."""
+    """Read the content of a JSON file; see `read_text` and `parse_json`."""
     return parse_json(read_text(path, error, limit), path, kind, error)
 
 
@@ -108,5 +106,5 @@ def _unique(pairs):
     content = dict(pairs)
     if len(content) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f'key {next(n for n in names if names.count(n) > 1)!r} stands twice in one object')
+        raise ValueError(f'key {next(n for n in names if names.count(n) > 1)!r} occurs twice in one object')
     return content

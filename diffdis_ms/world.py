@@ -1,4 +1,4 @@
-"""Which of the processes that share a piece of work this one is."""
+"""How several processes share a piece of work."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from diffdis_ms.errors import ConfigError
 
 @dataclass(frozen=True)
 class World:
-    """The processes that share a piece of work: there are `size` of them, this one is number `rank`, from 0.
+    """This process' number `rank`, counted from 0, among the `size` processes that share a piece of work.
 
     Raises:
         ConfigError: rank is not in 0..size-1.
@@ -22,21 +22,21 @@ class World:
 
     @property
     def first(self):
-        """Whether this process is the one that writes what there is once."""
+        """Whether this is process 0, which writes files that exist only once."""
         return self.rank == 0
 
     def share(self, rows):
-        """This process's rows of an array, list or range that all of them share.
+        """Select this process' rows of an array, list or range: every `size`-th row.
 
-        They are strided, not a block: the first g rows of every process are then the first g * size rows of the whole,
-        whatever the size.
+        With such strided rows, the first g rows of all processes together are the first g * size rows of the whole.
         """
         return rows[self.rank :: self.size]
 
     def order(self, count):
-        """In which order this process takes the parts 0..count-1 of work whose results lie in files: every size-th one
-        is its own, from the front; then it helps with the others', from the end, as their owners come from the front.
-        So nobody waits for one that is slow or dead.
+        """List the order in which this process works on the parts 0..count-1, whose results are files.
+
+        First come its own parts (every `size`-th), from the front. Then it helps with the other processes' parts, from
+        the end, because their owners work from the front. So no process waits for one that is slow or dead.
         """
         own = self.share(range(count))
         return [*own, *(k for k in reversed(range(count)) if k not in own)]

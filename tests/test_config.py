@@ -1,6 +1,10 @@
 """Configs: what is read, and that a user's mistake is named with its key and, where there is one, the nearest valid
 key."""
 
+import typing
+from dataclasses import fields, is_dataclass
+from operator import attrgetter
+
 import pytest
 
 from diffdis_ms import config
@@ -22,6 +26,14 @@ def write(tmp_path):
     return write_file
 
 
+def leaves(schema, prefix=''):
+    """{dotted key: type} of all values of a dataclass."""
+    found = {}
+    for f in fields(schema):
+        found |= leaves(f.type, f'{prefix}{f.name}.') if is_dataclass(f.type) else {prefix + f.name: f.type}
+    return found
+
+
 def message(*overrides, path=None, schema=Config):
     with pytest.raises(ConfigError) as error:
         load(path, overrides, schema)
@@ -32,66 +44,28 @@ def message(*overrides, path=None, schema=Config):
 def test_defaults_are_stable_diffusion_v1_and_the_paper():
     c = load()
     assert c == Config()
-    unet, text, diffusion = c.model.unet, c.model.text_encoder, c.model.image_diffusion
-    assert unet.block_out_channels == [320, 640, 1280, 1280] and unet.attention_levels == [True, True, True, False]
-    assert (
-        unet.in_channels,
-        unet.layers_per_block,
-        unet.transformer_layers_per_block,
-        unet.num_attention_heads,
-        unet.norm_num_groups,
-    ) == (4, 2, 1, 8, 32)
-    assert (
-        text.hidden_size,
-        text.projection_dim,
-        text.num_hidden_layers,
-        text.max_position_embeddings,
-        text.hidden_act,
-    ) == (768, 768, 12, 77, 'quick_gelu')
-    assert (
-        c.model.image_size == 256
-        and c.model.vae.scaling_factor == 0.18215
-        and c.model.vae.block_out_channels == [128, 256, 512, 512]
-    )
-    assert (
-        diffusion.num_train_timesteps,
-        diffusion.schedule,
-        diffusion.beta_start,
-        diffusion.beta_end,
-        diffusion.target,
-    ) == (1000, 'linear', 0.00085, 0.012, 'noise')
-    diffusion = c.model.text_diffusion  # Eq. 5, Table 6, App. Tables 2 and 3
-    assert (diffusion.num_train_timesteps, diffusion.schedule, diffusion.target, diffusion.gamma) == (
-        1000,
-        'cosine',
-        'data',
-        0.01,
-    )
-    assert c.model.dual_stream == config.DualStreamConfig(
-        True, True, True, 1000
-    ) and c.model.alignment == config.AlignmentConfig(6, 768, 64)
-    assert c.model.logit_scale == 1 / 0.07 and c.model.learnable_logit_scale and c.model.max_logit_scale == 100
+    unet, vae, text = c.model.unet, c.model.vae, c.model.text_encoder
+    assert unet == config.UNetConfig(4, 4, [320, 640, 1280, 1280], [True, True, True, False], 2, 1, 8, 32)
+    assert (vae.block_out_channels, vae.scaling_factor) == ([128, 256, 512, 512], 0.18215)
+    assert (text.hidden_size, text.projection_dim, text.num_hidden_layers) == (768, 768, 12)
+    assert (text.max_position_embeddings, text.hidden_act) == (77, 'quick_gelu')
+    assert c.model.image_diffusion == config.ImageDiffusionConfig(1000, 'linear', 0.00085, 0.012, 'noise')
+    # Eq. 5, Table 6, App. Tables 2 and 3
+    assert c.model.text_diffusion == config.TextDiffusionConfig(1000, 'cosine', 0.00085, 0.012, 'data', 0.01)
+    assert c.model.dual_stream == config.DualStreamConfig(True, True, True, 1000)
+    assert c.model.alignment == config.AlignmentConfig(6, 768, 64)
+    assert (c.model.logit_scale, c.model.learnable_logit_scale, c.model.max_logit_scale) == (1 / 0.07, True, 100)
+    assert c.model.image_size == 256
 
 
 def test_defaults_of_training_are_the_papers():
     """Sec. 4.1, Eq. 9, Sec. 3.4; cc3m_diffdis.yaml states nothing else."""
     for c in (load(), load(ROOT / 'ascend_configs/cc3m_diffdis.yaml')):
-        optimizer, train = c.optimizer, c.train
-        assert (optimizer.learning_rate, optimizer.new_learning_rate, optimizer.weight_decay) == (1e-5, 1e-4, 1e-4)
-        assert (optimizer.schedule, optimizer.warmup_steps, optimizer.max_grad_norm) == ('constant', 1000, 0)
-        assert (optimizer.beta1, optimizer.beta2, optimizer.eps) == (0.9, 0.999, 1e-8)
-        assert (train.task, train.batch_size, train.accumulation_steps, train.generation_batch_size) == (
-            'hybrid',
-            256,
-            1,
-            None,
-        )
-        assert (train.lambda_ita, train.caption_dropout, train.image_dropout, train.freeze_text_encoder) == (
-            1,
-            0.1,
-            0.1,
-            True,
-        )
+        train = c.train
+        assert c.optimizer == config.OptimizerConfig(1e-5, 1e-4, 'constant', 1000, 1e-4, 0.9, 0.999, 1e-8, 0)
+        assert (train.task, train.batch_size, train.accumulation_steps) == ('hybrid', 256, 1)
+        assert (train.generation_batch_size, train.freeze_text_encoder) == (None, True)
+        assert (train.lambda_ita, train.caption_dropout, train.image_dropout) == (1, 0.1, 0.1)
         assert (train.ema_decay, train.ema_ramp) == (0.9999, False)
         assert train.max_steps == 77760 and abs(train.max_steps * train.batch_size / 3.318e6 - 6) < 0.001  # epochs
         assert (c.data.random_flip, c.data.random_shift) == (False, 0)
@@ -122,10 +96,10 @@ def test_what_is_computed_once_is_not_augmented():
     for key, value in (('random_flip', 'true'), ('random_shift', '2')):
         text = message('data.cache_in_memory=true', f'data.{key}={value}')
         assert 'data.cache_in_memory' in text and f'data.{key}' in text
-        assert load(
-            None, ['data.cache_in_memory=true', f'data.{key}={value}', 'objective=clip', 'model.image_size=224']
-        )  # pixels are kept
-        assert load(None, ['data.cache_in_memory=true', f'data.{key}={value}', 'objective=autoencoder'])
+        for objective in ('clip', 'autoencoder'):  # where pixels are kept
+            size = 'model.image_size=224'
+            c = load(None, ['data.cache_in_memory=true', f'data.{key}={value}', f'objective={objective}', size])
+            assert (c.data.cache_in_memory, getattr(c.data, key)) == (True, {'true': True, '2': 2}[value])
 
 
 def test_weights_that_an_objective_does_not_use_are_refused():
@@ -137,10 +111,8 @@ def test_weights_that_an_objective_does_not_use_are_refused():
     ):
         text = message(f'objective={objective}', f'init.{part}=models/sd', 'model.image_size=224')
         assert f'init.{part} = models/sd' in text and f'objective={objective}' in text
-    assert (
-        load(None, ['objective=clip', 'init.text_encoder=models/sd', 'model.image_size=224']).init.text_encoder
-        == 'models/sd'
-    )
+    c = load(None, ['objective=clip', 'init.text_encoder=models/sd', 'model.image_size=224'])
+    assert c.init == config.InitConfig(text_encoder='models/sd')
 
 
 def test_image_size_has_to_suit_the_networks_that_train():
@@ -166,11 +138,9 @@ def test_bare_keys_below_train():
 
 
 def test_runtime_fields():
-    found = (
-        load(None, ['runtime.jit_level=O1', 'runtime.overflow_mode=infnan', 'recompute=true']),
-        load(None, ['runtime.jit_level=null']),
-    )
-    assert found[0].runtime.jit_level == 'O1' and found[0].train.recompute and found[1] == Config()
+    c = load(None, ['runtime.jit_level=O1', 'runtime.overflow_mode=infnan', 'recompute=true'])
+    assert c.runtime == config.RuntimeConfig(jit_level='O1', overflow_mode='infnan') and c.train.recompute is True
+    assert load(None, ['runtime.jit_level=null']) == Config()
 
 
 def test_base_file(write):
@@ -180,6 +150,57 @@ def test_base_file(write):
     top = write('base: rows/middle.yaml\ntrain: {log_every: 2}\n')
     c = load(top)
     assert (c.train.batch_size, c.train.max_steps, c.train.log_every, c.seed) == (8, 7, 2, 3)
+
+
+def test_later_files_lie_on_top_of_earlier_ones(write):
+    a = write(
+        'seed: 3\ntrain: {batch_size: 8, max_steps: 5}\nmodel: {unet: {attention_levels: [true, true]}}\n', 'a.yaml'
+    )
+    b = write('train: {max_steps: 7, log_every: 2}\nmodel: {unet: {block_out_channels: [32, 64]}}\n', 'b.yaml')
+    c = load([a, b], ['log_every=4'])
+    assert (c.seed, c.train.batch_size, c.train.max_steps, c.train.log_every) == (3, 8, 7, 4)
+    unet = c.model.unet
+    assert (unet.block_out_channels, unet.attention_levels) == (
+        [32, 64],
+        [True, True],
+    )  # no list is longer than it says
+    keys = {'seed', 'train.batch_size', 'train.max_steps', 'train.log_every'}
+    assert c.stated == keys | {'model.unet.attention_levels', 'model.unet.block_out_channels'}
+    assert load([b, a]).train.max_steps == 5
+    assert load([b, a]) == load((str(b), a), ['max_steps=5'])
+    base = write('base: a.yaml\nseed: 4\n', 'c.yaml')  # a file lies on what it is based on, both on the file before
+    c = load([b, base])
+    assert (c.seed, c.train.max_steps, c.train.log_every) == (4, 5, 2)
+    with pytest.raises(ConfigError, match='unet.attention_levels has 2 entries, unet.block_out_channels has 4'):
+        load(a)
+
+
+def test_what_comes_out_of_several_files_is_one_file(write):
+    """The config.yaml of a run, which nothing needs but itself, goes below other files as well."""
+    c = load([ROOT / 'ascend_configs/cc3m_scratch_dis.yaml', ROOT / 'ascend_configs/tiny.yaml'], ['seed=7'])
+    text = config.to_yaml(c)
+    assert 'base:' not in text and '${' not in text
+    again = load(write(text, 'run.yaml'))
+    assert again == c
+    assert load([write(text, 'run.yaml'), write('seed: 8\n', 'more.yaml')]).seed == 8
+
+
+@pytest.mark.parametrize('name', sorted(path.stem for path in (ROOT / 'ascend_configs').glob('cc3m_*.yaml')))
+def test_a_cluster_config_made_small_keeps_all_else(name):
+    """What neither tiny.yaml nor the command line states is as in the cluster's config."""
+    precision = ['precision=fp32'] if name.endswith('bf16') else []  # the CPU has no bf16
+    tiny = ROOT / 'ascend_configs/tiny.yaml'
+    cluster, small, own = (
+        load(ROOT / f'ascend_configs/{name}.yaml'),
+        load([ROOT / f'ascend_configs/{name}.yaml', tiny], precision),
+        load(tiny),
+    )
+    changed = own.stated | ({'train.precision'} if precision else set())
+    for key in leaves(Config):
+        of = own if key in own.stated - {'output_dir'} else cluster if key not in changed else small
+        assert attrgetter(key)(small) == attrgetter(key)(of), key
+    assert small.output_dir == f'outputs/tiny_{small.train.task}_{small.train.precision}'  # never the cluster's
+    assert (small.device, small.init.unet, small.model.unet.block_out_channels) == ('CPU', None, [32, 64])
 
 
 def test_model_directory_config_round_trips(write, tiny_config):
@@ -214,6 +235,15 @@ def test_unknown_key_in_a_file_names_the_file(write):
     assert "'image_size'" in message(path=write('image_sise: 128'), schema=ModelConfig)
 
 
+def test_of_several_files_the_one_with_the_mistake_is_named(write):
+    good, bad = write('seed: 1', 'good.yaml'), write('train: {batch_siz: 3}', 'bad.yaml')
+    top = write('base: bad.yaml', 'top.yaml')
+    for paths in ([good, bad], [bad, good], [top]):
+        assert message(path=paths).startswith(f"{bad}: unknown key 'train.batch_siz'; did you mean 'train.batch_size'?")
+    assert message(path=[good, write('seed: x', 'bad.yaml')]).startswith(f'{bad}: seed: ')
+    assert str(bad) in message(path=[good, write('train: [1', 'bad.yaml')])
+
+
 def test_key_unlike_any_other_suggests_nothing():
     assert 'did you mean' not in message('xyzzy=3')
 
@@ -241,6 +271,28 @@ def test_key_unlike_any_other_suggests_nothing():
 def test_bad_value_names_its_key(override, parts):
     text = message(override)
     assert all(part in text for part in parts), text
+
+
+def wrong_values(kind):
+    """Values, as YAML, that a field of this type must not take."""
+    if type(None) in typing.get_args(kind):
+        (kind,) = (k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is list:
+        return ['{a: 1}', '[x]']
+    if typing.get_origin(kind) is typing.Literal:
+        return ['no-such-word']
+    return {int: ['many', '1.5'], float: ['much', '[1]'], bool: ['maybe'], str: ['[a]', '{a: 1}']}[kind]
+
+
+@pytest.mark.parametrize('key, kind', leaves(Config).items())
+def test_a_value_of_the_wrong_type_names_its_full_key(key, kind, write):
+    for value in wrong_values(kind):
+        assert message(f'{key}={value}').startswith(f'command line: {key}: ')
+    *above, last = key.split('.')
+    path = write(
+        ''.join(f'{"  " * i}{name}:\n' for i, name in enumerate(above)) + f'{"  " * len(above)}{last}: {value}'
+    )
+    assert message(path=path).startswith(f'{path}: {key}: ')
 
 
 @pytest.mark.parametrize(
@@ -335,7 +387,8 @@ def test_rn50_is_valid_whatever_the_patch_size():
 
 @pytest.mark.parametrize('timestep', [0, 999, 1000])
 def test_condition_timesteps_of_the_paper_are_valid(timestep):
-    assert load(None, [f'model.dual_stream.image_condition_timestep={timestep}'])
+    c = load(None, [f'model.dual_stream.image_condition_timestep={timestep}'])
+    assert c.model.dual_stream == config.DualStreamConfig(True, True, True, timestep)
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ def test_the_page_shows_every_evaluation_and_says_what_its_fid_is_worth(demo, tm
     assert page.count('<img') == 6 + 2 * len(demo.KINDS) + 1  # examples, the training set's, loss curves
     for words in (
         'random weights',
-        'compare only within this report',
+        'can be compared only within this report',
         'not the published ones',
-        'no independent judge',
+        'the score is not independent',
         'This was --fast',
         'Generation',
         'Zero-shot classification',

@@ -1,4 +1,4 @@
-"""Measure this project beside its peers, in the same run on the same machine."""
+"""Measure speed and memory beside comparable tools, in the same run."""
 
 import argparse
 import importlib
@@ -14,11 +14,11 @@ from diffdis_ms.storage.files import whole_file
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 NAMES = {
     'convert': (
-        'a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s'
+        'convert a 4.3 GB Stable Diffusion checkpoint to a model directory, beside a copy of the file and torch\'s'
         ' load-and-save'
     ),
-    'data': 'images a second from tars to pixels and token ids, beside a plain Pillow loop and webdataset',
-    'cache': 'the inputs of a training step from a cache of latents, beside those computed from pictures',
+    'data': 'images per second from tars to pixels and token ids, beside a plain Pillow loop and webdataset',
+    'cache': 'time of a training step\'s inputs from a latent cache, beside computing them from images',
     'full_step': (
         'memory and time of a full-size training step on a CPU (it takes 23 GiB), beside the estimate of tools/train.py'
         ' --dry-run'
@@ -37,21 +37,21 @@ def parse_args():
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('name', nargs='?', choices=NAMES, metavar='NAME', help='what to measure: ' + ', '.join(NAMES))
-    parser.add_argument('--out', metavar='FILE', help='JSON file for the figures')
-    parser.add_argument('--list', action='store_true', help='say what can be measured')
+    parser.add_argument('--out', metavar='FILE', help='JSON file for the results')
+    parser.add_argument('--list', action='store_true', help='list what can be measured')
     parser.add_argument(
-        '--repeats', type=int, default=5, help='of each measurement; medians are compared (default: %(default)s)'
+        '--repeats', type=int, default=5, help='runs of each measurement; medians are compared (default: %(default)s)'
     )
     parser.add_argument(
         '--work',
         default='outputs/bench',
         metavar='DIR',
-        help='for large temporary files, removed at the end (default: %(default)s)',
+        help='directory for large temporary files, removed at the end (default: %(default)s)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of random weights (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random weights (default: %(default)s)')
     args = parser.parse_args()
     if args.name is None and not args.list:
-        parser.error('NAME is missing; --list says what can be measured')
+        parser.error('NAME is missing; --list shows what can be measured')
     if args.repeats < 1:
         parser.error('--repeats must be at least 1')
     return args

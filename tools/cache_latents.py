@@ -1,5 +1,4 @@
-"""Compute the latents and text features of a data set once: V and T are frozen in training, which then need not run
-them."""
+"""Compute latents and text features of a data set once, so that training does not run the frozen V and T."""
 
 import argparse
 
@@ -11,9 +10,9 @@ EPILOG = """example:
   python tools/cache_latents.py --model models/sd --data data/cc3m --out cache/cc3m --half
   python tools/train.py --config FILE init.vae=models/sd init.text_encoder=models/sd data.cache=cache/cc3m
 
-Started again it goes on where it was; under tools/launch.sh the processes share the work. A cache knows the hash of
-the weights, the tokenizer and the picture size it was made with, and of which data: training refuses a stale one. A
-pair takes 255 KB at 256 pixels with Stable Diffusion's V and T (128 KB with --half); CC3M with --half some 380 GB.
+A run that was stopped goes on where it was. Under tools/launch.sh the processes share the work. The cache records which
+weights, tokenizer, image size and data it was made from, and training refuses a cache that does not match. At 256
+pixels with Stable Diffusion's V and T a pair takes 255 KB (128 KB with --half); CC3M with --half takes about 380 GB.
 """
 
 
@@ -23,26 +22,26 @@ def main():
     )
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory with V, T and the tokenizer')
     parser.add_argument(
-        '--text-encoder', metavar='DIR', help='model directory with T and the tokenizer, where it is another one'
+        '--text-encoder', metavar='DIR', help='model directory with T and the tokenizer, if not the one in --model'
     )
-    parser.add_argument('--data', required=True, metavar='DIR', help='what tools/train.py takes as data.path')
+    parser.add_argument('--data', required=True, metavar='DIR', help='training data, as in data.path of tools/train.py')
     parser.add_argument('--out', required=True, metavar='DIR', help='directory of the cache')
     parser.add_argument(
         '--half', action='store_true', help='store float16: half the space; latents and features are rounded'
     )
-    parser.add_argument('--image-size', type=int, metavar='N', help="pixels (default: the model's)")
-    parser.add_argument('--batch-size', type=int, default=32, help='pictures encoded at once (default: %(default)s)')
+    parser.add_argument('--image-size', type=int, metavar='N', help="image size in pixels (default: the model's)")
+    parser.add_argument('--batch-size', type=int, default=32, help='images encoded at once (default: %(default)s)')
     parser.add_argument('--workers', type=int, default=2, help='threads that read and decode (default: %(default)s)')
     parser.add_argument('--min-side', type=int, default=16, help='as data.min_side in training (default: %(default)s)')
     parser.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
-    parser.add_argument('--seed', type=int, default=0, help='unused: nothing is drawn')
-    parser.add_argument('--overwrite', action='store_true', help='throw away a cache of other weights or data')
+    parser.add_argument('--seed', type=int, default=0, help='has no effect: nothing here is random')
+    parser.add_argument('--overwrite', action='store_true', help='replace a cache made from other weights or data')
     args = parser.parse_args()
     for name in ('batch_size', 'workers'):
         if getattr(args, name) < 1:
             raise ConfigError(f'--{name.replace("_", "-")}: {getattr(args, name)} is below 1')
 
-    from diffdis_ms import runtime  # after the arguments are known to be good: MindSpore takes seconds to import
+    from diffdis_ms import runtime  # only once the arguments are checked: importing MindSpore takes seconds
 
     world = runtime.this_world()
     runtime.setup(args.device)

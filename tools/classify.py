@@ -1,4 +1,4 @@
-"""Tell which of some labels fits an image best, without training on them."""
+"""Zero-shot classification: which label fits each image best."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from diffdis_ms.runtime.cli import run
 EXAMPLES = """examples:
   python tools/classify.py --model outputs/demo/model --labels 'grinning face,red apple,flag of France' picture.png
   python tools/classify.py --model DIR --labels labels.txt --template photo --json *.jpg
-      labels.txt has one name a line; --template takes 'photo', 'openai', or a text like 'a sketch of a {}.'
+      labels.txt has one label per line; --template takes 'photo', 'openai', or a text like 'a sketch of a {}.'
 """
 
 
@@ -19,12 +19,12 @@ def parse_args():
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory')
-    parser.add_argument('--labels', required=True, help='a,b,c or a file with one name a line')
+    parser.add_argument('--labels', required=True, help='a,b,c or a file with one label per line')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     parser.add_argument(
         '--template',
         default='plain',
-        help='plain, photo, openai, a file or one template with {} (default: %(default)s)',
+        help='prompt template: plain, photo, openai, a file, or a text with {} (default: %(default)s)',
     )
     parser.add_argument('--steps', type=int, default=8, help='sampling steps of the text query (default: %(default)s)')
     parser.add_argument(
@@ -33,15 +33,15 @@ def parse_args():
         default=3.0,
         help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: %(default)s)',
     )
-    parser.add_argument('--top', type=int, default=5, help='labels shown an image (default: %(default)s)')
-    parser.add_argument('--json', action='store_true', help='all probabilities as JSON instead')
+    parser.add_argument('--top', type=int, default=5, help='labels printed per image (default: %(default)s)')
+    parser.add_argument('--json', action='store_true', help='print all probabilities as JSON instead')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
     return parser.parse_args()
 
 
 def read_images(paths):
-    """list of PIL images; ConfigError names the file that cannot be decoded, and says how many are so."""
+    """List of PIL images; ConfigError names the first file that cannot be decoded and counts the others."""
     from diffdis_ms.data.transforms import decode_image
     from diffdis_ms.errors import BadImage
 

@@ -1,4 +1,4 @@
-"""The demo: train V, T and DiffDis on emoji, then classify, retrieve and draw emoji that training never saw."""
+"""The demo: train V, T and DiffDis on emoji, then classify, retrieve and generate emoji that training never saw."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ OUT = Path('outputs/demo')
 RESULTS = {task: OUT / f'evaluation/{task}.json' for task in ('generation', 'zeroshot', 'retrieval')}
 STEPS, GUIDANCE_WEIGHT = 8, 3.0  # of the text query
 FAST = {'autoencoder': 20, 'clip': 6, 'diffdis': 6}  # training steps of --fast
-# in the training set: other kinds of things than the held-out people and hands
+# from the training set: kinds of emoji other than the held-out people and hands
 # fmt: off
 KINDS = [
     'flag of France', 'flag of Japan', 'flag of Sweden', 'grinning face', 'angry face', 'cat face', 'red apple',
@@ -31,14 +31,16 @@ def parse_args():
         description=__doc__, epilog='writes outputs/demo/report.html and outputs/demo/metrics.json'
     )
     parser.add_argument(
-        '--fast', action='store_true', help='a few steps of everything, to see that it works; the numbers mean little'
+        '--fast',
+        action='store_true',
+        help='only a few steps of everything, to see that it runs; the numbers mean little',
     )
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     return parser.parse_args()
 
 
 class Clock:
-    """Seconds by stage, printed as they pass."""
+    """Time the stages in seconds, and print each."""
 
     def __init__(self):
         self.started, self.stages = time.monotonic(), {}
@@ -79,10 +81,12 @@ def train_tokenizer():
 
 
 def evaluate(args, clock):
-    """Measure the trained model on the held-out emoji, as tools/evaluate.py does; returns (metrics, pictures drawn of
-    KINDS and the true ones).
+    """Measure the trained model on the held-out emoji, as tools/evaluate.py does.
 
-    Result files: outputs/demo/evaluation/{generation,zeroshot,retrieval}.json.
+    Writes the result files outputs/demo/evaluation/{generation,zeroshot,retrieval}.json.
+
+    Returns:
+        (metrics, generated and real images of KINDS).
     """
     from diffdis_ms.data.transforms import resize_center_crop
     from diffdis_ms.evaluate import results, tasks
@@ -136,8 +140,8 @@ def evaluate(args, clock):
 
 
 def choose_samplings(args):
-    """The result's sampling first; then other steps (Table 8), guidance weights (Table 7) and seeds (Table 9), each
-    alone."""
+    """The samplings to measure: the main one first, then with other steps (Table 8), guidance weights (Table 7) or
+    seeds (Table 9), one changed at a time."""
     from diffdis_ms.evaluate.embedding import Sampling
 
     if args.fast:
@@ -151,8 +155,7 @@ def choose_samplings(args):
 
 
 def measure_pictures(drawn, true, captions, seed):
-    """FID, KID and CLIP-score of pictures as far as they go without a download: Inception of random weights, the CLIP
-    trained just now."""
+    """FID, KID and CLIP-score without a download: from an Inception with random weights and the demo's own CLIP."""
     from diffdis_ms.evaluate.generation import evaluate_generation
     from diffdis_ms.evaluate.inception import write_random_inception
     from diffdis_ms.evaluate.results import generation_result, write_result
@@ -186,13 +189,13 @@ def measure_pictures(drawn, true, captions, seed):
 
 
 def choose_prompts(captions, count):
-    """Held-out captions spread evenly over the set."""
+    """Choose held-out captions that are spread evenly over the set."""
     rows = [round(i * (len(captions) - 1) / (count - 1)) for i in range(count)]
     return [captions[i] for i in rows], rows
 
 
 def training_pictures(captions, size):
-    """The training set's pictures of some captions."""
+    """The training set's images of the given captions."""
     from diffdis_ms.data.sources.webdataset import CaptionSet
     from diffdis_ms.data.transforms import resize_center_crop
 
@@ -212,14 +215,14 @@ def write_report(metrics, shown, fast):
     retrieval, zeroshot = metrics['retrieval'], metrics['zeroshot']
     report = Report('DiffDis on emoji')
     report.text(
-        'One network, trained from scratch just now on this machine, drew the pictures below from captions and found'
-        f' the captions of pictures it had never seen. {metrics["num_train"]} emoji were trained on;'
-        f' {metrics["num_held_out"]} were held out, combinations of concept and skin tone that training never met;'
-        f' {metrics["skipped"]} could not be drawn.'
+        'One network, trained from scratch on this machine, generated the images below from captions and found'
+        f' the captions of images it had never seen. It was trained on {metrics["num_train"]} emoji.'
+        f' {metrics["num_held_out"]} were held out: combinations of concept and skin tone that are not in the training'
+        f' set. {metrics["skipped"]} could not be drawn.'
     )
     if fast:
         report.text(
-            'This was --fast: a few training steps to see that everything runs. The numbers and pictures mean little.',
+            'This was --fast: a few training steps to see that everything runs. The numbers and images mean little.',
             note=True,
         )
     report.heading('Against chance')
@@ -253,14 +256,14 @@ def write_report(metrics, shown, fast):
         ],
     )
     report.text(
-        'FID and KID below are of an Inception network with random weights, made on the spot because the demo downloads'
-        ' nothing: they show that the way works, and compare only within this report, not with published figures. The'
-        ' CLIP of the CLIP-score is the one trained just now, whose text tower the model was trained with: it is no'
-        ' independent judge.',
+        'The demo downloads nothing, so FID and KID below use an Inception network with random weights. They show that'
+        ' the computation runs, and can be compared only within this report, not with published numbers. The CLIP-score'
+        ' uses the CLIP that this demo trained. The model was trained with the text tower of the same CLIP, so the'
+        ' score is not independent.',
         note=True,
     )
     add_results(report, read_results(RESULTS.values()))
-    report.heading('Drawn from captions of the training set (left), and the emoji (right)')
+    report.heading('Generated from captions of the training set (left), and the real emoji (right)')
     report.pairs(KINDS, *shown)
     report.heading('Training')
     report.curves(
@@ -270,9 +273,9 @@ def write_report(metrics, shown, fast):
             'DiffDis': OUT / 'diffdis/metrics.jsonl',
         }
     )
-    report.heading('What was run')
+    report.heading('Settings')
     report.text(
-        f'Text query: {STEPS} DDIM steps, guidance weight {GUIDANCE_WEIGHT:g}. Pictures:'
+        f'Text query: {STEPS} DDIM steps, guidance weight {GUIDANCE_WEIGHT:g}. Images:'
         f' {metrics["generation"]["steps"]} {metrics["generation"]["sampler"].upper()} steps, guidance weight'
         f' {metrics["generation"]["guidance_weight"]:g}. EMA weights. Configs: ascend_configs/demo_*.yaml. Results:'
         f' {OUT}/evaluation/*.json.'

@@ -1,4 +1,4 @@
-"""Measure a model: zero-shot classification, image-text retrieval and generated pictures."""
+"""Evaluate a model: zero-shot classification, image-text retrieval and image generation."""
 
 import argparse
 import time
@@ -13,12 +13,12 @@ EXAMPLES = """examples:
       photos/<class name>/<images>
   python tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root data/ --steps 8 1 4 10 20 50 \\
       --guidance-weight 3 0 1 --seeds 10 --out c10.json
-      images are read and encoded once; the first values are the result, all combinations make its sweep
+      images are read and encoded once; the first values give the result, all combinations are listed as a sweep
   python tools/evaluate.py retrieval --model DIR --dataset coco --data-root coco/ --out coco.json
-      coco/dataset_coco.json (Karpathy's) and coco/val2014/; a picture that is missing is an error, or with
-      --allow-missing named in the result
+      reads coco/dataset_coco.json (Karpathy's) and coco/val2014/; a missing image is an error, or with
+      --allow-missing it is named in the result
   python tools/evaluate.py retrieval --model DIR --dataset captions --data-root 'flickr/*.tar' --out flickr.json
-      any set of pairs: webdataset tars, or a folder with a csv of the columns dir,text
+      any image-text pairs: webdataset tars, or a folder with a csv file with the columns dir,text
   python tools/evaluate.py generation --real DIR --fake pictures --inception pt_inception-2015-12-05-6726825d.pth \\
       --out fid.json
   python tools/evaluate.py generation --fake pictures --metrics clip_score --clip RN50 --out score.json
@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   python tools/evaluate.py report *.json --out report.html
   msrun --worker_num=8 --local_worker_num=8 --join=True tools/evaluate.py zeroshot --model DIR --dataset cifar10 \\
       --data-root data/ --device Ascend --out c10.json
-      eight processes share the work; started again after a crash, any of these goes on where it was
+      eight processes share the work; any of these commands, started again after a crash, goes on where it was
 """
 
 
@@ -34,26 +34,28 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    tasks = parser.add_subparsers(dest='task', metavar='TASK', required=True, help='zeroshot, retrieval or generation')
+    tasks = parser.add_subparsers(
+        dest='task', metavar='TASK', required=True, help='zeroshot, retrieval, generation or report'
+    )
     for name, text, sets in (
         (
             'zeroshot',
             'zero-shot classification: acc1, acc5, mean_per_class_recall',
             'emoji, folder, webdataset, ' + ', '.join(DATASET_TEMPLATES),
         ),
-        ('retrieval', 'image-text retrieval: R@1, R@5, R@10 both ways', 'emoji, coco, flickr30k or captions'),
+        ('retrieval', 'image-text retrieval: R@1, R@5, R@10 in both directions', 'emoji, coco, flickr30k or captions'),
     ):
         task = tasks.add_parser(
             name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         task.add_argument('--model', required=True, metavar='DIR', help='model directory')
         task.add_argument('--dataset', required=True, metavar='NAME', help=sets)
-        task.add_argument('--data-root', required=True, metavar='DIR', help='where the data set lies')
+        task.add_argument('--data-root', required=True, metavar='DIR', help='directory of the data set')
         task.add_argument(
             '--split',
             help={
-                'zeroshot': 'of a benchmark set: test (imagenet: also val, the same)',
-                'retrieval': 'of coco and flickr30k: test, val, train or restval (default: test)',
+                'zeroshot': 'split of a benchmark set: test (imagenet: also val, which is the same)',
+                'retrieval': 'split of coco or flickr30k: test, val, train or restval (default: test)',
             }[name],
         )
         task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
@@ -69,43 +71,43 @@ def parse_args():
             help='w of classifier-free guidance; guidance_scale elsewhere is 1 + w (default: 3)',
         )
         task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
-        task.add_argument('--limit', type=int, help='only the first so many samples')
+        task.add_argument('--limit', type=int, help='use only the first N samples')
         task.add_argument(
             '--allow-missing',
             action='store_true',
             help=(
-                'measure without pictures that are missing or cannot be decoded, and name them in the result; '
-                'else they are an error'
+                'leave out images that are missing or cannot be decoded, and name them in the result; '
+                'without this option they are an error'
             ),
         )
         task.add_argument(
-            '--seed', type=int, default=0, help='of the noise the text query starts from (default: %(default)s)'
+            '--seed', type=int, default=0, help='seed of the text query\'s initial noise (default: %(default)s)'
         )
         task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
         if name == 'zeroshot':
             task.add_argument(
                 '--templates',
                 help=(
-                    'plain, photo, openai, clip (what CLIP\'s authors wrote for the data set), a file or one template'
-                    ' with {} (default: clip for the 12 benchmark sets, as in the paper; plain, the bare name, for'
-                    ' others)'
+                    'prompt templates: plain (the bare name), photo, openai, clip (those of CLIP\'s authors for the'
+                    ' data set), a file, or a text with {} (default: clip for the 12 benchmark sets, as in the paper;'
+                    ' plain for others)'
                 ),
             )
             task.add_argument(
                 '--seeds',
                 type=int,
                 default=1,
-                help='so many seeds from --seed on; their spread is reported (default: %(default)s)',
+                help='number of seeds, starting at --seed; their spread is reported (default: %(default)s)',
             )
             task.add_argument(
                 '--classnames',
                 help=(
-                    'clip (CLIP\'s names of a benchmark set), or a file: names, one a line or JSON, instead of the '
-                    'set\'s own'
+                    'class names instead of the data set\'s own: clip (CLIP\'s names for a benchmark set), or a file '
+                    'with one name per line or JSON'
                 ),
             )
     add_generation(tasks)
-    text = 'one page (or Markdown) of result files, beside the paper\'s numbers'
+    text = 'one page (HTML or Markdown) of several result files, beside the paper\'s numbers'
     task = tasks.add_parser(
         'report', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -116,26 +118,28 @@ def parse_args():
         '--out',
         required=True,
         metavar='FILE',
-        help='report.html, with all pictures in it; or a .md file, its pictures in a folder beside it',
+        help='a .html file with all images inside, or a .md file with its images in a folder beside it',
     )
     return parser.parse_args()
 
 
 def add_generation(tasks):
-    text = 'generated pictures: FID, KID and CLIP-score'
+    text = 'quality of generated images: FID, KID and CLIP-score'
     task = tasks.add_parser(
         'generation', help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    task.add_argument('--real', metavar='DIR', help='folder of real pictures (fid, kid); their features are cached')
+    task.add_argument(
+        '--real', metavar='DIR', help='folder of real images (for fid and kid); their features are cached'
+    )
     task.add_argument(
         '--fake',
         required=True,
         metavar='DIR',
-        help='folder of generated pictures; with a prompts.json in it, those it lists',
+        help='folder of generated images; if it has a prompts.json, only the images listed there',
     )
     task.add_argument('--out', required=True, metavar='FILE.json', help='result file')
     task.add_argument(
-        '--metrics', default='fid,kid', metavar='LIST', help='of fid, kid and clip_score (default: %(default)s)'
+        '--metrics', default='fid,kid', metavar='LIST', help='any of fid, kid and clip_score (default: %(default)s)'
     )
     task.add_argument(
         '--inception',
@@ -147,8 +151,8 @@ def add_generation(tasks):
         '--captions',
         metavar='FILE',
         help=(
-            'one a line in the order of the pictures\' names, whole numbers by value; or a prompts.json '
-            '(default: the one in --fake)'
+            'captions, one per line in the order of the image names (numbers in names are ordered by value), or '
+            'a prompts.json (default: the one in --fake)'
         ),
     )
     task.add_argument(
@@ -156,21 +160,25 @@ def add_generation(tasks):
         type=float,
         default=100.0,
         metavar='W',
-        help='clip_score is W * cosine; CLIPScore\'s is 2.5 (default: 100)',
+        help='clip_score is W * cosine; the CLIPScore paper has W = 2.5 (default: 100)',
     )
-    task.add_argument('--clip-at-zero', action='store_true', help='negative cosines count as 0, as in CLIPScore')
-    task.add_argument('--kid-subsets', type=int, default=100, metavar='N', help='default: %(default)s')
     task.add_argument(
-        '--kid-subset-size', type=int, default=1000, metavar='N', help='pictures a subset (default: %(default)s)'
+        '--clip-at-zero', action='store_true', help='count negative cosines as 0, as in the CLIPScore paper'
+    )
+    task.add_argument(
+        '--kid-subsets', type=int, default=100, metavar='N', help='number of subsets (default: %(default)s)'
+    )
+    task.add_argument(
+        '--kid-subset-size', type=int, default=1000, metavar='N', help='images per subset (default: %(default)s)'
     )
     task.add_argument('--batch-size', type=int, default=32, help='images at once (default: %(default)s)')
     task.add_argument(
         '--cache-dir',
         metavar='DIR',
-        help='where features of real pictures are kept (default: ~/.cache/diffdis_ms/features)',
+        help='directory for features of real images (default: ~/.cache/diffdis_ms/features)',
     )
     task.add_argument(
-        '--seed', type=int, default=2020, help='of KID\'s subsets (default: %(default)s, torch-fidelity\'s)'
+        '--seed', type=int, default=2020, help='seed of KID\'s subsets (default: %(default)s, as in torch-fidelity)'
     )
     task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
 

@@ -1,4 +1,4 @@
-"""Train DiffDis with MindSpore Transformers' own trainer, from a YAML file of its schema."""
+"""Train DiffDis with the trainer of MindSpore Transformers (MindFormers), from a YAML file in its schema."""
 
 import argparse
 import os
@@ -15,7 +15,8 @@ EPILOG = """examples:
       --load_checkpoint DIR/checkpoint
   python tools/mindformers_train.py --config ascend_configs/mindformers_tiny.yaml optimizer.weight_decay=0.01
 
-It does what run_mindformer.py of MindFormers' repository does (the wheel does not have it), which may be used as well:
+This command does what run_mindformer.py in MindFormers' repository does; MindFormers' wheel does not contain that
+script. You can also use the script itself:
   bash scripts/msrun_launcher.sh "run_mindformer.py --config FILE --register_path DIR/diffdis_ms/formers \\
       --use_parallel True" 8
 """
@@ -35,18 +36,18 @@ def main():
     parser.add_argument('--device', choices=['CPU', 'Ascend'], help='the same as context.device_target=...')
     parser.add_argument('--seed', type=int, help='the same as seed=...')
     parser.add_argument('--use_parallel', type=true_or_false, help='True under msrun (tools/launch.sh)')
-    parser.add_argument('--output_dir', help='where checkpoints and the model directory go')
-    parser.add_argument('--load_checkpoint', help='file, or the directory `checkpoint` of a run')
+    parser.add_argument('--output_dir', help='directory for checkpoints and the model directory')
+    parser.add_argument('--load_checkpoint', help='checkpoint file, or the directory `checkpoint` of a run')
     parser.add_argument(
         '--resume_training',
         metavar='True|FILE',
         type=lambda text: true_or_false(text) if text.lower() in ('true', 'false') else text,
-        help='continue with moments, step and data of load_checkpoint; True: of the newest, or the name of one',
+        help='continue from load_checkpoint (moments, step, data position): True for the newest, or a name',
     )
     parser.add_argument('overrides', nargs='*', metavar='section.key=value', help="any key of MindFormers' schema")
     args = parser.parse_args()
     if not Path(args.config).is_file() or Path(args.config).suffix not in ('.yaml', '.yml'):
-        raise ConfigError(f'--config: {args.config} is not a YAML file that is there')
+        raise ConfigError(f'--config: {args.config} does not exist, or is not a YAML file')
     changes = {
         name: getattr(args, name)
         for name in ('seed', 'use_parallel', 'output_dir', 'load_checkpoint', 'resume_training')
@@ -66,7 +67,7 @@ def main():
     os.environ.setdefault(
         'OM_MODULES_CACHE', str(Path.home() / '.cache/diffdis_ms/modules')
     )  # copies of register.py; else ./modules
-    from mindformers import Trainer, build_context  # after the arguments are known to be good: takes seconds
+    from mindformers import Trainer, build_context  # only once the arguments are checked: it takes seconds
     from mindformers.tools.register.config import MindFormerConfig
     from mindformers.utils.file_utils import set_output_path
 

@@ -1,8 +1,8 @@
-"""Change the source in one small place at a time and see whether the tests notice: what goes unnoticed is not checked.
+"""Mutation testing: change the source in one small place at a time and see whether the tests notice.
 
-Each mutant (an operator, a constant, a condition, a dropped statement, swapped arguments ...) is written into a copy
-of the project, and the target's tests run on it, file after file until one fails. A mutant that no test fails on
-survives, and is printed as a difference. The checkout itself is never written to. It takes 2 to 60 s a mutant.
+Each mutant (an operator, a constant, a condition, a dropped statement, swapped arguments ...) is written into a copy of
+the project. The target's test files run on it, one after the other, until one fails. If none fails, the mutant
+survives and is printed as a diff. The checkout itself is never changed. A mutant takes 2 to 60 s.
 """
 
 import argparse
@@ -60,8 +60,8 @@ OPERATORS = {
 }
 # fmt: on
 LEFT_OUT = ('.*', '__pycache__', 'outputs', 'output', 'build', 'kernel_meta', 'rank_*', '*.egg-info')
-UNSEEN = {'tqdm', 'bar.update', 'bar.close', 'print', 'ConfigError'}  # calls for the eye only
-SYMMETRIC = {'min', 'max', 'isinstance'}  # to swap their arguments says nothing
+UNSEEN = {'tqdm', 'bar.update', 'bar.close', 'print', 'ConfigError'}  # calls that only show something
+SYMMETRIC = {'min', 'max', 'isinstance'}  # swapping their arguments changes nothing
 STOPPED = 120  # s beyond 3 times the warm-up: then a mutant counts as killed
 
 EXAMPLES = """examples:
@@ -71,7 +71,7 @@ EXAMPLES = """examples:
   python tools/mutate.py diffdis_ms/runtime/context.py --tests tests/test_runtime.py
 
 With --json, a run that was stopped goes on where it was, and after a change of the tests only the survivors are tried
-again. Not every survivor is a hole: some mutants compute the same. docs/mutation.md judges those that were found.
+again. Not every survivor is a gap in the tests: some mutants compute the same. docs/mutation.md discusses those found.
 """
 
 
@@ -84,15 +84,19 @@ def parse_args():
         '--tests', nargs='+', metavar='FILE', help='test files, instead of those --list names for the target'
     )
     parser.add_argument('--limit', type=int, metavar='N', help='only N mutants of a target, drawn at random')
-    parser.add_argument('--seed', type=int, default=0, help='of the draw (default: %(default)s)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='keep the results here and go on from them')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the draw (default: %(default)s)')
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='write the results to this file, and continue from them'
+    )
     parser.add_argument(
         '--timeout',
         type=float,
         metavar='S',
-        help=f'for a test file on a mutant (default: {STOPPED} and 3 times that of the source)',
+        help=f'time limit for a test file on a mutant (default: {STOPPED} s plus 3 times that of the source)',
     )
-    parser.add_argument('--list', action='store_true', help='targets, their tests, and how many mutants they have')
+    parser.add_argument(
+        '--list', action='store_true', help='list the targets, their tests and the number of their mutants'
+    )
     parser.add_argument('--root', type=Path, default=ROOT, metavar='DIR', help='the project (default: this one)')
     args = parser.parse_args()
     if not (args.target or args.list):
@@ -134,7 +138,7 @@ def mutants(source):
 
 
 def _visible(node):
-    """Nodes whose change a test can be asked to notice: no texts, annotations or calls for the eye."""
+    """Nodes whose change a test should notice: no texts, annotations or calls that only show something."""
     for child in ast.iter_child_nodes(node):
         called = child.value if isinstance(child, ast.Expr) else child
         if (
@@ -195,21 +199,24 @@ def _changes(node):
 
 
 def _may_be_dropped(node):
-    """Whether the names assigned may exist before: those it reads itself, attributes and elements."""
+    """Whether an assignment can be left out, because its targets may exist before it.
+
+    These are names that it reads itself, attributes and elements.
+    """
     target = node.targets[0]
     read = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
     return not isinstance(target, ast.Name) or target.id in read
 
 
 class Copy:
-    """The project in a temporary directory, and its tests run there."""
+    """A copy of the project in a temporary directory, where the tests run."""
 
     def __init__(self, root, directory):
         self.root, self.directory = Path(root), Path(directory) / 'project'
         shutil.copytree(root, self.directory, ignore=shutil.ignore_patterns(*LEFT_OUT))
 
     def passes(self, test, timeout=None):
-        """(whether a test file passes, the end of what it printed, seconds); one that is stopped does not pass."""
+        """(whether a test file passes, the end of its output, seconds); a test that is stopped does not pass."""
         env = {
             **os.environ,
             'PYTHONPATH': str(self.directory),
@@ -248,7 +255,7 @@ def run_target(project, target, tests, args, known):
 
     Args:
         project: Copy. tests: paths of test files, perhaps with options. known: results of an earlier run, {} for none.
-            On the same source they are kept, survivors only as long as the tests are the same too.
+            Results for the same source are kept; survivors only if the tests are also the same.
     """
     source = read_text(project.directory / target)
     possible = mutants(source)
@@ -266,7 +273,9 @@ def run_target(project, target, tests, args, known):
     for test in tests:
         passed, said, seconds = project.passes(test)
         if not passed:
-            raise ConfigError(f'{test} does not pass on {target} as it is, judging no mutant: {said.strip()[-300:]}')
+            raise ConfigError(
+                f'{test} does not pass on the unchanged {target}, so it cannot judge a mutant: {said.strip()[-300:]}'
+            )
         limits[test] = args.timeout or 3 * seconds + STOPPED
     for mutant in tqdm(chosen, desc=target, unit='mutants', disable=None):
         name = digest(mutant['source'])
@@ -284,7 +293,7 @@ def run_target(project, target, tests, args, known):
 
 
 def as_difference(target, mutant):
-    """Like one hunk of a unified diff."""
+    """A mutant as one hunk of a unified diff."""
     lines = [sign + line for sign, key in (('-', 'old'), ('+', 'new')) for line in mutant[key].split('\n')]
     return '\n'.join([f'@@ {target}:{mutant["line"]} {mutant["kind"]} @@', *lines])
 
@@ -308,8 +317,8 @@ def main():
             raise ConfigError(f'{path}: no such file in {args.root}')
     for target in args.target:
         if not args.tests and target not in TESTS:
-            raise ConfigError(f'{target}: no tests are known for it; name them with --tests, or see --list')
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the copy is removed, its tests end
+            raise ConfigError(f'{target}has no tests in the list; name some with --tests, or see --list')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy is removed and its tests end
     results = read_json(args.json) if args.json and args.json.exists() else {}
     with tempfile.TemporaryDirectory(prefix='mutate-') as directory:
         project = Copy(args.root, directory)

@@ -1,5 +1,4 @@
-"""Write a data set that tools/train.py reads (webdataset tars or MindRecord), or MSCOCO's captions and pictures for
-FID, with summary.json."""
+"""Write a data set for tools/train.py (webdataset tars or MindRecord), or MSCOCO's captions and images for FID."""
 
 import argparse
 import sys
@@ -20,18 +19,17 @@ WRITERS = {'webdataset': TarWriter, 'mindrecord': MindRecordWriter}
 SOURCES = {
     'emoji': 'draw the demo set from an emoji font',
     'csv': 'images listed in csv files with the columns dir,text',
-    'webdataset': 'webdataset tars: check, resize, write them again',
-    'cc3m-tsv': 'a tsv of caption and url (Conceptual Captions) with the images that were downloaded for it',
-    'mindrecord': 'MindRecord with an encoded image and a caption: check, resize, write it again',
+    'webdataset': 'webdataset tars: check, resize and rewrite them',
+    'cc3m-tsv': 'a tsv file of captions and urls (Conceptual Captions), with the images downloaded from them',
+    'mindrecord': 'MindRecord files with an encoded image and a caption: check, resize and rewrite them',
     'coco-fid': (
-        'captions of MSCOCO val2014 chosen at random, one a picture, and their pictures cut square: for FID '
-        'and CLIP-score'
+        'random captions of MSCOCO val2014, one per image, and the images cropped to squares: for FID and CLIP-score'
     ),
 }
 SRC = {
-    'csv': 'csv file or its directory',
+    'csv': 'csv file or a directory with one',
     'webdataset': 'directory of tars, one tar, or a quoted glob pattern',
-    'cc3m-tsv': 'tsv file or its directory',
+    'cc3m-tsv': 'tsv file or a directory with one',
     'mindrecord': 'directory of *.mindrecord, one file, or a quoted glob pattern',
     'coco-fid': 'folder with annotations/captions_val2014.json and val2014/',
 }
@@ -42,14 +40,13 @@ EXAMPLES = """examples:
   python tools/prepare_data.py csv --src photos/ --out data/photos --size 256
       photos/*.csv has the header dir,text; each row is an image path relative to the csv, and its caption
   python tools/prepare_data.py webdataset --src 'cc3m/*.tar' --out data/cc3m --size 256 --workers 8
-      reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, writes the rest again
+      reads KEY.jpg with KEY.txt (or "caption" in KEY.json), leaves out what cannot be used, rewrites the rest
   python tools/prepare_data.py cc3m-tsv --src Train_GCC-training.tsv --images training/ --out data/cc3m \\
       --format mindrecord
-      an image belongs to the row with the url in the .json beside it (img2dataset's files), or to row N, counted from
-      0 (000000012.jpg,
-      12_2850374957 of DownloadConceptualCaptions)
+      images are matched to rows by the url in the .json beside them (img2dataset), or by the row number in their
+      names, counted from 0 (000000012.jpg, or 12_2850374957 of DownloadConceptualCaptions)
   python tools/prepare_data.py mindrecord --src records/ --out data/records
-      reads MindRecord files, checks each sample and writes the good ones anew
+      reads MindRecord files, checks each sample and rewrites the good ones
   python tools/prepare_data.py coco-fid --src coco/ --out data/coco30k --count 30000
       then: python tools/sample.py --model DIR --prompts data/coco30k/prompts.json --out pictures
             python tools/evaluate.py generation --real data/coco30k --fake pictures --inception FILE --out fid.json
@@ -69,10 +66,10 @@ def parse_args():
             name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         source.add_argument(
-            '--out', required=True, metavar='DIR', help='directory to write; it appears once it is complete'
+            '--out', required=True, metavar='DIR', help='directory to write; it appears when it is complete'
         )
         if name == 'emoji':
-            source.add_argument('--size', type=int, default=128, help='pixels (default: %(default)s)')
+            source.add_argument('--size', type=int, default=128, help='image size in pixels (default: %(default)s)')
             source.add_argument(
                 '--seed', type=int, default=0, help='decides which combinations are held out (default: %(default)s)'
             )
@@ -82,37 +79,42 @@ def parse_args():
                 source.add_argument(
                     '--images',
                     metavar='DIR',
-                    help='folder of the images, or of folders of them (default: that of the tsv)',
+                    help='folder of the images or of folders of images (default: that of the tsv file)',
                 )
                 source.add_argument(
                     '--first-number',
                     type=int,
                     choices=[0, 1],
                     help=(
-                        'number of the first row\'s image, where names are numbers alone (default: 0, if all of '
-                        'them agree with it)'
+                        'number of the first row\'s image, if the image names are plain numbers (default: 0, if all '
+                        'images agree with it)'
                     ),
                 )
             if name == 'coco-fid':
-                source.add_argument('--count', type=int, default=30_000, help='captions (default: %(default)s)')
+                source.add_argument(
+                    '--count', type=int, default=30_000, help='number of captions (default: %(default)s)'
+                )
             else:
                 source.add_argument(
-                    '--format', choices=WRITERS, default='webdataset', help='what to write (default: %(default)s)'
+                    '--format', choices=WRITERS, default='webdataset', help='format to write (default: %(default)s)'
                 )
                 source.add_argument(
-                    '--min-side', type=int, default=16, help='skip pictures with a shorter side (default: %(default)s)'
+                    '--min-side',
+                    type=int,
+                    default=16,
+                    help='skip images with a side below N pixels (default: %(default)s)',
                 )
             source.add_argument(
                 '--size',
                 type=int,
                 default=256,
-                help='pixels: shorter side resized to it, centre cropped (default: %(default)s)',
+                help='image size in pixels: resize the shorter side, crop the centre (default: %(default)s)',
             )
             source.add_argument(
                 '--seed',
                 type=int,
                 default=0,
-                help='decides the order of writing; of coco-fid: which captions (default: %(default)s)',
+                help='decides the order of writing, or the choice of captions for coco-fid (default: %(default)s)',
             )
             source.add_argument('--workers', type=int, default=2, help='threads that decode (default: %(default)s)')
         source.add_argument('--overwrite', action='store_true', help='replace DIR even if it is not an earlier result')
@@ -144,7 +146,7 @@ def main():
         writer = WRITERS[args.format]
         summary = rewrite(reader, args.out, args.size, args.source, writer=writer, min_side=args.min_side, **options)
         if hasattr(reader, 'captions_of'):
-            print(f'warning: {args.src} has several captions a picture; each gets its first', file=sys.stderr)
+            print(f'warning: {args.src} has several captions per image; the first one is used', file=sys.stderr)
         rows = getattr(reader, 'num_without_image', 0)
         detail = f' ({rows} of {reader.num_rows} rows have no image)' if rows else ''
     print(

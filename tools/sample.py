@@ -1,4 +1,4 @@
-"""Draw pictures from texts."""
+"""Generate images from texts."""
 
 import argparse
 import json
@@ -19,10 +19,10 @@ EXAMPLES = """examples:
       --out pictures --grid
   python tools/sample.py --model DIR --prompts captions.txt --sampler dpm++ --steps 20 --out pictures
   python tools/sample.py --model DIR --prompts coco-fid/prompts.json --out pictures
-      the pictures get the names that the file gives its texts, so that they stand beside the real ones
+      each image gets the name that the file gives its text, the same as the real image's
   msrun --worker_num=8 --local_worker_num=8 --join=True tools/sample.py --model DIR --prompts coco30k.txt \\
       --batch-size 16 --device Ascend --out pictures
-      eight processes share the texts; started again after a crash, it draws what is missing
+      eight processes share the texts; started again after a crash, the command generates what is missing
 """
 
 
@@ -33,10 +33,13 @@ def parse_args():
     parser.add_argument('--model', required=True, metavar='DIR', help='model directory')
     parser.add_argument('--prompt', nargs='+', default=[], metavar='TEXT', help='one or more texts')
     parser.add_argument(
-        '--prompts', metavar='FILE', help='texts, one a line; or a .json with {"prompts": {picture name: text}}'
+        '--prompts', metavar='FILE', help='file with one text per line, or a .json with {"prompts": {image name: text}}'
     )
     parser.add_argument(
-        '--out', required=True, metavar='DIR', help='gets 00000.png, ..., prompts.json and, with --grid, grid.png'
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='directory for 00000.png, ..., prompts.json and, with --grid, grid.png',
     )
     parser.add_argument('--steps', type=int, default=50, help='sampling steps (default: %(default)s)')
     parser.add_argument('--sampler', choices=['ddim', 'pndm', 'dpm++'], default='pndm', help='default: %(default)s')
@@ -46,15 +49,15 @@ def parse_args():
         default=3.0,
         help='w of classifier-free guidance; diffusers\' guidance_scale is 1 + w (default: %(default)s)',
     )
-    parser.add_argument('--batch-size', type=int, default=4, help='pictures at once (default: %(default)s)')
-    parser.add_argument('--grid', action='store_true', help='also all pictures on one sheet')
+    parser.add_argument('--batch-size', type=int, default=4, help='images generated at once (default: %(default)s)')
+    parser.add_argument('--grid', action='store_true', help='also write grid.png with all images')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
     return parser.parse_args()
 
 
 def read_prompts(args):
-    """{picture name: text}: the names of a .json, or 00000.png, ... in the order given.
+    """Read the texts as {image name: text}. The names are those of a .json, or 00000.png, ... in the given order.
 
     Raises:
         ConfigError: no text, a file that cannot be used, or names and numbers mixed.
@@ -64,13 +67,13 @@ def read_prompts(args):
         from diffdis_ms.evaluate.pictures import read_prompts as read_named
 
         if prompts:
-            raise ConfigError(f'--prompt and --prompts {args.prompts}: a file that names its pictures goes alone')
+            raise ConfigError(f'--prompt and --prompts {args.prompts}: a .json of texts cannot be combined with others')
         named = read_named(args.prompts)
         if 'grid.png' in named or len({name.lower() for name in named}) < len(named):
-            raise ConfigError(f'{args.prompts}: a picture is called grid.png, or two names differ by capitals alone')
+            raise ConfigError(f'{args.prompts}: an image is called grid.png, or two names differ only in case')
         blank = [name for name, text in named.items() if not text.strip()]
         if blank:
-            raise ConfigError(f'{args.prompts}: the text of {blank[0]} is blank ({len(blank)} such)')
+            raise ConfigError(f'{args.prompts}: the text of {blank[0]} is blank ({len(blank)} blank texts)')
         return named
     if args.prompts:
         lines = [line.strip() for line in read_lines(args.prompts)]
@@ -78,26 +81,26 @@ def read_prompts(args):
         if blank:
             print(
                 f'{args.prompts}: {len(blank)} of {len(lines)} lines are blank, the first is line {blank[0]}; they '
-                'get no picture, and pictures are numbered without them',
+                'get no image and no number',
                 file=sys.stderr,
             )
         prompts += filter(None, lines)
     if any('\ud800' <= c <= '\udfff' for text in prompts for c in text):
         raise ConfigError('--prompt: a text is not UTF-8')
     if not prompts:
-        raise ConfigError('no text to draw: give --prompt TEXT or --prompts FILE')
+        raise ConfigError('no text: give --prompt TEXT or --prompts FILE')
     return {f'{i:05d}.png': text for i, text in enumerate(prompts)}
 
 
 def settle(out, prompts, settings, world):
-    """Write prompts.json, or check that the one that is there asks for the same pictures.
+    """Write prompts.json, or check that an existing one asks for the same images.
 
     Args:
-        prompts: {picture name: text}. settings: what decides the pictures, with the hashes of the model's files as
-            `files_sha256`; `model`, its path, decides nothing.
+        prompts: {image name: text}. settings: everything that determines the images, with the hashes of the model's
+            files as `files_sha256`. `model`, its path, is not compared.
 
     Raises:
-        ConfigError: the directory holds pictures of other texts, settings or weights, or its prompts.json is damaged.
+        ConfigError: the directory holds images of other texts, settings or weights, or its prompts.json is damaged.
     """
     wanted, file = {**settings, 'prompts': prompts}, out / 'prompts.json'
     out.mkdir(parents=True, exist_ok=True)
@@ -106,8 +109,8 @@ def settle(out, prompts, settings, world):
         way_out = f'choose another --out, or remove {file} with its pictures'
         if 'files_sha256' not in found:
             raise ConfigError(
-                f'{file} does not say which weights its pictures were drawn with (it may be of an '
-                f'earlier version): {way_out}'
+                f'{file} does not say which weights its images were made with (an '
+                f'earlier version may have written it): {way_out}'
             )
         other = [key for key in wanted if key != 'model' and found.get(key) != wanted[key]]
         if other:
@@ -117,7 +120,7 @@ def settle(out, prompts, settings, world):
     strange = next((name for name in prompts if (out / name).exists()), None)
     if strange is not None:
         raise ConfigError(
-            f'{out / strange} is there already, and no prompts.json that says of which text and '
+            f'{out / strange} exists already, but there is no prompts.json that tells its text and '
             'weights: choose another --out, or remove it'
         )
     if world.first:
@@ -126,14 +129,16 @@ def settle(out, prompts, settings, world):
 
 
 def draw(pipe, args, out, names, prompts, world):
-    """Draw what is not there yet of this process's share of the batches, always of the same texts, so that each picture
-    is the same for any number of processes."""
+    """Generate the images that are missing in this process's share of the batches.
+
+    A batch always has the same texts, so that each image is the same for any number of processes.
+    """
     rows = [
         list(range(start, min(start + args.batch_size, len(names)))) for start in range(0, len(names), args.batch_size)
     ]
     missing = [batch for batch in world.share(rows) if not all((out / names[i]).is_file() for i in batch)]
     for batch in tqdm(missing, desc='batches', disable=None if len(missing) > 1 else True):
-        filled = batch + batch[-1:] * (min(args.batch_size, len(names)) - len(batch))  # one graph draws every batch
+        filled = batch + batch[-1:] * (min(args.batch_size, len(names)) - len(batch))  # one shape, one graph
         images = pipe.generate(
             [prompts[i] for i in filled],
             args.steps,
@@ -176,9 +181,9 @@ def main():
         world,
     )
     draw(pipe, args, out, names, prompts, world)
-    if args.grid and all((out / name).is_file() for name in names):  # the last process to end finds all
+    if args.grid and all((out / name).is_file() for name in names):  # only true for the process that ends last
         image_grid([Image.open(out / name) for name in names]).save(out / 'grid.png')
-    print(f'{sum((out / name).is_file() for name in names)} of {len(names)} pictures in {out}')
+    print(f'{sum((out / name).is_file() for name in names)} of {len(names)} images in {out}')
 
 
 if __name__ == '__main__':

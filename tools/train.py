@@ -1,4 +1,4 @@
-"""Train DiffDis, a CLIP or an autoencoder, as one or more YAML files say."""
+"""Train DiffDis, a CLIP or an autoencoder with the settings of one or more YAML files."""
 
 import argparse
 import re
@@ -13,16 +13,17 @@ EPILOG = """examples:
   bash tools/launch.sh 8 tools/train.py --config ascend_configs/cc3m_diffdis_8p.yaml
   python tools/train.py --config ascend_configs/cc3m_diffdis_8p.yaml ascend_configs/tiny.yaml max_steps=5
 
-Of several files a later one lies on top of the earlier ones (the last example is the run of 8 devices, small, on a
-CPU); key=value lies on top of all. What comes out is written to output_dir/config.yaml.
+A later file overrides the earlier ones, and key=value overrides all files. The last example is the 8-device run made
+small enough for a CPU. The resulting config is written to output_dir/config.yaml.
 
-Writes output_dir/{config.yaml, metrics.jsonl, checkpoints/step_N/, model/}. Started again with the same output_dir it
-continues from the newest checkpoint (resume=none starts anew). On SIGTERM it saves a checkpoint and ends with code 143.
+Writes output_dir/{config.yaml, metrics.jsonl, checkpoints/step_N/, model/}. A run with the same output_dir continues
+from the newest checkpoint (resume=none starts from scratch). On SIGTERM it saves a checkpoint and exits with code 143.
 """
 
 
 class Stack(argparse.Action):
-    """What follows --config is a file, or key=value; what stands elsewhere is key=value. Both keep their order."""
+    """Sort arguments into files and overrides. Arguments after --config are files or key=value; all others are
+    key=value. Both lists keep their order."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         for value in values or ():
@@ -41,7 +42,7 @@ def parse_args(arguments=None):
         action=Stack,
         required=True,
         metavar='FILE',
-        help='YAML files, see ascend_configs/',
+        help='YAML files, for example those in ascend_configs/',
     )
     parser.add_argument('--device', choices=['CPU', 'Ascend'], help='the same as device=...')
     parser.add_argument('--seed', type=int, help='the same as seed=...')
@@ -50,7 +51,7 @@ def parse_args(arguments=None):
         action='store_true',
         help=(
             'build everything, show parameters, memory and the first batch, and stop; with '
-            'runtime.compile_cache=true compile the step, too'
+            'runtime.compile_cache=true also compile the step'
         ),
     )
     parser.add_argument(
@@ -71,7 +72,7 @@ def main():
     extra = [f'{key}={value}' for key, value in (('device', args.device), ('seed', args.seed)) if value is not None]
     config = load(args.files, args.overrides + extra)
 
-    from diffdis_ms import runtime  # after the config is known to be good: MindSpore takes seconds to import
+    from diffdis_ms import runtime  # only once the config is checked: importing MindSpore takes seconds
 
     runtime.setup(config.device, config.runtime, config.train.precision)
     from diffdis_ms.train.job import assemble
@@ -91,7 +92,7 @@ def main():
 
 
 def draw(learner, captions):
-    """Pictures of captions with the weights as they are, for the log: 20 steps, w = 3."""
+    """Generate images of captions with the current weights, for the log: 20 steps, w = 3."""
     from diffdis_ms.pipeline import DiffDisPipeline
 
     networks = [learner.network(stem) for stem in ('unet', 'vae', 'text_encoder')]

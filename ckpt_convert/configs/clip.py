@@ -20,10 +20,7 @@ OPENAI_PICTURES = {
     'resize_mode': 'shortest',
 }
 # widths whose heads are 64 wide in all CLIPs; ViT-H's, g's and G's are not
-SURE = {
-    'text_encoder': (256, 1024),
-    'image_encoder': (64, 1024),
-}
+SURE = {'text_encoder': (256, 1024), 'image_encoder': (64, 1024)}
 
 
 def read_configs(folder, layout, openai=False):

@@ -1,5 +1,7 @@
-"""The typed config tree: `fields` says what there is, `loading` reads it from YAML files and `key=value`, `validation`
-checks it. Everything that others use is given out here."""
+"""The typed config tree: `fields` defines it, `loading` reads YAML files and `key=value`, `validation` checks them.
+
+Everything that other packages use is exported here.
+"""
 
 from diffdis_ms.config.fields import (
     CLIP_MEAN,

@@ -1,4 +1,4 @@
-"""Reading a config: YAML files on top of each other, and `key=value` on top of them; errors name file and key."""
+"""Read a config from YAML files, where later ones override earlier ones, and `key=value`. Errors name file and key."""
 
 import difflib
 from dataclasses import fields, is_dataclass
@@ -21,25 +21,25 @@ def load(
 ) -> Any:
     """Read a config.
 
-    Of two values the later one holds: the dataclasses' defaults < the files in their order, each after those that its
-    `base:` names < overrides (`--set`, `key=value`) in their order. A list replaces the list below it as a whole. The
-    parts of a model that come with weights (`init.*`) are described by the model directory they come from; a file or an
-    override that says something else of them is an error (`train.build.resolve_model`).
+    Later values override earlier ones. The order is: defaults of the dataclasses, then the files (each after the files
+    in its `base:`), then the overrides. A list replaces an earlier list as a whole. Networks whose weights come from a
+    model directory (`init.*`) are described by that directory's config; a file or an override with another value is an
+    error (`train.build.resolve_model`).
 
     Args:
         path: YAML file or a list of them, or None for the defaults. A top-level `base: other.yaml` (relative to the
             file), or a list of files, is read before the file.
-        overrides: strings `key.sub=value`. A bare key that exists once below `train` needs no prefix (`max_steps=10`).
+        overrides: strings `key.sub=value`. Keys below `train` need no prefix (`max_steps=10`).
         schema: the dataclass to fill (`Config`, or `ModelConfig` for the config.yaml of a model directory).
-        objective: of a ModelConfig: what its networks are for (see `validate`).
+        objective: for a ModelConfig, what its networks are used for (see `validate`).
 
     Returns:
-        An instance of `schema`; its attribute `stated` is the set of dotted keys that the files and overrides give a
-        value.
+        An instance of `schema`. Its attribute `stated` is the set of dotted keys that have a value in the files or
+        overrides.
 
     Raises:
-        ConfigError: file missing or not YAML; unknown key (the nearest valid one is named); wrong type; bad value. The
-            message names the file.
+        ConfigError: a file is missing or not YAML; a key is unknown (the message suggests the nearest one); a value has
+            the wrong type or is not allowed. The message names the file.
     """
     tree, stated = OmegaConf.structured(schema), set()
     for top in [] if path is None else path if isinstance(path, (list, tuple)) else [path]:
@@ -53,18 +53,18 @@ def load(
         if schema is Config and key not in _keys(schema) and f'train.{key}' in _keys(schema):
             item = f'train.{item}'
         try:
-            layer = OmegaConf.from_dotlist([item])
+            content = OmegaConf.to_container(OmegaConf.from_dotlist([item]))
         except (OmegaConfBaseException, yaml.YAMLError) as e:
             raise ConfigError(f'override {item!r} cannot be read: {_first_line(e)}') from None
-        stated |= _leaves(OmegaConf.to_container(layer))
-        tree = _merge(tree, layer, schema, 'command line')
+        stated |= _leaves(content)
+        tree = _merge(tree, content, schema, 'command line')
     try:
         config: Any = OmegaConf.to_object(tree)
-    except OmegaConfBaseException as e:  # an interpolation that leads nowhere
+    except OmegaConfBaseException as e:  # an interpolation of a key that does not exist
         raise ConfigError(_first_line(e)) from None
     config.stated = stated
     if schema is Config:
-        if not (config.init.unet or config.init.vae or config.init.text_encoder):  # else `resolve_model` checks it
+        if not (config.init.unet or config.init.vae or config.init.text_encoder):  # otherwise `resolve_model` checks it
             validate(config.model, config.objective)
         validate_run(config)
     else:
@@ -78,8 +78,10 @@ def to_yaml(config):
 
 
 def _layers(path, above=()):
-    """[(file, its content)]: the files that `base:` names, in their order, and then the file itself; `above` are the
-    files that led here."""
+    """List of (file, content): first the files in `base:`, in order, then the file itself.
+
+    `above` are the files whose `base:` led to this one.
+    """
     if path.resolve() in above:
         raise ConfigError(f'config file {path} is its own base')
     try:
@@ -100,21 +102,34 @@ def _layers(path, above=()):
 
 
 def _leaves(layer, prefix=''):
-    """Dotted keys of all values in a nested mapping."""
+    """Yield the dotted keys of all values in a nested mapping."""
     found = set()
     for key, value in layer.items():
         found |= _leaves(value, f'{prefix}{key}.') if isinstance(value, dict) else {f'{prefix}{key}'}
     return found
 
 
-def _merge(tree, layer, schema, source):
+def _merge(tree, content, schema, source):
     try:
-        return OmegaConf.merge(tree, layer)
+        return OmegaConf.merge(tree, content)
     except OmegaConfBaseException as e:
         key = (getattr(e, 'full_key', None) or '').partition('[')[0]  # of a list, not of its element
         if key and key not in _keys(schema):
             raise ConfigError(f'{source}: unknown key {key!r}{_nearest(key, _keys(schema))}') from None
         raise ConfigError(f'{source}: {key + ": " if key else ""}{_first_line(e)}') from None
+    except TypeError:  # OmegaConf raises it for a mapping in place of a list
+        for key in _mappings_for_lists(content, tree):
+            raise ConfigError(f'{source}: {key}: a list is expected, not a mapping of keys to values') from None
+        raise
+
+
+def _mappings_for_lists(content, tree, prefix=''):
+    for key, value in content.items():
+        if isinstance(value, dict):
+            if OmegaConf.is_list(tree[key]):
+                yield prefix + key
+            else:
+                yield from _mappings_for_lists(value, tree[key], f'{prefix}{key}.')
 
 
 def _keys(schema, prefix=''):

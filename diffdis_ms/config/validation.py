@@ -1,4 +1,4 @@
-"""Checks between fields; a field's own type is checked as it is read (`loading`). Each error names its key."""
+"""Check a config's values and how they fit together (`loading` checks their types). Each error names its key."""
 
 import math
 from dataclasses import fields, is_dataclass
@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from diffdis_ms.errors import ConfigError
 
-PARTS = {  # of a model directory that an objective starts from
+PARTS = {  # networks that an objective can start from, for `init.*`
     'diffdis': ('unet', 'vae', 'text_encoder'),
     'clip': ('text_encoder',),
     'autoencoder': ('vae',),
@@ -36,7 +36,7 @@ def validate(model, objective='diffdis'):
     """Check a `ModelConfig`; raises `ConfigError` with the offending key and the reason.
 
     Args:
-        model: ModelConfig. objective: what its networks are for; `image_size` must suit these alone.
+        model: ModelConfig. objective: decides which networks `image_size` must suit.
     """
     unet, text, image = model.unet, model.text_encoder, model.image_encoder
     _positive(model)
@@ -74,7 +74,7 @@ def validate(model, objective='diffdis'):
             f'text_encoder.projection_dim = {text.projection_dim}'
         )
     if model.logit_scale <= 0:
-        raise ConfigError(f'logit_scale: {model.logit_scale} is not above 0 (its logarithm is what is learned)')
+        raise ConfigError(f'logit_scale: {model.logit_scale} is not above 0 (its logarithm is learned)')
     if not 0 < model.text_diffusion.gamma <= 1:
         raise ConfigError(f'text_diffusion.gamma: {model.text_diffusion.gamma} is not in (0, 1] (Eq. 5)')
     steps = model.image_diffusion.num_train_timesteps
@@ -96,7 +96,7 @@ def _validate_encoders(text, image):
 
 
 def _validate_image_size(model, objective):
-    if objective == 'clip':  # a CLIP resizes to image_encoder.image_size; training asks for both to be the same
+    if objective == 'clip':  # a CLIP uses image_encoder.image_size; `validate_run` requires both to be the same
         return
     halvings, who = len(model.vae.block_out_channels) - 1, 'the autoencoder halves it'
     if objective == 'diffdis':
@@ -120,7 +120,7 @@ def _validate_resnet(image):
 
 
 def validate_run(config):
-    """Check what a `Config` says beside its model; raises `ConfigError` with the offending key and the reason."""
+    """Check a `Config` except for its model; raises `ConfigError` with the offending key and the reason."""
     train, model = config.train, config.model
     _validate_ranges(config)
     for part in ('unet', 'vae', 'text_encoder'):
@@ -145,7 +145,7 @@ def validate_run(config):
     if config.objective == 'clip' and (image.resize_mode, image.interpolation) != ('shortest', 'bicubic'):
         raise ConfigError(
             f'model.image_encoder: resize_mode = {image.resize_mode} and interpolation = {image.interpolation}:'
-            ' training resizes the shorter side, bicubic, and cuts out the centre'
+            ' training only supports a bicubic resize of the shorter side with a centre crop'
         )
     if config.data.cache is not None:
         _validate_cache(config)
@@ -169,12 +169,12 @@ def _validate_ranges(config):
 
 
 def _validate_cache(config):
-    """What cannot be had from latents and text features that were computed once."""
+    """Refuse settings that do not work with latents and text features computed beforehand."""
     data, init = config.data, config.init
-    only_diffdis = f'{config.objective} trains on pictures; only diffdis trains on latents'
-    frozen = 'cached text features do not follow one that trains'
-    unchanged = 'the cached latents are of the pictures as they are'
-    same_model = 'the model directory that the cache was made with is needed'
+    only_diffdis = f'{config.objective} trains on images; only diffdis trains on latents'
+    frozen = 'cached text features do not change with a text encoder that is trained'
+    unchanged = 'the cached latents come from unchanged images'
+    same_model = 'set it to the model directory that the cache was made with'
     for wrong, key, why in (
         (config.objective != 'diffdis', 'objective', only_diffdis),
         (not config.train.freeze_text_encoder, 'train.freeze_text_encoder', frozen),
@@ -185,28 +185,29 @@ def _validate_cache(config):
         (init.text_encoder is None, 'init.text_encoder', same_model),
     ):
         if wrong:
-            raise ConfigError(f'data.cache does not go with {key} = {attrgetter(key)(config)}: {why}')
+            raise ConfigError(f'data.cache cannot be combined with {key} = {attrgetter(key)(config)}: {why}')
 
 
 def _validate_cache_in_memory(config):
     data = config.data
     if data.workers == 'processes':
-        raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
+        raise ConfigError('data.cache_in_memory needs data.workers=threads, because processes share no memory')
     if not config.train.freeze_text_encoder:
         raise ConfigError(
-            'data.cache_in_memory needs train.freeze_text_encoder: cached text features do not follow a text encoder'
-            ' that trains'
+            'data.cache_in_memory needs train.freeze_text_encoder=true: cached text features do not change with a text'
+            ' encoder that is trained'
         )
     for key in ('random_flip', 'random_shift'):
         if config.objective == 'diffdis' and getattr(data, key):
             raise ConfigError(
-                f'data.cache_in_memory does not go with data.{key} = {getattr(data, key)}: the latents are '
-                'computed once, of the pictures as they are'
+                f'data.cache_in_memory cannot be combined with data.{key} = {getattr(data, key)}: the latents are '
+                'computed once, from unchanged images'
             )
 
 
 def _positive(node, prefix=''):
-    """Every whole number of a model is a size or a count; only the condition timestep may be zero."""
+    """Check that every integer of a model is at least 1. They are sizes and counts; only the condition timestep may be
+    zero."""
     for f in fields(node):
         key, value = prefix + f.name, getattr(node, f.name)
         if is_dataclass(value):

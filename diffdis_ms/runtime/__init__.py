@@ -1,11 +1,10 @@
-"""How a process runs: MindSpore's context (context), graphs kept on the disk (compile_cache), how a command ends
-(cli)."""
+"""How a process runs: MindSpore's context (context), graphs on disk (compile_cache), end of a command (cli)."""
 
 _CONTEXT = ('setup', 'setup_once', 'this_world', 'ascend_chip', 'ascend_environment', 'FLASH_CHIPS')
 
 
 def __getattr__(name):
-    """`runtime.setup` and its like on first use: who only needs `runtime.cli` does not wait for MindSpore."""
+    """Import `runtime.setup` and the like on first use, so that `runtime.cli` alone does not import MindSpore."""
     if name in _CONTEXT:
         from diffdis_ms.runtime import context
 

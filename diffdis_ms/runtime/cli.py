@@ -1,4 +1,4 @@
-"""How every command of tools/ ends: a user's mistake is one line on stderr and exit code 1, never a stack trace."""
+"""The end of every command in tools/. A user's mistake gives one line on stderr and exit code 1, no stack trace."""
 
 import sys
 
@@ -8,8 +8,8 @@ from diffdis_ms.errors import BadImage, BadSample, ConfigError
 def run(main):
     """Call `main()` and exit with its return value (None: 0).
 
-    ConfigError, BadImage, BadSample and OSError end as `error: <one line>` with code 1, Ctrl-C as `interrupted` with
-    code 130. Anything else is a defect of ours and keeps its stack trace.
+    ConfigError, BadImage, BadSample and OSError are printed as `error: <one line>` with exit code 1, and Ctrl-C as
+    `interrupted` with code 130. Any other exception is a bug and keeps its stack trace.
     """
     try:
         sys.exit(main())

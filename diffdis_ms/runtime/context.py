@@ -1,14 +1,14 @@
-"""MindSpore's context, set in one place.
+"""Set up MindSpore's context.
 
-What differs by chip, as MindSpore 2.7.2 documents it (none of it was run on an NPU here):
+Differences between chips as documented by MindSpore 2.7.2 (not tested on an NPU):
 
     chip                             graphs (jit_level)            overflow in float16    FlashAttentionScore   bfloat16
     910 (soc ascend910)              O2: the whole graph by GE     saturates, no inf      no: plain formula     no
     910B, Atlas A2 (ascend910b)      O0: kernel by kernel;         inf and nan (default), yes                   yes
     910C, Atlas A3 (ascend910_93)    O1 fuses kernels besides      or saturates           yes                   yes
 
-Where gradients saturate, an overflow leaves no inf behind: loss scaling must ask the device (MindFormers and
-`mindspore.amp` do, by MS_ASCEND_CHECK_OVERFLOW_MODE, which is set here).
+With saturation, an overflow leaves no inf in the gradients, so loss scaling must ask the device for overflows.
+MindFormers and `mindspore.amp` do so according to MS_ASCEND_CHECK_OVERFLOW_MODE, which is set here.
 """
 
 import os
@@ -21,20 +21,20 @@ from diffdis_ms.models.attention import use_flash
 from diffdis_ms.world import World
 
 FLASH_CHIPS = ('ascend910b', 'ascend910_93')
-HCCL_CONNECT_TIMEOUT = 600  # seconds; CANN's 120 are short where the first rank compiles for longer than the others
+HCCL_CONNECT_TIMEOUT = 600  # seconds; CANN's default of 120 is short if one rank compiles longer than the others
 OVERFLOW_MODES = {'infnan': 'INFNAN_MODE', 'saturation': 'SATURATION_MODE'}  # of runtime.overflow_mode
 
 _device = None
 
 
 def setup(device='CPU', runtime=None, precision='fp32'):
-    """Graph mode on `device` ('CPU' or 'Ascend'). Once a process: MindSpore cannot change its device later.
+    """Set graph mode on `device` ('CPU' or 'Ascend'). MindSpore cannot change the device of a process later.
 
     Args:
-        runtime: `Config.runtime`; None for its defaults. precision: `Config.train.precision` of what will run.
+        runtime: `Config.runtime`; None for its defaults. precision: `Config.train.precision`.
 
     Raises:
-        ConfigError: the chip cannot do what `runtime` asks for, or this MindSpore cannot use Ascend.
+        ConfigError: the chip does not support a setting of `runtime`, or this MindSpore cannot use Ascend.
     """
     global _device
     if _device == device:
@@ -48,7 +48,8 @@ def setup(device='CPU', runtime=None, precision='fp32'):
     ms.set_context(mode=ms.GRAPH_MODE)
     if device == 'CPU':
         ms.set_device(device)
-        # Kernels are parallel inside. Several dispatched at once fight over the cores: measured, about half as fast.
+        # Kernels are parallel inside. Several at once compete for the cores: one at a time is about twice as fast
+        # (measured).
         ms.runtime.dispatch_threads_num(1)
         use_flash(False)
     else:
@@ -59,7 +60,7 @@ def setup(device='CPU', runtime=None, precision='fp32'):
 
 
 def _setup_ascend(runtime, precision):
-    """Environment variables first: HCCL and the device read them when they start."""
+    """Set up Ascend. Environment variables come first, because HCCL and the device read them when they start."""
     os.environ.update(ascend_environment(runtime, os.environ))
     if runtime.jit_level is not None:
         ms.set_context(jit_config={'jit_level': runtime.jit_level})
@@ -83,7 +84,7 @@ def _setup_ascend(runtime, precision):
 
 
 def ascend_environment(runtime, environ):
-    """The environment variables of a `RuntimeConfig`: a field that is set wins over `environ`, which wins over our
+    """Environment variables for a `RuntimeConfig`. A field that is set overrides `environ`, which overrides our
     default."""
     connect_timeout = runtime.hccl_connect_timeout or environ.get('HCCL_CONNECT_TIMEOUT', HCCL_CONNECT_TIMEOUT)
     found = {'HCCL_CONNECT_TIMEOUT': str(connect_timeout)}
@@ -95,23 +96,23 @@ def ascend_environment(runtime, environ):
 
 
 def ascend_chip():
-    """MindSpore's name of the chip ('ascend910', 'ascend910b', 'ascend910_93'), '' where there is none."""
+    """MindSpore's name of the chip ('ascend910', 'ascend910b', 'ascend910_93'), or '' without one."""
     from mindspore._c_expression import MSContext
 
     return MSContext.get_instance().get_ascend_soc_version()
 
 
 def setup_once():
-    """`setup` with the default device, where nobody called it before."""
+    """Call `setup` with the default device if it was not called before."""
     if _device is None:
         setup()
 
 
 def this_world():
-    """The `World` that msrun started; one process alone without it. Nothing is set up: who shares work by files needs
-    no collectives (`train.distributed.join_world` is for who does).
+    """The `World` that msrun started, or a single process without msrun.
 
-    msrun also starts the command once as the cluster's scheduler, for which there is nothing to do: it ends here.
+    It sets up no collectives, which work shared through files does not need (see `train.distributed.join_world`).
+    msrun also starts the command once as the cluster's scheduler. That process has nothing to do and ends here.
 
     Raises:
         ConfigError: msrun was started on several machines without --node_rank.
@@ -123,7 +124,7 @@ def this_world():
         raise SystemExit(0)
     if 'MS_NODE_ID' not in os.environ:
         raise ConfigError(
-            'msrun needs --node_rank on each of several machines (tools/launch.sh gives it): processes cannot tell'
-            ' their rank'
+            'with several machines msrun needs --node_rank on each (tools/launch.sh gives it): otherwise processes do'
+            ' not know their rank'
         )
     return World(int(os.environ['RANK_ID']), int(os.environ['MS_WORKER_NUM']))

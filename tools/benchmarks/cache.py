@@ -1,5 +1,4 @@
-"""A training step's inputs from pictures, which V and T have to encode, beside the same inputs from a cache, on the
-tiny config."""
+"""Time a training step's inputs on the tiny config: encoded from images by V and T, and read from a latent cache."""
 
 import shutil
 import statistics
@@ -21,8 +20,7 @@ BATCHES, VOCAB = 40, 570
 
 
 def measure(work, repeats, seed):
-    """Returns {'runs': {'pictures' or 'cache': [seconds a batch]}, 'medians', 'times': how much cheaper the cache
-    is}."""
+    """Returns {'runs': {'pictures' or 'cache': [seconds per batch]}, 'medians', 'times': speed-up by the cache}."""
     runtime.setup('CPU')
     from diffdis_ms.train.build import build, load_tokenizer
     from diffdis_ms.train.cache import CacheWriter, cache_key
@@ -35,7 +33,7 @@ def measure(work, repeats, seed):
         write_tars(work / 'tars', seed)
         (work / 'tars' / 'summary.json').write_text(
             f'{{"num_kept": {COUNT}}}'
-        )  # what prepare_data.py would have written: no check beforehand
+        )  # as if prepare_data.py had written it: the samples are not checked first
         train_tokenizer(WORDS, VOCAB, work / 'tokenizer')
         config = load(
             'ascend_configs/tiny.yaml',
@@ -72,7 +70,7 @@ def measure(work, repeats, seed):
 
 
 def seconds_a_batch(loader, features):
-    """From the loader to the arrays of the loss cell, mean over BATCHES batches after the first."""
+    """Seconds per batch from the loader to the loss cell's arrays; mean over BATCHES batches after the first."""
     batches = iter(loader)
     features(next(batches), 0)
     begun = time.perf_counter()
@@ -87,5 +85,5 @@ def lines(result):
     """For people."""
     yield f'inputs of a tiny step, batch {result["batch_size"]}; medians of {len(result["runs"]["cache"])} rounds'
     for what, seconds in result['medians'].items():
-        yield f'  {what:10} {seconds * 1e3:8.2f} ms a batch'
+        yield f'  {what:10} {seconds * 1e3:8.2f} ms per batch'
     yield f'  the cache is {result["times"]:.1f} times cheaper'

@@ -1,8 +1,7 @@
-"""`ckpt_convert import` of a full-size Stable Diffusion checkpoint, beside a durable copy of the file and torch's
-load-and-save.
+"""Time `ckpt_convert import` of a full-size Stable Diffusion checkpoint, beside a file copy and torch's load and save.
 
-Each round runs all three, so that a busy moment of the machine hits each alike. All flush what they write. Before each,
-what an earlier one wrote is removed.
+Each round runs all three, so that a busy moment of the machine affects them equally. All three flush their output to
+the disk, and the output of the previous run is removed before each run.
 """
 
 import os
@@ -64,13 +63,13 @@ def measure(work, repeats, seed):
 
 
 def write_tokenizer(folder):
-    """A vocabulary of CLIP's size."""
+    """Write tokenizer files with a vocabulary of CLIP's size."""
     letters = [chr(c) for c in range(0x21, 0x7F)] + [chr(256 + i) for i in range(160)]
     write_vocabulary([(a, b) for a in letters for b in letters][: 49408 - 514], folder)
 
 
 def copy(source, target):
-    """As `cp` does it, then wait for the disk."""
+    """Copy a file as `cp` does, then wait for the disk."""
     start = time.perf_counter()
     shutil.copyfile(source, target)
     fd = os.open(target, os.O_RDONLY)
@@ -82,7 +81,7 @@ def copy(source, target):
 def lines(result):
     """For people."""
     seconds, peak = result['seconds'], result['peak_mb']
-    yield f'checkpoint of {result["file_gb"]:.2f} GB, medians of {len(result["runs"]["copy"])} rounds, largest memory'
+    yield f'checkpoint of {result["file_gb"]:.2f} GB, medians of {len(result["runs"]["copy"])} rounds, peak memory'
     yield f'  copy                   {seconds["copy"]:6.2f} s'
     yield (
         f'  ckpt_convert import    {seconds["ckpt_convert"]:6.2f} s   {peak["ckpt_convert"]:7,.0f} MB  '

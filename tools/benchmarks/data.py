@@ -1,9 +1,9 @@
-"""Reading, decoding and tokenising 2,000 JPEGs from tars, beside a plain Pillow loop over the same tars and
-webdataset's own reader.
+"""Time reading, decoding and tokenising 2,000 JPEGs from tars, beside a plain Pillow loop and webdataset's own reader.
 
-All give batches of 64 pictures (uint8, 3 x 256 x 256) with token ids, all resize with Pillow's bicubic filter, all on
-one thread first: images a second of processor time is what a core is worth, whatever else the machine does. Then
-threads and processes, by the clock. Each round runs all of them, so that a busy moment of the machine hits each alike.
+All of them make batches of 64 images (uint8, 3 x 256 x 256) with token ids and resize with Pillow's bicubic filter.
+First, each runs on one thread and is measured in images per second of processor time, which does not depend on what
+else the machine does. Then threads and processes are measured by wall-clock time. Each round runs all of them, so that
+a busy moment of the machine affects them equally.
 """
 
 import io
@@ -66,7 +66,7 @@ def measure(work, repeats, seed):
         mean_kb = write_tars(work / 'tars', seed)
         with MindRecordWriter(work / 'records') as writer:
             copy_encoded(work / 'tars', writer)
-        for folder in ('tars', 'records'):  # what prepare_data.py would have written: no check beforehand
+        for folder in ('tars', 'records'):  # as if prepare_data.py had written it: the samples are not checked first
             (work / folder / 'summary.json').write_text(f'{{"num_kept": {COUNT}}}')
         cores = os.cpu_count()
         contenders = {
@@ -100,7 +100,7 @@ def measure(work, repeats, seed):
 
 
 def take(batches):
-    """Rates over an epoch without its first batch; `start` is the seconds until that one."""
+    """Rates over an epoch without its first batch; `start` is the time until the first batch, in seconds."""
     begun = time.perf_counter()
     pixels, ids = next(batches)
     if pixels.shape != (BATCH, 3, SIZE, SIZE) or ids.shape != (BATCH, LENGTH):
@@ -110,13 +110,13 @@ def take(batches):
     for _ in islice(batches, COUNT // BATCH - 1):
         number += BATCH
     wall = time.perf_counter() - wall
-    own = time.process_time() - cpu  # of this process: that of others says nothing, and is not shown
+    own = time.process_time() - cpu  # of this process alone; with worker processes it means nothing and is not shown
     batches.close()
     return {'images_per_cpu_second': number / own, 'images_per_second': number / wall, 'start': start}
 
 
 def ours(folder, tokenizer, num_workers, workers):
-    """The training loader's batches, shuffled."""
+    """Shuffled batches of the training loader."""
     batches = iter(
         Loader(
             open_captions(folder),
@@ -137,7 +137,7 @@ def ours(folder, tokenizer, num_workers, workers):
 
 
 def plain(folder, tokenizer):
-    """What one writes in a notebook: tarfile, Pillow, NumPy, in the order of the file."""
+    """Batches from a loop as in a notebook: tarfile, Pillow and NumPy, in file order."""
     rows = []
     for path in sorted(folder.glob('*.tar')):
         with tarfile.open(path) as tar:
@@ -155,7 +155,7 @@ def plain(folder, tokenizer):
 
 
 def peer(webdataset, folder, tokenizer):
-    """webdataset as its README has it: shuffle buffer, decode('pil'), to_tuple, map_tuple, batched."""
+    """Batches from webdataset, used as in its README: shuffle buffer, decode('pil'), to_tuple, map_tuple, batched."""
     shards = [str(path) for path in sorted(folder.glob('*.tar'))]
     pipeline = (
         webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
@@ -173,12 +173,15 @@ def peer(webdataset, folder, tokenizer):
 
 
 def write_tars(folder, seed):
-    """JPEGs of 256 to 512 pixels with the size of photographs': smooth shapes, and a little noise. Returns their mean
-    kilobytes."""
+    """Write JPEGs of 256 to 512 pixels, smooth shapes with a little noise, as large as photographs' files.
+
+    Returns:
+        The mean file size in kilobytes.
+    """
     folder.mkdir()
     rng, total = np.random.default_rng(seed), 0
     pictures = []
-    for _ in range(100):  # each is written 20 times: drawing all would take longer than the benchmark
+    for _ in range(100):  # each is written 20 times: drawing all 2,000 would take longer than the benchmark
         width, height = rng.integers(256, 513, 2).tolist()
         layers = [
             np.asarray(
@@ -208,7 +211,7 @@ def write_tars(folder, seed):
 
 
 class _Encoded:
-    """An image whose file is written as it is."""
+    """An image that `save` writes as its encoded bytes, unchanged."""
 
     width = height = 512
 
@@ -221,7 +224,7 @@ class _Encoded:
 
 
 def copy_encoded(folder, writer):
-    """The tars' samples into another container, byte by byte."""
+    """Write the tars' samples to another container, with the encoded images unchanged."""
     for path in sorted(folder.glob('*.tar')):
         with tarfile.open(path) as tar:
             members = {m.name: tar.extractfile(m).read() for m in tar}
@@ -237,7 +240,7 @@ def lines(result):
         f'{result["count"]} JPEGs of 256 to 512 pixels, {result["mean_kb"]:.0f} kB each, to {result["size"]} x'
         f' {result["size"]} and token ids; medians of {len(result["runs"]["ours"])} rounds'
     )
-    yield '                           images/s a core   images/s   first batch'
+    yield '                           images/s/core     images/s   first batch'
     for what, m in medians.items():
         cpu = f'{m["images_per_cpu_second"]:15.0f}' if 'process' not in what else ' ' * 15
         against = f'   ours is {result["times"][what]:.2f} x' if what in result['times'] else ''

@@ -1,5 +1,7 @@
-"""A full-size training step (Stable Diffusion's UNet with all new parts, float32) on a CPU, from a cache: memory beside
---dry-run's estimate."""
+"""Measure a full-size training step on a CPU and compare its memory with --dry-run's estimate.
+
+The model is Stable Diffusion's UNet with all of DiffDis' additions, in float32; its inputs come from a latent cache.
+"""
 
 import json
 import os
@@ -29,13 +31,13 @@ make_cache(work / 'cache', work / 'model', seed)
 
 
 def measure(work, repeats, seed):
-    """Returns the figures of one process after `repeats` + 1 steps of one pair."""
+    """Measurements of one process after `repeats` + 1 steps with batch size 1."""
     work = work.resolve() / 'full_step'
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        # This process stays small, and what makes the model is gone before the measurement: it takes nearly all that
-        # the machine has.
+        # The step needs nearly all of the machine's memory. So this process stays small, and the model is made in a
+        # process that has ended before the measurement.
         child([sys.executable, '-c', MAKE, str(work), str(seed)])
         options = [
             'device=CPU',
@@ -50,8 +52,9 @@ def measure(work, repeats, seed):
             'runtime.compile_cache=true',
             f'runtime.compile_cache_dir={work / "graphs"}',
         ]
-        # Compiling takes memory that stays: a process of its own does it, the measured one takes the graph from the
-        # cache, as training does after a --dry-run. (MindSpore finds a graph for the script that compiled it only.)
+        # Compiling takes memory that is never given back. So another process compiles, and the measured one loads the
+        # graph from the cache, as training does after a --dry-run. Both run the same script, because MindSpore finds a
+        # cached graph only for the script that compiled it.
         side = [sys.executable, 'tools/benchmarks/step_side.py', CONFIG]
         child([*side, '0', *options])
         return json.loads(child([*side, str(repeats + 1), *options]).splitlines()[-1])
@@ -60,7 +63,7 @@ def measure(work, repeats, seed):
 
 
 def child(command):
-    """What a process prints; ConfigError where it fails."""
+    """Run a process and return what it prints; ConfigError if it fails."""
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}
     )
@@ -73,7 +76,7 @@ def child(command):
 
 
 def make_model(directory, seed):
-    """V and T at full size with random weights; of T's vocabulary a small one, as no text is read."""
+    """Write V and T at full size with random weights. T has a small vocabulary, because no text is read."""
     from diffdis_ms import runtime
 
     runtime.setup('CPU')
@@ -92,7 +95,7 @@ def make_model(directory, seed):
 
 
 def make_cache(directory, model, seed):
-    """Random latents and text features of the right shapes, in the cache's own format."""
+    """Write random latents and text features of the right shapes as a latent cache."""
     from diffdis_ms.train.cache import cache_key
 
     directory.mkdir()
@@ -130,7 +133,7 @@ def lines(result):
         ('in all', sum(estimate.values()), measured['peak']),
     ]
     yield (
-        f'{result["parameters"] / 1e6:.2f} M parameters, batch 1: {result["seconds"]:.1f} s a step (the first one'
+        f'{result["parameters"] / 1e6:.2f} M parameters, batch 1: {result["seconds"]:.1f} s per step (the first one'
         f' {result["first_step"]:.0f} s)'
     )
     yield f'{"GiB":<46}{"estimated":>10}{"measured":>10}'

@@ -1,4 +1,4 @@
-"""Whole processes, measured from outside: seconds by the clock, peak memory as the system counted it."""
+"""Measure whole processes from outside: wall-clock seconds, and peak memory as counted by the system."""
 
 import os
 import statistics

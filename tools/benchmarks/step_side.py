@@ -1,5 +1,8 @@
-"""The measured process of `full_step.py`: python step_side.py CONFIG STEPS [key=value ...]; its last line is JSON. With
-0 steps it compiles and ends. A file of its own, as MindSpore's compile cache wants one."""
+"""The process that `full_step.py` measures: python step_side.py CONFIG STEPS [key=value ...].
+
+Its last line of output is JSON. With 0 steps it compiles and ends. It is a separate file because MindSpore's compile
+cache finds a graph only for the script that compiled it.
+"""
 
 import json
 import os
@@ -19,15 +22,19 @@ RESERVE = 64 << 20  # bytes
 
 
 def watch():
-    """End this process before the machine has no memory left."""
+    """End this process before the machine runs out of memory."""
     while psutil.virtual_memory().available > RESERVE:
         time.sleep(0.02)
-    print(f'the memory of this machine does not suffice: {held() / 2**30:.2f} GiB here', file=sys.stderr, flush=True)
+    print(
+        f'this machine has too little memory: the step has reached {held() / 2**30:.2f} GiB',
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(3)
 
 
 def held():
-    """Bytes of memory that this process has now."""
+    """Memory that this process has now, in bytes."""
     return psutil.Process().memory_info().rss
 
 

@@ -1,4 +1,4 @@
-"""The torch side of the benchmarks, run as a process of its own: nothing else in tools/ imports torch.
+"""The torch part of the benchmarks. It runs as a separate process, so that nothing else in tools/ imports torch.
 
 python -m tools.benchmarks.torch_side make-stable-diffusion FILE CLIP_FILE SEED
     full-size, random weights, CompVis layout; CLIP's text tower
@@ -17,8 +17,7 @@ from diffdis_ms.models.names import field_name, is_new_parameter
 
 
 def make_stable_diffusion(path, clip_path, seed):
-    """Stable Diffusion v1 as CompVis' checkpoint (without an EMA: 4.3 GB) and the CLIP text encoder that belongs to
-    it."""
+    """Write a Stable Diffusion v1 checkpoint in CompVis' layout (4.3 GB, no EMA) and its CLIP text encoder."""
     config, generator = ModelConfig(), torch.Generator().manual_seed(int(seed))
     state, clip = {}, {}
     for stem, prefix, table in (
@@ -39,7 +38,7 @@ def make_stable_diffusion(path, clip_path, seed):
 
 
 def load_and_save(path, out):
-    """What a converter built on torch does at the least."""
+    """Do the least that a converter built on torch has to do."""
     torch.save(torch.load(path, map_location='cpu', weights_only=True), out)
     with open(out, 'rb') as f:
         os.fsync(f.fileno())
