@@ -53,22 +53,14 @@ def loss_inputs(config):
 
 def generation():
     """Phi_u."""
-    yield (
-        'predict_noise',
-        DiffDisUNet(make_tiny_config()),
-        (zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32)),
-    )
+    inputs = zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32)
+    yield 'predict_noise', DiffDisUNet(make_tiny_config()), inputs
 
 
 def alignment():
     """Phi_theta, in every variant of the dual-stream block."""
-    for fusion, share_attention, modality_ffn in (
-        (True, True, True),
-        (True, False, True),
-        (True, True, False),
-        (True, False, False),
-        (False, True, True),
-    ):
+    variants = [(True, True, True), (True, False, True), (True, True, False), (True, False, False), (False, True, True)]
+    for fusion, share_attention, modality_ffn in variants:
         config = make_tiny_config()
         switches = config.dual_stream
         switches.fusion, switches.share_attention, switches.modality_ffn = fusion, share_attention, modality_ffn
@@ -194,15 +186,6 @@ def doctor():
 
 def models():
     """All of the above."""
-    for graphs in (
-        generation,
-        alignment,
-        autoencoder,
-        clip,
-        convolutional,
-        training,
-        mixed_precision,
-        half_precision,
-        flash_attention,
-    ):
+    networks, steps = (generation, alignment, autoencoder, clip, convolutional), (training, mixed_precision)
+    for graphs in (*networks, *steps, half_precision, flash_attention):
         yield from graphs()
