@@ -80,7 +80,8 @@ def read_captions(file, paths):
         if len(prompts) > len(paths):
             extra = min(set(prompts) - {p.name for p in paths})
             raise ConfigError(
-                f'{file} has a caption for {extra}, which is no image of the folder ({len(prompts) - len(paths)} in total)'
+                f'{file} has a caption for {extra}, which is not among the images '
+                f'({len(prompts) - len(paths)} in total)'
             )
         return [prompts[p.name] for p in paths]
     lines = read_lines(file)

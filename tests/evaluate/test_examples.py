@@ -205,7 +205,7 @@ def test_figures_of_other_weights_do_not_stand_beside_the_papers(tmp_path):
     )
     for protocol, words in (
         ({'num_fake': 5000}, '5000 generated'),
-        ({'drawn_with': {'steps': 20, 'sampler': 'pndm'}}, 'drawn with steps 20, not 50'),
+        ({'drawn_with': {'steps': 20, 'sampler': 'pndm'}}, 'generated with steps 20, not 50'),
         ({'pictures': {}}, '256 x 256'),
         ({'inception_published': None}, 'Inception'),
     ):

@@ -292,7 +292,7 @@ def test_weights_that_do_not_fit(weights, tmp_path):
     del state['fc.weight']
     save_file(state, tmp_path / 'other.safetensors')
     with pytest.raises(
-        ConfigError, match='fc.weight is missing; .*fc.bias.*1000.*1008.*; AuxLogits.fc.bias has no place'
+        ConfigError, match='fc.weight is missing; .*fc.bias.*1000.*1008.*; AuxLogits.fc.bias is unexpected'
     ):
         build_inception(*open_inception(tmp_path / 'other.safetensors'))
 
