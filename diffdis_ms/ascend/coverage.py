@@ -108,12 +108,12 @@ def main():
     parser.add_argument('--json', action='store_true', help='one JSON object a line: the table, then each graph')
     args = parser.parse_args()
     os.environ['MS_DEV_PRECOMPILE_ONLY'] = '1'  # the front end only; read when MindSpore starts
+    graphs = find_graphs(args.graphs)
     import mindspore as ms
 
     from diffdis_ms import runtime
 
     table = read_table(ms.__version__)
-    graphs = find_graphs(args.graphs)
     counts = {key: len(table[key]) for key in ('aclnn', 'acl', 'aicpu')}
     if args.json:
         print(json.dumps({'mindspore': ms.__version__, **counts}), flush=True)

@@ -15,6 +15,7 @@ from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, Diff
 from diffdis_ms.train.optim import build_optimizer
 from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
+from diffdis_ms.world import World
 
 
 def zeros(*shape, dtype=np.float32):
@@ -26,16 +27,16 @@ def query_inputs():
     return zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), None, zeros(2, 1, 48)
 
 
-def loss_cell(config):
+def loss_cell(config, world=World()):
     """The loss cell of a config's objective, T frozen; the context of the empty caption and V(0) are zeros."""
     model = config.model
     if config.objective == 'autoencoder':
-        return AutoencoderObjective(AutoencoderKL(model.vae), config)
+        return AutoencoderObjective(AutoencoderKL(model.vae), config, world)
     text = model.text_encoder
     if config.objective == 'clip':
-        return CLIPObjective(CLIPImageEncoder(model.image_encoder), CLIPTextEncoder(text), config)
+        return CLIPObjective(CLIPImageEncoder(model.image_encoder), CLIPTextEncoder(text), config, world)
     empty_context = zeros(1, text.max_position_embeddings, text.hidden_size)
-    return DiffDisObjective(DiffDisUNet(model), config, empty_context, zeros(1, 4, 8, 8))
+    return DiffDisObjective(DiffDisUNet(model), config, empty_context, zeros(1, 4, 8, 8), world=world)
 
 
 def loss_inputs(config):
@@ -52,22 +53,14 @@ def loss_inputs(config):
 
 def generation():
     """Phi_u."""
-    yield (
-        'predict_noise',
-        DiffDisUNet(make_tiny_config()),
-        (zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32)),
-    )
+    inputs = zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32)
+    yield 'predict_noise', DiffDisUNet(make_tiny_config()), inputs
 
 
 def alignment():
     """Phi_theta, in every variant of the dual-stream block."""
-    for fusion, share_attention, modality_ffn in (
-        (True, True, True),
-        (True, False, True),
-        (True, True, False),
-        (True, False, False),
-        (False, True, True),
-    ):
+    variants = [(True, True, True), (True, False, True), (True, True, False), (True, False, False), (False, True, True)]
+    for fusion, share_attention, modality_ffn in variants:
         config = make_tiny_config()
         switches = config.dual_stream
         switches.fusion, switches.share_attention, switches.modality_ffn = fusion, share_attention, modality_ffn
@@ -193,15 +186,6 @@ def doctor():
 
 def models():
     """All of the above."""
-    for graphs in (
-        generation,
-        alignment,
-        autoencoder,
-        clip,
-        convolutional,
-        training,
-        mixed_precision,
-        half_precision,
-        flash_attention,
-    ):
+    networks, steps = (generation, alignment, autoencoder, clip, convolutional), (training, mixed_precision)
+    for graphs in (*networks, *steps, half_precision, flash_attention):
         yield from graphs()
