@@ -124,7 +124,7 @@ def write_weights(path, arrays):
             for piece in (
                 array.pieces(buffers)
                 if hasattr(array, 'pieces')
-                else [memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))]
+                else [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data]
             ):
                 pending.append(hashing.submit(digest.update, piece))  # beside the writing: neither holds Python's lock
                 _write_all(f, piece)

@@ -23,6 +23,8 @@ class FileSet:
         class_ids: what the set itself calls each class, where that is not its name: WordNet ids, numbers; else None.
     """
 
+    missing: list[str]
+
     def __init__(self, base, rows, class_names, split, num_classes=None, class_ids=None):
         """`rows`: [(path below `base`, label)]."""
         self.base, self._rows = base, rows

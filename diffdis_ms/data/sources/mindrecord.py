@@ -17,6 +17,7 @@ import sqlite3
 import stat
 import struct
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -172,7 +173,8 @@ class MindRecordWriter:
         """`image_format`: 'JPEG' (quality 95), or 'PNG'."""
         self.directory, self.samples_per_shard, self.image_format = Path(directory), samples_per_shard, image_format
         self.num_samples = 0
-        self._rows, self._writer, self._shards = [], None, 0
+        self._rows, self._shards = [], 0
+        self._writer: Any = None
 
     def __enter__(self):
         self.directory.mkdir(parents=True, exist_ok=True)
