@@ -7,6 +7,7 @@ from mindspore import Tensor
 
 from diffdis_ms.ascend.tiny import make_tiny_config, make_tiny_resnet, tiny_run  # noqa: F401  (tests take them from here)
 from diffdis_ms.train.objective import draw_diffdis
+from diffdis_ms.world import World
 
 
 def randomize(cell, seed):
@@ -37,7 +38,7 @@ def normal(seed, *shape):
     return Tensor(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
 
 
-def make_objective(config, seed=0):
+def make_objective(config, seed=0, world=World()):
     """The loss cell of a config with random weights, and inputs for it: (cell, tuple of Tensors)."""
     from diffdis_ms.ascend.graphs import loss_cell  # imports MindFormers, which takes seconds
 
@@ -47,7 +48,7 @@ def make_objective(config, seed=0):
         np.random.default_rng(seed).integers(0, text.vocab_size - 1, (b, text.max_position_embeddings)).astype(np.int32)
     )
     ids[:, -2:] = text.vocab_size - 1
-    cell = loss_cell(config)
+    cell = loss_cell(config, world)
     if config.objective == 'autoencoder':
         randomize(cell.vae, 1)
         return cell, (normal(2, b, 3, 32, 32), normal(3, b, 4, 8, 8))

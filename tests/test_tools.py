@@ -391,7 +391,7 @@ def test_prompts_with_names_keep_them(tmp_path):
         ('p.json', b'{"prompts"', 'damaged'),
         ('p.json', b'["a"]', 'object'),
         ('p.txt', b'\n\n', 'no text'),
-        ('p.json', b'{"prompts": {"../a.png": "x"}}', 'name of a picture'),
+        ('p.json', b'{"prompts": {"../a.png": "x"}}', 'name of an image'),
         ('p.json', b'{"prompts": {"grid.png": "x"}}', 'grid.png'),
         ('p.json', b'{"prompts": {"a.png": "x", "a.png": "y"}}', 'twice'),
         ('p.json', b'{"prompts": {"a.png": " "}}', 'blank'),

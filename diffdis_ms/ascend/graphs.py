@@ -15,6 +15,7 @@ from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, Diff
 from diffdis_ms.train.optim import build_optimizer
 from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
+from diffdis_ms.world import World
 
 
 def zeros(*shape, dtype=np.float32):
@@ -26,16 +27,16 @@ def query_inputs():
     return zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), None, zeros(2, 1, 48)
 
 
-def loss_cell(config):
+def loss_cell(config, world=World()):
     """The loss cell of a config's objective, T frozen; the context of the empty caption and V(0) are zeros."""
     model = config.model
     if config.objective == 'autoencoder':
-        return AutoencoderObjective(AutoencoderKL(model.vae), config)
+        return AutoencoderObjective(AutoencoderKL(model.vae), config, world)
     text = model.text_encoder
     if config.objective == 'clip':
-        return CLIPObjective(CLIPImageEncoder(model.image_encoder), CLIPTextEncoder(text), config)
+        return CLIPObjective(CLIPImageEncoder(model.image_encoder), CLIPTextEncoder(text), config, world)
     empty_context = zeros(1, text.max_position_embeddings, text.hidden_size)
-    return DiffDisObjective(DiffDisUNet(model), config, empty_context, zeros(1, 4, 8, 8))
+    return DiffDisObjective(DiffDisUNet(model), config, empty_context, zeros(1, 4, 8, 8), world=world)
 
 
 def loss_inputs(config):

@@ -1,4 +1,4 @@
-"""A CLIP model directory, evaluated by the same commands as DiffDis: the baseline beside it."""
+"""A CLIP as a baseline: its model directory is evaluated by the same commands as DiffDis."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ class ClipDirectory:
 
 
 def open_clip_directory(path):
-    """Read config and tokenizer of a model directory with a CLIP; ConfigError where something is missing."""
+    """Read config and tokenizer of a CLIP model directory; ConfigError if something is missing."""
     path = Path(path)
     config = read_config(path)
     for stem in TOWERS:
@@ -50,12 +50,12 @@ def open_clip_directory(path):
 
 
 def resized(image, encoder):
-    """PIL image -> PIL image, resized to the size and in the way that an ImageEncoderConfig says."""
+    """PIL image -> PIL image, resized as the ImageEncoderConfig requires."""
     return resize_center_crop(image, encoder.image_size, encoder.interpolation, encoder.resize_mode)
 
 
 def standardized(pixels, encoder):
-    """uint8 (..., 3, S, S) -> float32 with the mean and deviation of an ImageEncoderConfig taken out."""
+    """uint8 (..., 3, S, S) -> float32, normalised with mean and standard deviation of an ImageEncoderConfig."""
     return clip_normalize(pixels, encoder.image_mean, encoder.image_std)
 
 
@@ -63,10 +63,10 @@ class ClipModel:
     """Both towers of a CLIP and its tokenizer.
 
     Args:
-        found: ClipDirectory. batch_size: of every graph call.
+        found: ClipDirectory. batch_size: images or texts per graph call.
 
     Raises:
-        ConfigError: weights that do not fit.
+        ConfigError: the weights do not fit.
     """
 
     def __init__(self, found, batch_size=32):
@@ -77,15 +77,15 @@ class ClipModel:
             cell.set_train(False)
 
     def embed_images(self, pixels):
-        """(N, 3, S, S) uint8, `resized` already -> (N, D) float32, L2-normalised."""
+        """Images (N, 3, S, S) uint8 after `resized` -> (N, D) float32, L2-normalised."""
         encoder = self.config.image_encoder
         return in_batches(lambda x: (self.image(Tensor(standardized(x, encoder))),), (pixels,), self.batch_size)[0]
 
     def embed_texts(self, texts, progress=''):
-        """list of N strings -> (N, D) float32, L2-normalised; the end of a long one is cut off."""
+        """list of N strings -> (N, D) float32, L2-normalised; long texts are truncated."""
         ids = self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings)
         return in_batches(lambda x: self.text(Tensor(x))[1:], (ids,), self.batch_size, progress)[0][:, 0]
 
     def embed_labels(self, labels, templates):
-        """As `DiffDisPipeline.embed_labels`: (len(labels), D)."""
+        """Prompt ensembling as in `DiffDisPipeline.embed_labels`: (len(labels), D)."""
         return ensemble_labels(self.embed_texts, labels, templates, self.batch_size)

@@ -1,4 +1,4 @@
-"""CLIP-score: how well pictures fit their captions, after a CLIP of any architecture (the paper's: ResNet-50)."""
+"""CLIP-score: how well images fit their captions according to a CLIP (any architecture; the paper's is ResNet-50)."""
 
 import numpy as np
 
@@ -10,17 +10,17 @@ from diffdis_ms.finite import check_finite
 
 
 def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=Share()):
-    """Embeddings of pictures and of their captions.
+    """Embed images and their captions.
 
     Args:
-        clip: ClipDirectory. paths: of N pictures. captions: list of M strings; the end of a long one is cut off.
-        share: Share, of the work between processes.
+        clip: ClipDirectory. paths: N image files. captions: list of M strings; long ones are truncated.
+        share: Share of this process in the work.
 
     Returns:
         float32 (N, D) and (M, D), L2-normalised.
 
     Raises:
-        ConfigError: weights that do not fit, or a picture that cannot be decoded.
+        ConfigError: the weights do not fit, or an image cannot be decoded.
     """
     model = ClipModel(clip, batch_size)
     parts = shared_pass(
@@ -47,7 +47,7 @@ def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=
 
 
 def preprocess(image, encoder):
-    """PIL RGB image -> float32 (3, S, S), resized, cut, mean and deviation taken out as an ImageEncoderConfig says."""
+    """PIL RGB image -> float32 (3, S, S), resized, cropped and normalised as the ImageEncoderConfig requires."""
     return standardized(to_pixels(resized(image, encoder)), encoder)
 
 
@@ -55,11 +55,11 @@ def clip_score(images, texts, clip=False, weight=100.0):
     """Mean over pairs of weight * cosine.
 
     Args:
-        images, texts: (N, D), a pair a row, L2-normalised.
-        clip: negative cosines count as 0. weight: 100 as in the paper; Hessel et al. (CLIPScore) take 2.5 and clip.
+        images, texts: (N, D), one pair per row, L2-normalised.
+        clip: count negative cosines as 0. weight: 100 as in the paper; CLIPScore (Hessel et al.) uses 2.5 and clip.
 
     Raises:
-        ConfigError: an embedding that is not finite.
+        ConfigError: an embedding is not finite.
     """
     check_finite(images, 'pictures'), check_finite(texts, 'captions')
     cosines = np.einsum('nd,nd->n', images.astype(np.float64), texts.astype(np.float64))
@@ -67,5 +67,5 @@ def clip_score(images, texts, clip=False, weight=100.0):
 
 
 def definition(clip, weight):
-    """The score in words."""
+    """Describe the score in words."""
     return f'mean over pairs of {weight:g} * {"max(cosine, 0)" if clip else "cosine"} of the image and text embedding'

@@ -1,4 +1,4 @@
-"""The data sets that `tools/evaluate.py` knows by name, opened."""
+"""Open the data sets that `tools/evaluate.py` knows by name."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ RETRIEVAL_SETS = ('emoji', 'captions', 'webdataset', *KARPATHY_SETS)
 
 
 def open_zeroshot(dataset, data_root, classnames=None, split=None, allow_missing=False):
-    """(images, class names) of a classification set.
+    """Open a classification set; returns (images, class names).
 
     Args:
         dataset: 'emoji' (tools/prepare_data.py emoji), 'folder' (root/<class>/<images>), 'webdataset' (tars with .cls;
             also in CLIP_benchmark's layout, root/test/*.tar) or one of `benchmarks.sets.BENCHMARKS`.
-        data_root: where it lies. classnames: names instead of the set's own (see `class_names.resolve_names`).
-        split: of a benchmark set (see `open_benchmark`); None: the one it is measured on. allow_missing: images of it
-            may be missing.
+        data_root: its directory. classnames: names instead of the set's own (see `class_names.resolve_names`).
+        split: split of a benchmark set (see `open_benchmark`); None: the usual one. allow_missing: accept a benchmark
+            set with missing images.
 
     Raises:
-        ConfigError: unknown data set or split; nothing there; no class names, or not as many as the benchmark set has
-            classes.
+        ConfigError: the data set or split is unknown; no data is found; there are no class names, or their number is
+            not the benchmark set's number of classes.
     """
     if dataset not in ZEROSHOT_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(ZEROSHOT_SETS)}')
@@ -37,7 +37,7 @@ def open_zeroshot(dataset, data_root, classnames=None, split=None, allow_missing
     )
     names = resolve_names(classnames, dataset, images)
     if not names:
-        raise ConfigError(f'{data_root} has no classnames.txt; give the names with --classnames FILE')
+        raise ConfigError(f'{data_root} has no classnames.txt; give the class names with --classnames FILE')
     return images, names
 
 
@@ -53,15 +53,15 @@ def _open_benchmark(dataset, data_root, classnames, split, allow_missing):
 
 
 def open_retrieval(dataset, data_root, split=None):
-    """Image-caption pairs.
+    """Open a set of image-caption pairs.
 
     Args:
-        dataset: 'emoji' (the held-out ones), 'coco' and 'flickr30k' (with Karpathy's splits) or 'captions' (tars, a
-            csv).
-        data_root: where it lies. split: of Karpathy's: 'test' (None means it), 'val', 'train' or 'restval'.
+        dataset: 'emoji' (the held-out ones), 'coco' or 'flickr30k' (with Karpathy's splits) or 'captions' (tars or a
+            csv file).
+        data_root: its directory. split: Karpathy's 'test' (the default), 'val', 'train' or 'restval'.
 
     Raises:
-        ConfigError: unknown data set or split, or nothing there.
+        ConfigError: the data set or split is unknown, or no data is found.
     """
     if dataset not in RETRIEVAL_SETS:
         raise ConfigError(f'dataset: {dataset!r} is none of {", ".join(RETRIEVAL_SETS)}')

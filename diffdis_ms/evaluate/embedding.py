@@ -1,5 +1,4 @@
-"""From an image set to embeddings in one pass: each image is read and encoded once, however many samplings are asked
-for."""
+"""Embed an image set in one pass. Each image is read and encoded once for any number of samplings."""
 
 import json
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from diffdis_ms.finite import check_finite
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the text query is generated from an image: steps and weight w of the guidance, seed of the noise it starts
-    from."""
+    """How the text query is generated from an image: steps, guidance weight w and seed of the initial noise."""
 
     steps: int = 8
     guidance_weight: float = 3.0
@@ -27,11 +25,11 @@ class Sampling:
 
 @dataclass
 class Embedded:
-    """An embedded set; all lists and rows in the set's order, without the samples that could not be used.
+    """An embedded set. All lists and rows are in the set's order, without samples that could not be used.
 
     Attributes:
-        e0: {Sampling: (N, D) float32}. labels: N ints or None. captions, keys: N strings. indices: (N,) places in the
-            set.
+        e0: {Sampling: (N, D) float32}. labels: N ints or None. captions, keys: N strings. indices: (N,) positions in
+            the set.
         skipped: {key: reason}.
     """
 
@@ -51,7 +49,7 @@ class GeneratedQueries:
         self.resize = resize_center_crop  # (image, size) -> image
 
     def __call__(self, pixels, indices, samplings):
-        """pixels (B, 3, H, W) uint8 and the images' places in the set -> [(B, D) float32, one a Sampling]."""
+        """Pixels (B, 3, H, W) uint8 and the images' positions in the set -> [(B, D) float32 for each Sampling]."""
         z, size = self.pipe.encode_images(pixels), self.pipe.config.text_encoder.projection_dim
         return [
             self.pipe.embed_latents(z, s.steps, s.guidance_weight, noise=starting_noise(indices, s.seed, (1, size)))
@@ -60,7 +58,7 @@ class GeneratedQueries:
 
 
 class ClipEmbeddings:
-    """A CLIP's image encoder; it has no sampling, so that each Sampling gets the same."""
+    """A CLIP's image encoder. It involves no sampling, so each Sampling gets the same embeddings."""
 
     def __init__(self, clip):
         self.clip, self.image_size, self.batch_size = clip, clip.config.image_encoder.image_size, clip.batch_size
@@ -79,8 +77,9 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
     Args:
         encoder: GeneratedQueries or ClipEmbeddings. reader: `len()` and `.read(i) -> Sample`; `read` is called from
             several threads.
-        samplings: list of Sampling. limit: only the first so many samples. share: Share, of the work between processes.
-        allow_missing: go on without samples that cannot be used; `Embedded.skipped` names them.
+        samplings: list of Sampling. limit: use only the first `limit` samples. share: Share of this process in the
+            work.
+        allow_missing: leave out samples that cannot be used; `Embedded.skipped` names them.
 
     Returns:
         Embedded.
@@ -108,19 +107,24 @@ def embed_set(encoder, reader, samplings, limit=None, share=Share(), progress=Tr
 
 
 def refuse_skipped(skipped):
-    """ConfigError where {key: reason} of samples that cannot be used holds any: a metric over part is another
-    metric."""
+    """Raise ConfigError if `skipped`, {key: reason} of samples that cannot be used, is not empty.
+
+    A metric over part of a set is not comparable to the metric over the whole set.
+    """
     if skipped:
         key, reason = next(iter(skipped.items()))
         more = f' and {len(skipped) - 1} more, for example {list(skipped)[-1]}' if len(skipped) > 1 else ''
         raise ConfigError(
-            f'{key}: {reason}{more}; a metric over part of a set is another metric: mend the set, or '
-            'leave such pictures out with --allow-missing, which names them in the result'
+            f'{key}: {reason}{more}; a metric over part of a set cannot be compared: repair the set, or '
+            'leave these images out with --allow-missing, which names them in the result'
         )
 
 
 def _embed(encoder, places, rows, samplings, allow_missing=False):
-    """One batch: arrays for an .npz file. Raises before there is a file: a picture that is mended is read again."""
+    """Embed one batch; returns arrays for an .npz file.
+
+    An unusable image raises before a file is written, so that it is read again once it is repaired.
+    """
     pixels, indices, labels, about = [], [], [], {'captions': [], 'keys': [], 'skipped': {}}
     for i, row in zip(places, rows, strict=True):
         if isinstance(row, BadSample):
@@ -139,7 +143,7 @@ def _embed(encoder, places, rows, samplings, allow_missing=False):
         'about': np.frombuffer(json.dumps(about).encode(), np.uint8),
     }
     if pixels:
-        filled = np.minimum(np.arange(encoder.batch_size), len(pixels) - 1)  # one graph serves every batch
+        filled = np.minimum(np.arange(encoder.batch_size), len(pixels) - 1)  # one shape, one graph
         results = encoder(np.stack(pixels)[filled], np.array(indices)[filled], samplings)
         arrays.update(
             {
@@ -155,9 +159,7 @@ def _join(parts, samplings, skipped):
     skipped = {**skipped, **{key: reason for a in about for key, reason in a['skipped'].items()}}
     full = [part for part in parts if len(part['indices'])]
     if not full:
-        raise ConfigError(
-            f'none of the samples can be used; the first: {next(iter(skipped.items()), "the set is empty")}'
-        )
+        raise ConfigError(f'no sample can be used; the first: {next(iter(skipped.items()), "the set is empty")}')
     return Embedded(
         {s: np.concatenate([part[f'e0_{k}'] for part in full]) for k, s in enumerate(samplings)},
         [None if label < 0 else int(label) for part in full for label in part['labels']],

@@ -1,5 +1,4 @@
-"""Examples for a report, small enough to lie in the result file: thumbnails as base64 JPEG, captions cut to a
-length."""
+"""Examples for a report, small enough for the result file: thumbnails as base64 JPEG, captions shortened."""
 
 import base64
 import io
@@ -11,19 +10,19 @@ from diffdis_ms.errors import BadImage, ConfigError
 from diffdis_ms.evaluate.metrics.retrieval import cosines
 from diffdis_ms.evaluate.pictures import PROMPTS, read_prompts, read_rgb
 
-NUM_EXAMPLES, TOP = 8, 5  # queries each way, and how many candidates are shown of each
-SIDE, MAX_SIDE, MAX_CAPTION = 96, 512, 300  # pixels of a thumbnail, of one in a file from elsewhere, and letters
+NUM_EXAMPLES, TOP = 8, 5  # queries per direction, and candidates shown per query
+SIDE, MAX_SIDE, MAX_CAPTION = 96, 512, 300  # pixels when written, pixels accepted when read, characters
 
 
 def thumbnail(image):
-    """PIL RGB image -> text: a JPEG of its centre, at most 96 x 96 pixels, base64."""
+    """PIL RGB image -> base64 text of a JPEG of its centre, at most 96 x 96 pixels."""
     buffer = io.BytesIO()
     resize_center_crop(image, min(SIDE, *image.size)).save(buffer, 'JPEG', quality=88, subsampling=0)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def read_thumbnail(text):
-    """The PIL image of a thumbnail in a result file, which may come from anywhere; ConfigError where it is none."""
+    """Decode a thumbnail of a result file to a PIL image; ConfigError if it is not one (files may be untrusted)."""
     try:
         return decode_image(base64.b64decode(text, validate=True), max_pixels=MAX_SIDE**2)
     except (BadImage, ValueError, TypeError) as e:
@@ -31,22 +30,22 @@ def read_thumbnail(text):
 
 
 def spread_rows(n, count):
-    """At most `count` of 0..n-1, spread evenly from the first to the last."""
+    """Choose at most `count` of 0..n-1, spread evenly from the first to the last."""
     count = min(n, count)
     return [round(k * (n - 1) / max(1, count - 1)) for k in range(count)]
 
 
 def retrieval_examples(e0, e, image_of_text, texts, keys, read, count=NUM_EXAMPLES):
-    """Some images with the texts found for them, and some texts with the images found.
+    """Some images with the texts found for them, and some texts with the images found for them.
 
     Args:
-        e0: (N, D) of the images. e: (M, D) of the texts; L2-normalised. image_of_text: (M,) int, the image of each
-            text.
+        e0: (N, D) embeddings of the images. e: (M, D) of the texts; both L2-normalised. image_of_text: (M,) int, the
+            image of each text.
         texts: M strings. keys: N strings. read: row of e0 -> PIL image.
 
     Returns:
         dict image_to_text: list of {key, image, captions, found: [{caption, right}]}, and text_to_image: list of
-        {caption, found: [{key, image, right}]}; best first, and of equal ones the lower index.
+        {caption, found: [{key, image, right}]}; best first, and the lower index first among equals.
     """
     image_of_text, made = np.asarray(image_of_text), {}
     rows = spread_rows(len(e0), count)
@@ -84,11 +83,12 @@ def retrieval_examples(e0, e, image_of_text, texts, keys, read, count=NUM_EXAMPL
 
 
 def generation_examples(fakes, real=None, count=NUM_EXAMPLES, captions=None):
-    """Some generated pictures with their captions, beside the real ones where both folders' prompts.json give a name
-    the same caption.
+    """Some generated images with their captions and the real images of the same captions.
+
+    A real image is shown if the prompts.json of both folders give the same name the same caption.
 
     Args:
-        fakes: paths in one folder. real: folder or None. captions: of `fakes`, where they are known from elsewhere.
+        fakes: paths in one folder. real: folder or None. captions: captions of `fakes`, if not those of prompts.json.
 
     Returns:
         list of {name, caption: text or None, fake: thumbnail, real: thumbnail or None}.

@@ -1,4 +1,4 @@
-"""FID, KID and CLIP-score of generated pictures: what `tools/evaluate.py generation` calls."""
+"""FID, KID and CLIP-score of generated images, for `tools/evaluate.py generation`."""
 
 import sys
 from pathlib import Path
@@ -38,28 +38,28 @@ def evaluate_generation(
     world=World(),
     num_examples=2 * NUM_EXAMPLES,
 ):
-    """Measure a folder of generated pictures. Whatever is missing is found before a network is built.
+    """Measure a folder of generated images. All inputs are checked before a network is built.
 
     Args:
-        real, fake: folders of pictures (see `pictures.list_images`); `real` may be None for the CLIP-score alone.
-        metrics: of METRICS.
+        real, fake: folders of images (see `pictures.list_images`); `real` may be None if only CLIP-score is computed.
+        metrics: some of METRICS.
         inception: weights for FID and KID, see `inception.open_inception`.
         clip: a CLIP model directory. captions: file for the CLIP-score, see `pictures.read_captions`; None:
             `fake`/prompts.json.
-        batch_size: pictures at once.
-        cache_dir: where the features of the real set are kept; see `inception.cache_file`.
-        kid_subsets, kid_subset_size, seed: of `kid`. clip_at_zero, clip_weight: of `clip_score`.
-        progress: show bars.
-        out: result file, beside which finished batches are kept and shared between processes; None: in memory.
+        batch_size: images per graph call.
+        cache_dir: directory for features of the real set; see `inception.cache_file`.
+        kid_subsets, kid_subset_size, seed: see `kid`. clip_at_zero, clip_weight: see `clip_score`.
+        progress: show progress bars.
+        out: result file; finished batches are stored beside it and shared by all processes. None: keep them in memory.
         world: World.
-        num_examples: so many pictures, spread evenly over the set, go into the result for a report.
+        num_examples: number of images, spread evenly over the set, that the result holds as examples for a report.
 
     Returns:
-        dict metrics {fid, kid_mean, kid_std, clip_score: those asked for}, protocol and examples; None in all processes
-        but the first, which leave the numbers to it.
+        dict metrics {fid, kid_mean, kid_std, clip_score: those requested}, protocol and examples. Only the first
+        process computes the metrics; the others return None.
 
     Raises:
-        ConfigError: something is missing or does not fit.
+        ConfigError: an input is missing or does not fit.
     """
     metrics = tuple(dict.fromkeys(metrics))
     if batch_size < 1:
@@ -72,7 +72,7 @@ def evaluate_generation(
         reals, weights = list_images(real), inceptions.open_inception(inception)
         if min(len(reals), len(fakes)) < 2:
             raise ConfigError(
-                f'FID and KID need at least 2 pictures a set: {real} has {len(reals)}, {fake} has {len(fakes)}'
+                f'FID and KID need at least 2 images per set: {real} has {len(reals)}, {fake} has {len(fakes)}'
             )
         if 'kid' in metrics:
             check_subsets(len(reals), len(fakes), kid_subsets, kid_subset_size)
@@ -136,7 +136,7 @@ def evaluate_generation(
 
 
 def _check_metrics(metrics, **given):
-    """ConfigError where `metrics` are none of METRICS, or what they need is not given."""
+    """Raise ConfigError if `metrics` are not in METRICS, or an input that they need is not given."""
     unknown = next((m for m in metrics if m not in METRICS), None)
     if not metrics or unknown is not None:
         raise ConfigError(
@@ -151,21 +151,21 @@ def _check_metrics(metrics, **given):
 
 
 def _drawn_with(file):
-    """{setting: value} of the run of tools/sample.py that drew a folder, as its prompts.json says; {} where it does
-    not."""
+    """{setting: value} of the tools/sample.py run that made a folder, from its prompts.json; {} if not recorded."""
     content = read_json(file) if file.is_file() else {}
     return {name: content[name] for name in ('steps', 'sampler', 'guidance_weight', 'seed') if name in content}
 
 
 def _say_sizes(pictures):
-    """One line on stderr for each set whose pictures are not all square: Inception gets them squashed."""
+    """Warn on stderr, one line per set, if images are not square: they are squashed for Inception."""
     for name, about in pictures.items():
         odd = about['not_square']
         if odd['count']:
             print(
-                f'{odd["count"]} {name} pictures are not square '
-                f'({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): FID and KID take '
-                'them squashed, and do not compare with figures of cropped ones; tools/prepare_data.py coco-fid crops',
+                f'{odd["count"]} {name} images are not square '
+                f'({", ".join(odd["names"][:3])}{" ..." if odd["count"] > 3 else ""}): they are squashed for FID and '
+                'KID, which then cannot be compared with results on cropped images; tools/prepare_data.py coco-fid '
+                'crops',
                 file=sys.stderr,
             )
 
@@ -177,18 +177,18 @@ def _captions(file, fake, paths):
 
 
 def _features(reals, fakes, weights, protocol, cache_dir, share, progress):
-    """(real features, fake features); the real ones come from the cache where they are in it."""
+    """(real features, fake features); the real ones come from the cache if it has them."""
     file = inceptions.cache_file(cache_dir, protocol['real_sha256'], protocol['inception_sha256'])
     network, real = inceptions.build_inception(*weights), inceptions.read_cached(file, len(reals))
     batch_size = protocol['batch_size']
     if real is None:
         real = inceptions.inception_features(
-            network, reals, batch_size, progress and 'Inception: real pictures', share, 'real'
+            network, reals, batch_size, progress and 'Inception: real images', share, 'real'
         )
         if share.world.first:
             inceptions.write_cached(file, real)
     if protocol['fake_sha256'] == protocol['real_sha256']:
         return real, real
     return real, inceptions.inception_features(
-        network, fakes, batch_size, progress and 'Inception: generated pictures', share, 'fake'
+        network, fakes, batch_size, progress and 'Inception: generated images', share, 'fake'
     )

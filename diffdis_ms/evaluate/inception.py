@@ -1,5 +1,4 @@
-"""FID's features of pictures: torch-fidelity's preprocessing, the Inception network, and a cache of what was
-computed."""
+"""Inception features for FID: torch-fidelity's preprocessing, the network, and a cache of features."""
 
 import hashlib
 import os
@@ -25,8 +24,8 @@ from diffdis_ms.text_files import read_json
 
 SIZE, WIDTH = 299, 2048
 PREPROCESSING = 'RGB as stored, TF1 bilinear resize to 299 x 299 without antialiasing, (x - 128) / 128'
-PUBLISHED = '6726825d'  # how the sha256 of pt_inception-2015-12-05-6726825d.pth begins
-VERSION = 1  # of the preprocessing and the features; an older cache is not used
+PUBLISHED = '6726825d'  # start of the sha256 of pt_inception-2015-12-05-6726825d.pth
+VERSION = 1  # of the preprocessing and the features; caches of other versions are not used
 
 
 class Features(nn.Cell):
@@ -50,25 +49,26 @@ def open_inception(path):
         (the file's path, {name: LazyTensor}).
 
     Raises:
-        ConfigError: missing, or not a checkpoint.
+        ConfigError: the file is missing, or not a checkpoint.
     """
     path = Path(path)
     if path.is_dir():
         path = path / 'inception.safetensors'
     if not path.is_file():
         raise ConfigError(
-            f'Inception weights: {path} does not exist; --inception is pt_inception-2015-12-05-6726825d.pth '
-            'or what `python -m ckpt_convert import` made of it'
+            f'Inception weights: {path} does not exist; give --inception pt_inception-2015-12-05-6726825d.pth '
+            'or a directory that `python -m ckpt_convert import` made from it'
         )
     return path, open_checkpoint(path).tensors
 
 
 def is_published(path, digest):
-    """Whether weights are FID's published ones, or were imported from them: figures of any others compare only among
-    themselves.
+    """Whether weights are FID's published ones, or were imported from them.
+
+    FID and KID with other weights can only be compared with results of the same weights.
 
     Args:
-        path: of the weights. digest: its sha256.
+        path: path of the weights. digest: sha256 of that file.
     """
     digests = [digest]
     try:
@@ -81,11 +81,10 @@ def is_published(path, digest):
 
 
 def write_random_inception(path, seed=0):
-    """Weights of no training in the published file's names, as float16 safetensors, to try out the way of FID and KID
-    without a download.
+    """Write random weights with the published names as float16 safetensors, to try FID and KID without a download.
 
-    Each layer keeps the size of its input (variance 2 / fan_in before a ReLU), so that the features differ between
-    pictures.
+    Each layer keeps the scale of its input (variance 2 / fan_in before a ReLU), so that different images have
+    different features.
     """
     arrays = {}
     for p in InceptionV3().get_parameters():
@@ -99,10 +98,11 @@ def write_random_inception(path, seed=0):
 
 
 def build_inception(path, tensors):
-    """The network with the weights of `open_inception`.
+    """Build the network with the weights of `open_inception`.
 
     Raises:
-        ConfigError: parameters are missing, superfluous, of another shape or no floating point; up to three are named.
+        ConfigError: parameters are missing, unexpected, of another shape or not floating point; the message names up
+            to three.
     """
     cell, wrong, used = InceptionV3(), [], set()
     for p in cell.get_parameters():
@@ -116,7 +116,7 @@ def build_inception(path, tensors):
         elif not wrong:
             p.set_data(Tensor(tensor.numpy().astype(np.float32)))
     wrong += [
-        f'{name} has no place' for name in tensors if name not in used and not name.endswith('.num_batches_tracked')
+        f'{name} is unexpected' for name in tensors if name not in used and not name.endswith('.num_batches_tracked')
     ]
     if wrong:
         more = f' (and {len(wrong) - 3} more)' if len(wrong) > 3 else ''
@@ -125,29 +125,30 @@ def build_inception(path, tensors):
 
 
 def resize(pixels, size=SIZE):
-    """TensorFlow 1's bilinear resize, no antialiasing and no half-pixel centres: (H, W, C), any type -> float32 (size,
-    size, C)."""
+    """TensorFlow 1's bilinear resize, without antialiasing or half-pixel centres.
+
+    (H, W, C) of any type -> float32 (size, size, C).
+    """
     x = pixels.astype(np.float32)
-    # along a row first: the order decides the last digit
+    # rows first: the order changes the last digit
     x = _resize_rows(x.transpose(1, 0, 2), size).transpose(1, 0, 2)
     return _resize_rows(x, size)
 
 
 def preprocess(image):
-    """PIL RGB image -> float32 (3, 299, 299), what the network takes."""
+    """PIL RGB image -> float32 (3, 299, 299), the network's input."""
     return np.ascontiguousarray(((resize(np.asarray(image)) - 128) / 128).transpose(2, 0, 1))
 
 
 def inception_features(network, paths, batch_size=32, progress='', share=Share(), name='pictures'):
-    """float32 (N, 2048) features of pictures; see `pictures.over_images`. ConfigError where one cannot be decoded."""
+    """float32 (N, 2048) features of images; see `pictures.over_images`. ConfigError if one cannot be decoded."""
     return over_images(network, lambda path: preprocess(read_rgb(path)), paths, batch_size, progress, share, name)
 
 
 def cache_file(cache_dir, images_sha256, weights_sha256):
-    """Where the features of a set are kept: one file for each content of the pictures, weights and version of the
-    preprocessing.
+    """Path of a set's cached features: a separate file for each content of images and weights, and each VERSION.
 
-    cache_dir None: $XDG_CACHE_HOME/diffdis_ms/features, by default ~/.cache/diffdis_ms/features.
+    cache_dir None means $XDG_CACHE_HOME/diffdis_ms/features, by default ~/.cache/diffdis_ms/features.
     """
     if cache_dir is None:
         cache_dir = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'diffdis_ms' / 'features'
@@ -156,7 +157,7 @@ def cache_file(cache_dir, images_sha256, weights_sha256):
 
 
 def read_cached(path, count):
-    """float32 (count, 2048) of a cache file; None where there is none, or, with a warning, where it is damaged."""
+    """Read float32 (count, 2048) from a cache file; None if there is no file, or with a warning if it is damaged."""
     if not path.is_file():
         return None
     try:
@@ -167,12 +168,12 @@ def read_cached(path, count):
         reason = f'{features.dtype} {features.shape} in it'
     except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
         reason = ' '.join(str(e).split())
-    warnings.warn(f'cached features {path} are damaged ({reason}); they are computed again', stacklevel=2)
+    warnings.warn(f'cached features {path} are damaged ({reason}); computing them again', stacklevel=2)
     return None
 
 
 def write_cached(path, features):
-    """Write a cache file whole; where that is impossible there is a warning and no cache."""
+    """Write a cache file completely; if that is not possible, warn and go on without a cache."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
@@ -182,7 +183,7 @@ def write_cached(path, features):
 
 
 def _resize_rows(x, size):
-    """Bilinear along the first axis: output i lies at i * rows / size."""
+    """Resize linearly along the first axis; output i is at position i * rows / size."""
     position = np.arange(size, dtype=np.float32) * np.float32(len(x) / size)
     low = position.astype(np.int64)
     fraction = (position - low.astype(np.float32))[:, None, None]

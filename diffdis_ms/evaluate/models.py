@@ -1,4 +1,4 @@
-"""The model of a directory, DiffDis or a CLIP, opened for the evaluation of an image set."""
+"""Open a model directory, DiffDis or a CLIP, for the evaluation of an image set."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from diffdis_ms.storage.model_dir import file_hashes
 
 
 def open_model(directory, batch_size):
-    """The model of a directory as (model, its image encoder for `embed_set`, what protocol says of it).
+    """Open a model directory; returns (model, its image encoder for `embed_set`, entries for the result's protocol).
 
-    DiffDis where there is a UNet, else a CLIP: its pictures are embedded directly, without sampling.
+    A directory with a UNet is a DiffDis, otherwise a CLIP, which embeds images directly, without sampling.
 
     Raises:
-        ConfigError: neither, or files that do not fit.
+        ConfigError: the directory is neither, or its files do not fit together.
     """
     directory = Path(directory)
     if (directory / 'image_encoder.safetensors').is_file() and not (directory / 'unet.safetensors').is_file():

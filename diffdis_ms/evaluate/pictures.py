@@ -1,5 +1,4 @@
-"""Folders of pictures for the generation metrics: which files count, their content's hash, their captions, and networks
-run over them."""
+"""Folders of images for the generation metrics: list, hash and read them, their captions, and run networks on them."""
 
 import hashlib
 import re
@@ -20,22 +19,22 @@ from diffdis_ms.storage.files import sha256
 from diffdis_ms.text_files import read_json, read_lines
 
 PROMPTS = 'prompts.json'
-MAX_NAMED = 20  # of odd pictures, in a result file
+MAX_NAMED = 20  # images that are not square, in a result file
 
 
 def list_images(folder):
-    """Paths of the pictures of a folder, sorted by name; folders in it are not looked into, as torch-fidelity does not.
+    """List the images of a folder, sorted by name, without subfolders (like torch-fidelity).
 
-    Where tools/sample.py's prompts.json is in the folder, they are the pictures it lists: not grid.png, not those of
-    an earlier run.
+    If the folder has a prompts.json of tools/sample.py, only the images that it lists are taken: not grid.png, and not
+    those of an earlier run.
 
     Raises:
-        ConfigError: no such folder, no picture in it, or a listed one is missing.
+        ConfigError: the folder does not exist or has no images, or a listed one is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ConfigError(
-            f'{folder} is not a folder of pictures' if folder.exists() else f'picture folder {folder} does not exist'
+            f'{folder} is not a folder of images' if folder.exists() else f'image folder {folder} does not exist'
         )
     names = sorted(
         p.name
@@ -47,49 +46,48 @@ def list_images(folder):
         missing = sorted(set(listed) - set(names))
         if missing:
             raise ConfigError(
-                f'{folder / PROMPTS} lists {missing[0]}, which is not a picture in {folder} ({len(missing)} such)'
+                f'{folder / PROMPTS} lists {missing[0]}, which is not an image in {folder} ({len(missing)} in total)'
             )
         left_out = len(names) - len(listed)
         if left_out:
-            warnings.warn(
-                f'{folder}: left out are {left_out} of the pictures: {PROMPTS} does not list them', stacklevel=2
-            )
+            warnings.warn(f'{folder}: leaving out {left_out} images that {PROMPTS} does not list', stacklevel=2)
         names = listed
     if not names:
-        raise ConfigError(f'{folder} holds no pictures ({", ".join(IMAGE_SUFFIXES)})')
+        raise ConfigError(f'{folder} contains no images ({", ".join(IMAGE_SUFFIXES)})')
     return [folder / name for name in names]
 
 
 def read_captions(file, paths):
-    """The caption of each picture.
+    """Read the caption of each image.
 
     Args:
-        file: JSON with {"prompts": {file name: text}} (tools/sample.py writes it), or text, one caption a line, in the
-            order of the pictures' names (see `in_order`).
-        paths: of the pictures.
+        file: JSON with {"prompts": {file name: text}} (as written by tools/sample.py), or a text file with one caption
+            per line, in the order of the image names (see `in_order`).
+        paths: paths of the images.
 
     Returns:
         list of strings.
 
     Raises:
-        ConfigError: the file is missing or unreadable, or captions and pictures are not one to one.
+        ConfigError: the file is missing or unreadable, or captions and images do not match one to one.
     """
     file = Path(file)
     if file.suffix.lower() == '.json':
         prompts = read_prompts(file)
         without = [p.name for p in paths if p.name not in prompts]
         if without:
-            raise ConfigError(f'{file} has no caption for {without[0]} ({len(without)} such)')
+            raise ConfigError(f'{file} has no caption for {without[0]} ({len(without)} in total)')
         if len(prompts) > len(paths):
             extra = min(set(prompts) - {p.name for p in paths})
             raise ConfigError(
-                f'{file} has a caption for {extra}, which is not among the pictures ({len(prompts) - len(paths)} such)'
+                f'{file} has a caption for {extra}, which is not among the images '
+                f'({len(prompts) - len(paths)} in total)'
             )
         return [prompts[p.name] for p in paths]
     lines = read_lines(file)
     if len(lines) != len(paths):
         raise ConfigError(
-            f'{file} has {len(lines)} captions for {len(paths)} pictures; one a line is expected, in '
+            f'{file} has {len(lines)} captions for {len(paths)} images; one caption per line is expected, in '
             'the order of the file names'
         )
     empty = next((i for i, line in enumerate(lines, 1) if not line.strip()), None)
@@ -100,11 +98,10 @@ def read_captions(file, paths):
 
 
 def in_order(paths):
-    """Pictures in the order in which lines of a text belong to them: by number where all names are whole numbers, else
-    by name.
+    """Sort images in the order of the lines of a caption file: by number if all names are whole numbers, else by name.
 
     Raises:
-        ConfigError: two names are the same number, or names hold numbers that by value and as text are in another order
+        ConfigError: two names are the same number, or names contain numbers whose order differs by value and as text
             (a_2, a_10).
     """
     paths = sorted(paths, key=lambda path: path.name)
@@ -113,11 +110,11 @@ def in_order(paths):
         twice = next((path for path in paths if numbers[int(path.stem)] > 1), None)
         if twice is not None:
             raise ConfigError(
-                f'{twice.name}: another picture of {twice.parent} has the same number, so that lines do '
-                'not say which is which; give the captions as JSON: {"prompts": {file name: text}}'
+                f'{twice.name}: another image in {twice.parent} has the same number, so the lines cannot be '
+                'matched; give the captions as JSON: {"prompts": {file name: text}}'
             )
         return sorted(paths, key=lambda path: int(path.stem))
-    before = {}  # kind of name, its numbers left out -> the one of this kind before
+    before = {}  # name without its numbers -> the previous name of this kind
     for path in paths:
         kind, numbers = re.sub('[0-9]+', '#', path.stem), [int(n) for n in re.findall('[0-9]+', path.stem)]
         last, smaller = before.get(kind, ('', []))
@@ -132,14 +129,18 @@ def in_order(paths):
 
 
 def sizes_of(paths):
-    """What the headers of pictures say of their sizes: dict sizes {'256x256': count, ...}, the ten most frequent,
-    num_sizes, and not_square {count, names}. Damaged ones are left to whoever reads them."""
+    """Image sizes from the file headers.
+
+    Returns:
+        dict sizes {'256x256': count, ...} (the ten most frequent), num_sizes, and not_square {count, names}. Damaged
+        files are left out; reading them raises later.
+    """
     sizes, odd = Counter(), []
     for path in paths:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
-        except Exception:  # whatever a decoder makes of arbitrary bytes: reading it says so
+        except Exception:  # decoders raise anything on damaged files; reading the image reports it
             continue
         sizes[f'{width}x{height}'] += 1
         if width != height:
@@ -152,7 +153,7 @@ def sizes_of(paths):
 
 
 def content_sha256(paths, progress=False):
-    """sha256, as hex digits, over names and contents of files, in the order given."""
+    """sha256, as hex digits, over names and contents of files, in the given order."""
     digest = hashlib.sha256()
     for path in tqdm(paths, desc='hashing pictures', disable=None if progress else True, leave=False):
         digest.update(f'{len(path.name)} {path.name} {sha256(path)}\n'.encode('utf-8', 'surrogateescape'))
@@ -160,31 +161,30 @@ def content_sha256(paths, progress=False):
 
 
 def read_rgb(path):
-    """PIL image, mode RGB, read as torch-fidelity and CLIP do; ConfigError that names the file where it cannot be
-    decoded."""
+    """Read a PIL image in mode RGB, as torch-fidelity and CLIP do; ConfigError names a file that cannot be decoded."""
     try:
         return decode_image(path, as_stored=True)
     except BadImage as e:
-        raise ConfigError(f'{path}: {e}; mend or remove it (a metric over fewer pictures is another number)') from None
+        raise ConfigError(f'{path}: {e}; repair or remove it (a metric over fewer images is another number)') from None
 
 
 def over_images(network, read, paths, batch_size, progress='', share=Share(), name='pictures'):
-    """Run a network over pictures in batches of one size; the next batch is read meanwhile.
+    """Run a network over images in batches of one size, and read the next batch meanwhile.
 
     Args:
-        network: (B, ...) Tensor -> (B, D) Tensor. read: path -> array, of one shape. progress: description of a bar, ''
-            for none.
-        share: Share, of the work between processes. name: of this pass among those of one Share.
+        network: (B, ...) Tensor -> (B, D) Tensor. read: path -> array, always of the same shape. progress: description
+            of the progress bar, '' for none.
+        share: Share of this process in the work. name: name of this pass among those of the Share.
 
     Returns:
         float32 (len(paths), D).
 
     Raises:
-        ConfigError: what the network gives is not finite; the picture is named.
+        ConfigError: an output of the network is not finite; the message names the image.
     """
 
     def compute(places, arrays):
-        filled = arrays + arrays[-1:] * (batch_size - len(arrays))  # one graph serves every batch
+        filled = arrays + arrays[-1:] * (batch_size - len(arrays))  # the same shape, and graph, for every batch
         rows = network(Tensor(np.stack(filled))).asnumpy()[: len(arrays)].astype(np.float32)
         return {'rows': check_finite(rows, 'pictures', [paths[i] for i in places])}
 
@@ -193,22 +193,27 @@ def over_images(network, read, paths, batch_size, progress='', share=Share(), na
 
 
 def read_prompts(file):
-    """{file name: caption} of a prompts.json; ConfigError where it is none."""
+    """Read {file name: caption} from a prompts.json; ConfigError if it is not one."""
     return checked_prompts(read_json(file), file)
 
 
 def checked_prompts(content, file):
-    """The {file name: caption} in the content of a prompts.json (`file`, for messages); ConfigError where there is
-    none, or not of that kind."""
+    """Check the content of a prompts.json (`file`, for messages) and return its {file name: caption}.
+
+    Raises:
+        ConfigError: the content is not of this form.
+    """
     prompts = content.get('prompts')
     if not isinstance(prompts, dict) or not prompts or not all(isinstance(text, str) for text in prompts.values()):
-        raise ConfigError(f'{file} is not what tools/sample.py writes: {{"prompts": {{file name: text}}}} is expected')
+        raise ConfigError(f'{file} is not a file of tools/sample.py: {{"prompts": {{file name: text}}}} is expected')
     for name in prompts:
         outside = not name or name[0] == '.' or {'/', '\\', '\0'} & set(name)
         if outside or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
             raise ConfigError(
-                f'{file}: {name!r} is not the name of a picture in its folder ({", ".join(IMAGE_SUFFIXES)})'
+                f'{file}: {name!r} is not the name of an image in its folder ({", ".join(IMAGE_SUFFIXES)})'
             )
-        if any('\ud800' <= c <= '\udfff' for c in name + prompts[name]):  # JSON can write them
-            raise ConfigError(f'{file}: the name or text of {name!r} has halves of characters')
+        if any('\ud800' <= c <= '\udfff' for c in name + prompts[name]):  # JSON can contain them
+            raise ConfigError(
+                f'{file}: the name or text of {name!r} has an incomplete Unicode character (a lone surrogate)'
+            )
     return prompts

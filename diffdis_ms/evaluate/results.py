@@ -1,4 +1,4 @@
-"""Result files: their content, what is missing from a set, and how they are written."""
+"""Make and write result files, with what is missing from a set."""
 
 import glob
 import json
@@ -13,12 +13,14 @@ from PIL import Image
 from diffdis_ms.storage.files import whole_file
 from diffdis_ms.world import World
 
-MAX_NAMED = 100  # of what is missing, in a result file
+MAX_NAMED = 100  # missing samples or classes named in a result file
 
 
 def task_result(task, dataset, images, embedded, measured, protocol):
-    """The content of the result file of an embedded set: `measured` by `zeroshot` or `retrieval`; `missing` where it is
-    of part of the set."""
+    """Content of the result file of an embedded set, with `measured` from `zeroshot` or `retrieval`.
+
+    It has an entry `missing` if part of the set is missing.
+    """
     split = getattr(images, 'split', 'held_out' if dataset == 'emoji' else 'all')
     empty = [row['class'] for row in measured.get('per_class', ()) if not row['count']]
     missing = name_missing(embedded.skipped, empty)
@@ -35,7 +37,7 @@ def task_result(task, dataset, images, embedded, measured, protocol):
 
 
 def generation_result(real, measured):
-    """The content of the result file of `generation.evaluate_generation`."""
+    """Content of the result file of `generation.evaluate_generation`."""
     return {
         'task': 'generation',
         'dataset': str(real) if real else None,
@@ -46,13 +48,13 @@ def generation_result(real, measured):
 
 
 def name_missing(skipped, empty_classes=()):
-    """What a result says of its gaps: {} where there are none.
+    """Describe what is missing from a set; {} if nothing is.
 
     Args:
-        skipped: {key: reason} of pictures that could not be used. empty_classes: names of classes without pictures.
+        skipped: {key: reason} of images that could not be used. empty_classes: names of classes without images.
 
     Returns:
-        dict count, names, reasons (of the first MAX_NAMED pictures) and classes {count, names}.
+        dict count, names, reasons (of the first MAX_NAMED images) and classes {count, names}.
     """
     missing = {}
     if skipped:
@@ -64,7 +66,7 @@ def name_missing(skipped, empty_classes=()):
 
 
 def say_missing(result):
-    """One line on stderr where a result is of part of its set."""
+    """Print one line to stderr if part of a result's set is missing."""
     missing = result.get('missing', {})
     lines = [
         f'{gap["count"]} {what} ({", ".join(gap["names"][:3])}{" ..." if gap["count"] > 3 else ""})'
@@ -76,7 +78,7 @@ def say_missing(result):
 
 
 def write_result(path, result, started):
-    """One result file, whole or not at all; `seconds` is the time since `started` (time.monotonic)."""
+    """Write a result file, completely or not at all; `seconds` is the time since `started` (time.monotonic)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as f:
@@ -84,8 +86,7 @@ def write_result(path, result, started):
 
 
 def finish(path, result, started, world=World()):
-    """Write the result (the first process does) and drop the finished batches it was made of, and of runs given up
-    before."""
+    """Write the result in the first process, and delete its finished batches and those of earlier unfinished runs."""
     path = Path(path)
     if world.first:
         write_result(path, result, started)
@@ -95,7 +96,7 @@ def finish(path, result, started, world=World()):
 
 
 def confusion_picture(matrix, side=640):
-    """A confusion matrix as picture: rows are true classes, columns found ones, dark is often."""
+    """Draw a confusion matrix: rows are true classes, columns are predicted classes, dark means often."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     image = Image.fromarray((255 * (1 - share)).astype(np.uint8))
     scale = max(1, side // len(matrix))

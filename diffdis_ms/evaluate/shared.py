@@ -1,7 +1,7 @@
-"""One pass over many pictures: read ahead, shared by any number of processes, continued after a crash.
+"""A pass over many images that reads ahead, is shared by any number of processes and continues after a crash.
 
-The pass is cut into batches of fixed content. Each finished batch is a file, so that a killed run goes on where it was
-and the result is the same to the last bit for one process and for many.
+The batches have fixed contents, and each finished batch is a file. So a killed run goes on where it was, and the result
+is the same to the last bit for any number of processes.
 """
 
 import hashlib
@@ -26,11 +26,12 @@ READERS = min(8, os.cpu_count() or 1)  # threads that decode pictures
 
 @dataclass(frozen=True)
 class Share:
-    """Which share of the work is this process'.
+    """The share of this process in the work.
 
     Attributes:
         parts: directory for finished batches, shared by all processes; None: keep them in memory (one process only).
-        world: World. Each process takes its share of the batches, then helps with what the others have not finished.
+        world: World. Each process computes its share of the batches, then helps with those that others have not
+            finished.
     """
 
     parts: Path | None = None
@@ -38,7 +39,7 @@ class Share:
 
 
 def parts_directory(out, **identity):
-    """Where the finished batches of a result file lie: beside it, and named after all that decides their content."""
+    """Directory for the finished batches of a result file: beside it, named after everything that determines them."""
     out = Path(out)
     key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return out.with_name(f'.{out.name}.{key}.parts')
@@ -50,12 +51,12 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
     Args:
         count: number of items; batch k holds the items from k * batch_size on.
         read: item -> anything; called from several threads, for the next batch while one is computed.
-        compute: (range of items, what was read of each) -> {name: array}.
-        share: Share. name: of this pass, where several have one directory of parts. progress: description of a bar, ''
-            for none.
+        compute: (range of items, list of what `read` returned for them) -> {name: array}.
+        share: Share. name: name of this pass, if several use the same directory. progress: description of the progress
+            bar, '' for none.
 
     Returns:
-        list of what `compute` returned, one a batch, in order.
+        list of the results of `compute`, one per batch, in order.
     """
     batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
     files = [share.parts and share.parts / f'{name}{k:06d}.npz' for k in range(len(batches))]
@@ -88,8 +89,10 @@ def shared_pass(count, batch_size, read, compute, share=Share(), name='', progre
 
 
 def read_ahead(batches, items, read):
-    """Yields (batch, [read(item) for item in items(batch)]) in order; threads read the next batch while the caller
-    works on one."""
+    """Yield (batch, [read(item) for item in items(batch)]) in order.
+
+    Threads read the next batch while the caller works on one.
+    """
     with ThreadPoolExecutor(READERS) as pool:
         try:
             started = ((batch, [pool.submit(read, item) for item in items(batch)]) for batch in batches)
@@ -105,12 +108,12 @@ def _save(file, arrays):
     try:
         with whole_file(file) as f:
             np.savez(f, **arrays)
-    except FileNotFoundError:  # the directory is gone: another process had all of it, and the result is written
+    except FileNotFoundError:  # another process had all batches, wrote the result and deleted the directory
         pass
 
 
 def _load(file):
-    """A finished batch, or None; a damaged file counts as unfinished."""
+    """Load a finished batch; None if it is not finished or its file is damaged."""
     if file is None or not file.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Zero-shot classification and image-text retrieval of an embedded set: what is measured, without files."""
+"""Zero-shot classification and image-text retrieval of an embedded set. Nothing here writes files."""
 
 import numpy as np
 
@@ -13,15 +13,15 @@ def zeroshot(pipe, embedded, class_names, templates, partial=False):
 
     Args:
         pipe: DiffDisPipeline or ClipModel. embedded: Embedded. class_names: list. templates: list of strings with {}.
-        partial: classes may be without pictures, as the set is known to be a part of itself.
+        partial: accept classes without images, because part of the set is known to be missing.
 
     Returns:
-        (result, confusion matrix): `metrics` of the first sampling, one row in `sweep` each sampling, their spread over
-        seeds, and a row in `per_class` each class.
+        (result, confusion matrix). The result has `metrics` of the first sampling, one row per sampling in `sweep`,
+        their spread over seeds, and one row per class in `per_class`.
 
     Raises:
-        ConfigError: labels that are no class names' places; a class without pictures, unless `partial`; an embedding
-            that is not finite.
+        ConfigError: a label is not an index of a class name; a class has no images, unless `partial`; an embedding is
+            not finite.
     """
     labels = embedded.labels
     if any(label is None or not 0 <= label < len(class_names) for label in labels):
@@ -33,7 +33,7 @@ def zeroshot(pipe, embedded, class_names, templates, partial=False):
     empty = [name for c, name in enumerate(class_names) if c not in present]
     if empty and not partial:
         raise ConfigError(
-            f'{len(empty)} of the {len(class_names)} classes have no picture, the first: {empty[0]!r}; is this the'
+            f'{len(empty)} of the {len(class_names)} classes have no image, the first: {empty[0]!r}; is this the'
             ' right list of class names? If it is, leave them out with --allow-missing, which names them in the result'
         )
     e = pipe.embed_labels(class_names, templates)
@@ -72,8 +72,10 @@ def spread(sweep):
 
 
 def retrieval(pipe, embedded, reader):
-    """Metrics of `retrieval_metrics` and examples for the first sampling; each image's captions are those of the set,
-    or its only one."""
+    """Metrics of `retrieval_metrics` and examples for the first sampling.
+
+    The captions of an image are those that the set lists, or its single caption.
+    """
     if hasattr(reader, 'captions_of'):
         captions = [reader.captions_of(i) for i in embedded.indices]
     else:

@@ -201,11 +201,11 @@ def test_figures_of_other_weights_do_not_stand_beside_the_papers(tmp_path):
         rows == ['real']
         and len(notes) == 2
         and 'not the published ones (sha256 abcdef01' in notes[0]
-        and 'not beside the paper' in notes[1]
+        and 'not shown beside the paper' in notes[1]
     )
     for protocol, words in (
         ({'num_fake': 5000}, '5000 generated'),
-        ({'drawn_with': {'steps': 20, 'sampler': 'pndm'}}, 'drawn with steps 20, not 50'),
+        ({'drawn_with': {'steps': 20, 'sampler': 'pndm'}}, 'generated with steps 20, not 50'),
         ({'pictures': {}}, '256 x 256'),
         ({'inception_published': None}, 'Inception'),
     ):
@@ -215,8 +215,8 @@ def test_figures_of_other_weights_do_not_stand_beside_the_papers(tmp_path):
     rows, notes = shown({'inception_published': True, 'pictures': {**pictures, 'real': odd}})
     assert (
         rows == ['real']
-        and '2 real pictures are not square (a.jpg, b.jpg)' in notes[0]
-        and 'real pictures that are not all' in notes[1]
+        and '2 real images are not square (a.jpg, b.jpg)' in notes[0]
+        and 'real images that are not all' in notes[1]
     )
 
 

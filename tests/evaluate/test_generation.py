@@ -97,11 +97,11 @@ print(repr(fid(x, y)), repr(kid(x, y, subsets=2, subset_size=150)))
 
 def test_what_fid_and_kid_refuse():
     x = np.zeros((40, 3))
-    with pytest.raises(ConfigError, match='1000 pictures.*40 real and 40 fake.*--kid-subset-size 40'):
+    with pytest.raises(ConfigError, match='1000 images.*40 real and 40 generated.*--kid-subset-size 40'):
         kid(x, x)
     with pytest.raises(ConfigError, match='at least 1 subset'):
         kid(x, x, subsets=0)
-    with pytest.raises(ConfigError, match='at least 2 pictures'):
+    with pytest.raises(ConfigError, match='at least 2 images'):
         fid(x, x[:1])
     with pytest.raises(ConfigError, match='NaN'):
         fid(x, x * np.nan)
@@ -134,7 +134,7 @@ def test_pictures_are_those_of_the_folder_sorted(tmp_path):
     for folder, words in (
         (tmp_path / 'none', 'does not exist'),
         (tmp_path / 'notes.txt', 'not a folder'),
-        (tmp_path / 'empty', 'holds no pictures'),
+        (tmp_path / 'empty', 'contains no images'),
     ):
         (tmp_path / 'empty').mkdir(exist_ok=True)
         with pytest.raises(ConfigError, match=words):
@@ -146,7 +146,7 @@ def test_prompts_choose_the_pictures(tmp_path):
     (tmp_path / '00002.png').rename(tmp_path / 'grid.png')
     prompts = tmp_path / 'prompts.json'
     prompts.write_text(json.dumps({'prompts': {'00001.png': 'b', '00000.png': 'a'}}))
-    with pytest.warns(UserWarning, match='left out are 1 of'):
+    with pytest.warns(UserWarning, match='leaving out 1 image'):
         paths = list_images(tmp_path)
     assert [p.name for p in paths] == ['00000.png', '00001.png'] and read_captions(prompts, paths) == ['a', 'b']
     prompts.write_text(json.dumps({'prompts': {'00000.png': 'a', '../x.png': 'b'}}))
@@ -288,7 +288,7 @@ def test_weights_that_do_not_fit(weights, tmp_path):
     del state['fc.weight']
     save_file(state, tmp_path / 'other.safetensors')
     with pytest.raises(
-        ConfigError, match='fc.weight is missing; .*fc.bias.*1000.*1008.*; AuxLogits.fc.bias has no place'
+        ConfigError, match='fc.weight is missing; .*fc.bias.*1000.*1008.*; AuxLogits.fc.bias is unexpected'
     ):
         build_inception(*open_inception(tmp_path / 'other.safetensors'))
 
@@ -395,8 +395,8 @@ def test_command(weights, clip, tmp_path):
     # fmt: on
     assert done.returncode == 0 and '3 pictures' in done.stdout, done.stderr
     assert (
-        '3 real pictures are not square (00001.png, 00002.png, 00003.png)' in done.stderr
-        and '2 fake pictures' in done.stderr
+        '3 real images are not square (00001.png, 00002.png, 00003.png)' in done.stderr
+        and '2 fake images' in done.stderr
     )
     result = json.loads((tmp_path / 'o' / 'r.json').read_text())
     assert (

@@ -89,7 +89,7 @@ def test_a_picture_that_cannot_be_decoded_is_read_again_once_it_is_mended(tmp_pa
     images, names = open_zeroshot('folder', make_folder(tmp_path / 'set'))
     good = (tmp_path / 'set/green/1.png').read_bytes()
     (tmp_path / 'set/green/1.png').write_bytes(good[:40])
-    with pytest.raises(ConfigError, match='green/1.png: .*another metric'):
+    with pytest.raises(ConfigError, match='green/1.png: .*cannot be compared'):
         embed_set(Colours(), images, SAMPLINGS, share=Share(tmp_path / 'parts'))
     embedded = embed_set(Colours(), images, SAMPLINGS, allow_missing=True)
     assert list(embedded.skipped) == ['green/1.png'] and len(embedded.keys) == 5
@@ -111,7 +111,7 @@ def test_classes_without_pictures(tmp_path):
     for k in range(2):
         (tmp_path / f'set/green/{k}.png').write_bytes(b'junk')
     embedded = embed_set(Colours(), images, SAMPLINGS, allow_missing=True)
-    with pytest.raises(ConfigError, match="1 of the 3 classes have no picture, the first: 'green'.*--allow-missing"):
+    with pytest.raises(ConfigError, match="1 of the 3 classes have no image, the first: 'green'.*--allow-missing"):
         tasks.zeroshot(Colours(), embedded, names, ['{}'])
     measured, _ = tasks.zeroshot(Colours(), embedded, names, ['{}'], partial=True)
     missing = task_result('zeroshot', 'folder', images, embedded, measured, {})['missing']

@@ -93,7 +93,7 @@ def test_other_protocols_are_not_set_beside_the_paper(tmp_path, content, words):
     assert (
         '(paper)' not in text
         and 'Table 1' not in text
-        and f'c10.json: not beside the paper\'s figures: {words}' in text
+        and f'c10.json: not shown beside the paper\'s numbers: {words}' in text
     )
     assert ('2 pictures of the set are missing (a, b)' in text) == ('missing' in content)
 

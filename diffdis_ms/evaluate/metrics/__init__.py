@@ -1,1 +1,1 @@
-"""Accuracy, recall and FID, in NumPy alone."""
+"""Accuracy, recall, FID and KID, in NumPy."""

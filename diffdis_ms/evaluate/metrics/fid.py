@@ -1,7 +1,7 @@
-"""FID and KID of two sets of features, as torch-fidelity 0.4 defines them. NumPy.
+"""FID and KID of two sets of features, as torch-fidelity 0.4 defines them, in NumPy.
 
-Both run on one thread: how a BLAS divides a product between threads decides its last digits, and msrun gives its
-processes fewer threads. Measured: FID's eigenvalues take 3.5 s on one thread as on two.
+Both run on one thread. The number of BLAS threads changes the last digits, and msrun gives its processes fewer threads.
+This costs no time: FID's eigenvalues take 3.5 s on one thread and on two.
 """
 
 import numpy as np
@@ -15,17 +15,17 @@ one_thread = threadpool_limits.wrap(limits=1, user_api='blas')
 
 @one_thread
 def fid(real, fake):
-    """Frechet distance of the Gaussians with the mean and covariance of two sets, in float64.
+    """Frechet distance between Gaussians with the means m and covariances S of two sets, in float64.
 
-    |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)), the last trace being the sum of the roots of the eigenvalues of
-    S1 S2. Those are real and not negative; rounding makes some of the smallest negative, whose roots are imaginary and
-    left out. No root of a matrix is taken, so that singular covariances (fewer pictures than features) need no care.
+    It is |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)). The last trace is the sum of the square roots of the
+    eigenvalues of S1 S2, which are real and not negative. Rounding makes some of the smallest negative; their imaginary
+    roots are left out. No matrix root is computed, so singular covariances (fewer images than features) are no problem.
 
     Args:
         real: (N, D). fake: (M, D).
 
     Raises:
-        ConfigError: fewer than 2 rows, or numbers that are not finite.
+        ConfigError: a set has fewer than 2 rows, or numbers that are not finite.
     """
     real, fake = _checked(real), _checked(fake)
     difference = real.mean(0) - fake.mean(0)
@@ -36,16 +36,16 @@ def fid(real, fake):
 
 @one_thread
 def kid(real, fake, subsets=100, subset_size=1000, *, degree=3, gamma=None, coef0=1.0, seed=2020, progress=False):
-    """Kernel distance: the unbiased MMD^2 with kernel (gamma x.y + coef0)^degree over random subsets.
+    """Kernel Inception distance: unbiased MMD^2 with kernel (gamma x.y + coef0)^degree over random subsets.
 
     Args:
-        real: (N, D). fake: (M, D). gamma: None for 1 / D. seed: of the subsets, drawn in torch-fidelity's order.
+        real: (N, D). fake: (M, D). gamma: None for 1 / D. seed: seed of the subsets, drawn in torch-fidelity's order.
 
     Returns:
         (mean, standard deviation) over the subsets.
 
     Raises:
-        ConfigError: a set smaller than `subset_size`, a subset below 2, or numbers that are not finite.
+        ConfigError: a set is smaller than `subset_size`, `subset_size` is below 2, or numbers are not finite.
     """
     check_subsets(len(real), len(fake), subsets, subset_size)
     real, fake = _checked(real), _checked(fake)
@@ -55,19 +55,19 @@ def kid(real, fake, subsets=100, subset_size=1000, *, degree=3, gamma=None, coef
         x = real[rng.choice(len(real), subset_size, replace=False)]
         y = fake[rng.choice(len(fake), subset_size, replace=False)]
         xx, yy, xy = ((a @ b.T * gamma + coef0) ** degree for a, b in ((x, x), (y, y), (x, y)))
-        within = xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)  # pairs of different pictures
+        within = xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)  # pairs of different images
         distances[i] = within / (subset_size * (subset_size - 1)) - 2 * xy.mean()
     return float(distances.mean()), float(distances.std())
 
 
 def check_subsets(num_real, num_fake, subsets, subset_size):
-    """ConfigError where KID cannot be computed over so many pictures."""
+    """Raise ConfigError if the sets are too small for KID's subsets."""
     if subsets < 1 or subset_size < 2:
-        raise ConfigError(f'KID needs at least 1 subset of at least 2 pictures, not {subsets} of {subset_size}')
+        raise ConfigError(f'KID needs at least 1 subset of at least 2 images, not {subsets} of {subset_size}')
     if min(num_real, num_fake) < subset_size:
         raise ConfigError(
-            f'KID draws subsets of {subset_size} pictures, but there are {num_real} real and {num_fake} fake ones:'
-            f' lower it with --kid-subset-size {min(num_real, num_fake)} (the definition\'s is 1000), or leave kid out'
+            f'KID draws subsets of {subset_size} images, but there are {num_real} real and {num_fake} generated ones:'
+            f' lower it with --kid-subset-size {min(num_real, num_fake)} (KID is defined with 1000), or leave kid out'
             ' of --metrics'
         )
 
@@ -75,9 +75,9 @@ def check_subsets(num_real, num_fake, subsets, subset_size):
 def _checked(features):
     features = np.asarray(features, np.float64)
     if features.ndim != 2 or len(features) < 2:
-        raise ConfigError(f'FID and KID need at least 2 pictures a set, not {len(features)}')
+        raise ConfigError(f'FID and KID need at least 2 images per set, not {len(features)}')
     if not np.isfinite(features).all():
         raise ConfigError(
-            'the features hold infinite numbers or NaN: are these the weights of the published Inception?'
+            'the features contain infinite numbers or NaN: are these the weights of the published Inception?'
         )
     return features

@@ -1,28 +1,30 @@
-"""Image-text retrieval: recall among all candidates, both ways, in blocks of bounded memory. Metrics are NumPy."""
+"""Image-text retrieval in NumPy: recall among all candidates in both directions, computed in blocks to save memory."""
 
 import numpy as np
 
 from diffdis_ms.finite import check_finite
 
-BLOCK_BYTES = 128 << 20  # of the float64 similarities held at a time
+BLOCK_BYTES = 128 << 20  # memory for the float64 similarities of one block
 
 
 def cosines(queries, candidates):
-    """(Q, C) float32 of L2-normalised (Q, D) and (C, D): products in float64, rounded once, so that equal vectors tie
-    wherever in a block they stand."""
+    """Cosines (Q, C) float32 of L2-normalised (Q, D) and (C, D).
+
+    Products are computed in float64 and rounded once, so that equal vectors tie at any position in a block.
+    """
     return (np.asarray(queries, np.float64) @ np.asarray(candidates, np.float64).T).astype(np.float32)
 
 
 def hits(queries, candidates, own, ks):
-    """Whether a right candidate of each query is among its K best.
+    """Whether a right candidate is among the K best of each query, as a probability.
 
-    Ties are broken at random, and what is returned is the probability: 1 or 0 where no wrong candidate equals the
-    best right one. So equal captions of two images share their hits, and a model that gives everything the same
-    embedding scores as chance does.
+    Ties count as if they were broken at random. Without a wrong candidate as good as the best right one, the value is 0
+    or 1. So equal captions of two images share their hits, and a model that gives everything the same embedding scores
+    at chance level.
 
     Args:
-        queries: (Q, D). candidates: (C, D), both L2-normalised. own: Q arrays, the indices of the right candidates. ks:
-            the K's.
+        queries: (Q, D). candidates: (C, D); both L2-normalised. own: Q arrays, the indices of the right candidates.
+        ks: the values of K.
 
     Returns:
         (Q, len(ks)) float64, 0..1.
@@ -41,7 +43,7 @@ def hits(queries, candidates, own, ks):
 
 
 def _drawn(places, right, wrong):
-    """Probability that `places` drawn from so many right and wrong ones hold a right one."""
+    """Probability that a draw of `places` candidates out of `right` + `wrong` contains a right one."""
     missed = 1.0
     for i in range(min(max(places, 0), wrong + 1)):
         missed *= (wrong - i) / (right + wrong - i)
@@ -49,17 +51,17 @@ def _drawn(places, right, wrong):
 
 
 def retrieval_metrics(e0, e, image_of_text, ks=(1, 5, 10)):
-    """R@K image-to-text and text-to-image, and the mean of the two R@1. Ties as in `hits`.
+    """R@K image-to-text and text-to-image, and the mean of the two R@1. `hits` describes ties.
 
     Args:
         e0: (N, D) generated queries of the images. e: (M, D) text queries; both L2-normalised.
-        image_of_text: (M,) int, the image each text belongs to; every image has at least one.
+        image_of_text: (M,) int, the image of each text; every image has at least one text.
 
     Returns:
         dict image_to_text_R@1 ... text_to_image_R@10, mean_R@1 (0..1).
 
     Raises:
-        ConfigError: an embedding that is not finite.
+        ConfigError: an embedding is not finite.
     """
     check_finite(e0, 'images'), check_finite(e, 'texts')
     image_of_text = np.asarray(image_of_text)

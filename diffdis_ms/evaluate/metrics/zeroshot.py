@@ -1,4 +1,4 @@
-"""Zero-shot classification (Sec. 4.1): which class name fits the generated e0 best. Metrics are NumPy."""
+"""Zero-shot classification (Sec. 4.1) in NumPy: which class name fits the generated e0 best."""
 
 import numpy as np
 
@@ -15,12 +15,11 @@ def zeroshot_metrics(e0, label_embeddings, labels):
         labels: (N,) int, the right class of each image.
 
     Returns:
-        dict acc1, acc5, mean_per_class_recall (0..1). Classes of equal similarity (two with one name, say) share the
-        hit: see
-        `retrieval.hits`.
+        dict acc1, acc5, mean_per_class_recall (0..1). Classes of equal similarity (for example two with the same name)
+        share the hit: see `retrieval.hits`.
 
     Raises:
-        ConfigError: an embedding that is not finite.
+        ConfigError: an embedding is not finite.
     """
     top1, top5 = class_hits(e0, label_embeddings, labels).T
     labels = np.asarray(labels)
@@ -29,15 +28,19 @@ def zeroshot_metrics(e0, label_embeddings, labels):
 
 
 def class_hits(e0, label_embeddings, labels):
-    """(N, 2) float64: whether the right class is the first, and among the first five; arguments as for
-    `zeroshot_metrics`."""
+    """Whether the right class is first, and whether it is among the first five: (N, 2) float64.
+
+    The arguments are those of `zeroshot_metrics`.
+    """
     check_finite(e0, 'images'), check_finite(label_embeddings, 'class names')
     return hits(e0, label_embeddings, np.asarray(labels)[:, None], (1, 5))
 
 
 def confusion(e0, label_embeddings, labels):
-    """(C, C) int64: how often an image of the class of the row was given the class of the column; of equal ones the
-    lower index."""
+    """Confusion matrix (C, C) int64: rows are true classes, columns are predicted classes.
+
+    Among equal similarities the lower index is predicted.
+    """
     found = np.argmax(cosines(check_finite(e0, 'images'), check_finite(label_embeddings, 'class names')), 1)
     matrix = np.zeros((len(label_embeddings),) * 2, np.int64)
     np.add.at(matrix, (np.asarray(labels), found), 1)

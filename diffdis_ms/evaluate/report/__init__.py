@@ -1,1 +1,1 @@
-"""Result files read again, and the pages, tables and plots made of them."""
+"""Read result files, and make pages, tables and plots from them."""

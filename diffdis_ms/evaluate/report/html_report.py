@@ -1,23 +1,27 @@
-"""Results of `tools/evaluate.py` on one HTML page, or as sections of another one."""
+"""Results of `tools/evaluate.py` as an HTML page, or as sections of another page."""
 
 from diffdis_ms.evaluate.pictures import read_rgb
 from diffdis_ms.evaluate.report.page import Report, figure_image
 from diffdis_ms.evaluate.report.result_files import ACCURACIES
 from diffdis_ms.evaluate.report.tables import percent, tables
 
-HIDDEN = ('templates', 'files_sha256', 'pictures')  # of a protocol, on a page: long, and named in other words
+# entries of a protocol that are long and already shown in another way
+HIDDEN = ('templates', 'files_sha256', 'pictures')
 
 
 def write_report(results, path):
-    """One self-contained page: see `add_results`."""
+    """Write one self-contained page; see `add_results`."""
     report = Report('Evaluation')
     add_results(report, results)
     report.write(path)
 
 
 def add_results(report, results):
-    """Add to a Report: tables, accuracy over steps and over w, spread over seeds, classes, confusion matrices,
-    examples, protocols."""
+    """Add results to a Report.
+
+    There are tables, accuracy over steps and over w, spread over seeds, accuracy by class, confusion matrices, examples
+    and protocols.
+    """
     for title, header, rows, notes in tables(results):
         report.heading(title)
         report.table(header, rows)
@@ -68,7 +72,9 @@ def _add_zeroshot(report, r):
         )
     matrix = r['path'].with_name(r['path'].name + '.confusion.png')
     if matrix.is_file():
-        report.picture(read_rgb(matrix).convert('L'), 'confusion matrix: true class down, class found across')
+        report.picture(
+            read_rgb(matrix).convert('L'), 'confusion matrix: rows are true classes, columns are predicted classes'
+        )
     if r.get('per_class'):
         report.details(
             f'all {len(r["per_class"])} classes',
@@ -93,14 +99,14 @@ def _add_generation(report, r):
         captions, fakes, reals = zip(*r['examples'], strict=True)
         beside = any(real is not None for real in reals)
         report.heading(
-            f'{r["path"].name}: generated pictures'
+            f'{r["path"].name}: generated images'
             + (' (left) and the real ones of their captions (right)' if beside else '')
         )
         report.pairs(captions, fakes, reals)
 
 
 def plot_sweep(sweep, axis, other):
-    """acc1 over one axis of a sweep, a line each value of the other, averaged over seeds. Returns a PIL image."""
+    """Plot acc1 over one axis of a sweep, one line per value of the other, averaged over seeds; returns a PIL image."""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -113,7 +119,7 @@ def plot_sweep(sweep, axis, other):
             if row[other] == value:
                 points.setdefault(row[axis], []).append(100 * row['acc1'])
         xs = sorted(points)
-        if len(xs) < 2:  # measured for the other axis
+        if len(xs) < 2:  # these were measured for the other axis
             continue
         panel.plot(xs, [sum(points[x]) / len(points[x]) for x in xs], marker='o', label=f'{other} {value:g}')
     panel.set(xlabel=axis, ylabel='acc1, %')

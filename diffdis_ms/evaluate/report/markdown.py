@@ -1,4 +1,4 @@
-"""Results of `tools/evaluate.py` as Markdown for a README, their pictures in a folder beside it."""
+"""Results of `tools/evaluate.py` as Markdown for a README, with their images in a folder beside it."""
 
 import html
 import re
@@ -8,17 +8,19 @@ from diffdis_ms.data.transforms import image_grid
 from diffdis_ms.evaluate.report.tables import tables
 from diffdis_ms.storage.files import whole_file
 
-SPECIAL = re.compile(r'([\\`*_\[\]|!~])')  # beyond these, Markdown's signs do nothing within a line
+SPECIAL = re.compile(r'([\\`*_\[\]|!~])')  # Markdown's other signs have no effect within a line
 PICTURE = re.compile(r'\d\d+_(image|text|fake|real)\d+\.png')
 
 
 def write_markdown(results, path):
-    """Write `markdown(results)`; pictures of examples go to the folder NAME_files beside NAME.md, replacing those of
-    the report before."""
+    """Write `markdown(results)` to NAME.md and its images to the folder NAME_files beside it.
+
+    Images of an earlier report are replaced.
+    """
     path = Path(path)
     folder = path.with_name(f'{path.stem}_files')
     path.parent.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob('*.png'):  # of the report before, and nothing else
+    for old in folder.glob('*.png'):  # only the images of an earlier report
         if PICTURE.fullmatch(old.name):
             old.unlink()
     with whole_file(path) as file:
@@ -26,8 +28,7 @@ def write_markdown(results, path):
 
 
 def markdown(results, folder=None):
-    """Tables, notes and, where there is a folder for their pictures, examples; whatever comes from a file is
-    escaped."""
+    """Tables and notes, and examples if there is a folder for their images. All text from files is escaped."""
     lines = []
     for title, header, rows, notes in tables(results):
         lines += [f'**{_escaped(title)}**', '', *_table(header, [[_escaped(cell) for cell in row] for row in rows])]
@@ -51,7 +52,7 @@ def _retrieval(r, folder, prefix):
         for k, (image, captions, found) in enumerate(examples['image_to_text'])
     ]
     lines = [
-        f'**{name}: texts found for images, best first, the right ones bold**',
+        f'**{name}: texts found for images, best first, right ones in bold**',
         '',
         *_table(['image', 'its captions', 'found'], rows),
     ]
@@ -63,7 +64,7 @@ def _retrieval(r, folder, prefix):
     return lines + [
         f'**{name}: images found for texts, best first**',
         '',
-        *_table(['text', 'place of the right one', 'found'], rows),
+        *_table(['text', 'rank of the right one', 'found'], rows),
     ]
 
 
@@ -76,7 +77,7 @@ def _generation(r, folder, prefix):
         ]
         for k, (caption, fake, real) in enumerate(r['examples'])
     ]
-    return [f'**{_escaped(r["path"].name)}: generated pictures**', '', *_table(['caption', 'generated', 'real'], rows)]
+    return [f'**{_escaped(r["path"].name)}: generated images**', '', *_table(['caption', 'generated', 'real'], rows)]
 
 
 def _table(header, rows):
@@ -90,5 +91,5 @@ def _picture(image, folder, name):
 
 
 def _escaped(text):
-    """Text that Markdown shows as it is: on one line, neither HTML nor links nor an end of the cell in it."""
+    """Escape a text so that Markdown shows it literally, on one line: no HTML, no links, no end of the table cell."""
     return SPECIAL.sub(r'\\\1', html.escape(' '.join(str(text).split()), quote=False))

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: numbers, curves and pictures are embedded, nothing is loaded from elsewhere."""
+"""A self-contained HTML page: curves and images are embedded, nothing is loaded from elsewhere."""
 
 import base64
 import html
@@ -32,7 +32,7 @@ summary { cursor: pointer; }
 
 
 class Report:
-    """Collects sections, then writes the page.
+    """Collect sections, then write the page.
 
     report = Report('DiffDis')
     report.heading('Numbers'); report.table(['metric', 'value'], rows); report.write('report.html')
@@ -48,7 +48,7 @@ class Report:
         self.blocks.append(f'<p{" class=note" if note else ""}>{html.escape(text)}</p>')
 
     def table(self, header, rows):
-        """Rows of strings; all columns but the first are right-aligned."""
+        """Add a table from rows of strings; all columns but the first are right-aligned."""
         head = ''.join(f'<th>{html.escape(h)}</th>' for h in header)
         body = ''.join(
             '<tr>'
@@ -59,13 +59,13 @@ class Report:
         self.blocks.append(f'<table><tr>{head}</tr>{body}</table>')
 
     def details(self, summary, header, rows):
-        """A table that opens on a click."""
+        """Add a table that opens on a click."""
         self.blocks.append(f'<details><summary>{html.escape(summary)}</summary>')
         self.table(header, rows)
         self.blocks.append('</details>')
 
     def pairs(self, captions, generated, real):
-        """What was drawn, with the caption below; beside it the true picture, where there is one (else None)."""
+        """Add generated images with their captions, each beside the real image (None if there is none)."""
         for caption, left, right in zip(captions, generated, real, strict=True):
             beside = '' if right is None else _image(right, 'true')
             self.blocks.append(
@@ -73,19 +73,19 @@ class Report:
             )
 
     def texts_found(self, examples):
-        """`examples`: list of (image, its captions, [(text found, whether it is right)], best first)."""
+        """Add `examples`: list of (image, its captions, [(text found, whether it is right)], best first)."""
         rows = ''
         for image, captions, found in examples:
             items = ''.join(f'<li{" class=hit" if right else ""}>{html.escape(text)}</li>' for text, right in found)
             own = '<br>'.join(map(html.escape, captions))
             rows += f'<tr class=row><td>{_image(image, "")}</td><td>{own}</td><td><ol>{items}</ol></td></tr>'
         self.blocks.append(
-            '<table><tr><th>image</th><th>its captions</th><th>captions found, best first; the right ones'
+            '<table><tr><th>image</th><th>its captions</th><th>captions found, best first; right ones'
             f' green</th></tr>{rows}</table>'
         )
 
     def images_found(self, examples):
-        """`examples`: list of (text, [(image found, whether it is right)], best first)."""
+        """Add `examples`: list of (text, [(image found, whether it is right)], best first)."""
         rows = ''
         for text, found in examples:
             images = ''.join(
@@ -97,14 +97,14 @@ class Report:
         )
 
     def picture(self, image, caption):
-        """A plot or another single picture, with its caption below."""
+        """Add a plot or another single image, with its caption below."""
         self.blocks.append(
             f'<p><img class=plot src="{data_uri(image)}"'
             f' alt="{html.escape(caption)}"><br><small>{html.escape(caption)}</small></p>'
         )
 
     def curves(self, logs):
-        """Loss curves; `logs` is {title: metrics.jsonl}."""
+        """Add loss curves; `logs` is {title: metrics.jsonl}."""
         self.blocks.append(f'<img class=plot src="{data_uri(plot_losses(logs))}" alt="loss curves">')
 
     def write(self, path):
@@ -115,7 +115,7 @@ class Report:
         )
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
-            file.write(page.encode('utf-8', 'backslashreplace'))  # a lone surrogate of a hostile file is no UTF-8
+            file.write(page.encode('utf-8', 'backslashreplace'))  # text of a hostile file may have lone surrogates
 
 
 def _image(image, alt, kind=''):
@@ -130,7 +130,7 @@ def data_uri(image):
 
 
 def plot_losses(logs):
-    """One panel a run: total loss, and its two terms where both are there. Returns a PIL image."""
+    """Plot the total loss of each run in a panel, with its two terms if both are logged; returns a PIL image."""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -151,8 +151,11 @@ def plot_losses(logs):
 
 
 def read_metrics(path):
-    """list of dict, one a logged step, of a training run's metrics.jsonl; ConfigError where a line is damaged or lacks
-    a loss."""
+    """Read a training run's metrics.jsonl as a list of dicts, one per logged step.
+
+    Raises:
+        ConfigError: a line is damaged or lacks a loss.
+    """
     rows = []
     for number, line in enumerate(read_lines(path), 1):
         row = parse_json(line, f'{path}, line {number},')
@@ -163,7 +166,7 @@ def read_metrics(path):
 
 
 def figure_image(figure):
-    """A matplotlib figure as a PIL image; the figure is closed."""
+    """Convert a matplotlib figure to a PIL image and close it."""
     from matplotlib import pyplot
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The paper's figures (Tables 1 to 3), the protocol that they are of, and why a result may not stand beside them."""
+"""The paper's results (Tables 1 to 3), their protocol, and in what a result's protocol differs."""
 
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS
@@ -34,28 +34,27 @@ PICTURES, SIDE, DRAWN_WITH = 30_000, 256, {'steps': 50, 'sampler': 'pndm', 'guid
 
 
 def mean_retrieval(name):
-    """Mean R@1 over both ways and both sets, in percent, as in the paper's abstract: 33.6 for DiffDis."""
+    """Mean R@1 over both directions and both sets, in percent, as in the paper's abstract (33.6 for DiffDis)."""
     return sum(RETRIEVAL[dataset][name][k] for dataset in RETRIEVAL for k in (0, 3)) / 4
 
 
 def in_paper(result):
-    """Whether the paper has figures of a result's task and data set."""
+    """Whether the paper has results for a result's task and data set."""
     sets = {'zeroshot': BENCHMARKS, 'retrieval': RETRIEVAL}
     return result['task'] == 'generation' or result['dataset'] in sets[result['task']]
 
 
 def differences(result):
-    """What of a result (see `result_files.read_results`) is not the paper's protocol: list of a few words each, []
-    where all is.
+    """Differences between a result's protocol (see `result_files.read_results`) and the paper's: list of short texts.
 
-    What a result file does not say counts as a difference, but for the sampler of pictures, which only tools/sample.py
-    writes down.
+    A setting that the result file does not state counts as a difference, except for the image sampler, which only
+    tools/sample.py records.
     """
     protocol, found = result['protocol'], []
     missing = result.get('missing') or {}
     if missing:
         found.append(
-            f'{missing.get("count", 0)} pictures and {missing.get("classes", {}).get("count", 0)} classes are missing'
+            f'{missing.get("count", 0)} images and {missing.get("classes", {}).get("count", 0)} classes are missing'
         )
     if result['task'] == 'generation':
         return found + _of_generation(result['metrics'], protocol)
@@ -87,14 +86,14 @@ def _of_generation(metrics, protocol):
         sizes = protocol.get('pictures', {})
         for name in ('real', 'fake'):
             if list(sizes.get(name, {}).get('sizes', {})) != [f'{SIDE}x{SIDE}']:
-                found.append(f'{name} pictures that are not all known to be of {SIDE} x {SIDE} pixels')
+                found.append(f'{name} images that are not all known to have {SIDE} x {SIDE} pixels')
         if protocol.get('num_real') != PICTURES:
-            found.append(f'{protocol.get("num_real", "unknown")} real pictures, not {PICTURES}')
+            found.append(f'{protocol.get("num_real", "unknown")} real images, not {PICTURES}')
     if protocol.get('num_fake') != PICTURES:
-        found.append(f'{protocol.get("num_fake", "unknown")} generated pictures, not {PICTURES}')
+        found.append(f'{protocol.get("num_fake", "unknown")} generated images, not {PICTURES}')
     drawn = protocol.get('drawn_with') or {}
     found += [
-        f'drawn with {name} {drawn[name]}, not {value}'
+        f'generated with {name} {drawn[name]}, not {value}'
         for name, value in DRAWN_WITH.items()
         if drawn.get(name, value) != value
     ]
@@ -105,7 +104,7 @@ def _of_generation(metrics, protocol):
 
 
 def template_set(result):
-    """Name of a zero-shot result's prompt templates, or what they are where it has no name."""
+    """Name of a zero-shot result's prompt templates, or a description if they have no name."""
     protocol = result['protocol']
     if protocol.get('template_set'):
         return str(protocol['template_set'])

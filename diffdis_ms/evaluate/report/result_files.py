@@ -1,5 +1,4 @@
-"""Result files of `tools/evaluate.py`, read for a report. They may come from anywhere: what a report shows of them is
-checked here."""
+"""Read result files of `tools/evaluate.py` for a report. They may be untrusted, so everything shown is checked here."""
 
 from pathlib import Path
 
@@ -13,14 +12,14 @@ REQUIRED = {'zeroshot': ACCURACIES, 'retrieval': (*RECALLS, 'mean_R@1'), 'genera
 
 
 def read_results(paths):
-    """Results of evaluate.py, checked.
+    """Read and check results of tools/evaluate.py.
 
     Returns:
-        list of dict: the file's content, `path`, and `examples` with PIL images instead of thumbnails (None where there
-            are none).
+        list of dict: the file's content, `path`, and `examples` with PIL images instead of thumbnails (None without
+            examples).
 
     Raises:
-        ConfigError: a file is missing or is not such a result.
+        ConfigError: a file is missing or is not a result.
     """
     results = []
     for path in map(Path, paths):
@@ -29,13 +28,13 @@ def read_results(paths):
             results.append(as_result(content, path))
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as e:
             raise ConfigError(
-                f'{path} is no result of tools/evaluate.py ({type(e).__name__}: {" ".join(str(e).split())[:80]})'
+                f'{path} is not a result of tools/evaluate.py ({type(e).__name__}: {" ".join(str(e).split())[:80]})'
             ) from None
     return results
 
 
 def as_result(content, path):
-    """One result as `read_results` gives it; raises whatever wrong content leads to."""
+    """One result as returned by `read_results`; wrong content raises any exception."""
     task, metrics = content['task'], content['metrics']
     if task not in REQUIRED:
         raise ValueError('unknown task')
@@ -98,7 +97,7 @@ def _generation(examples):
 
 
 def _check_named(missing):
-    """A {count, names} of what is missing or odd, perhaps with that of classes in it."""
+    """Check {count, names} of missing or odd images, which may contain another one for classes."""
     for named in (missing, missing.get('classes') or {}):
         named.items()
         if 'count' in named:
@@ -111,7 +110,7 @@ def _numbers(row, names):
         (name for name in names if isinstance(row[name], bool) or not isinstance(row[name], (int, float))), None
     )
     if wrong is not None:
-        raise ValueError(f'{wrong} is no number')
+        raise ValueError(f'{wrong} is not a number')
 
 
 def _texts(*texts):

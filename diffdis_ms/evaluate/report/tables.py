@@ -1,17 +1,17 @@
-"""Results of `tools/evaluate.py`, side by side and beside the paper's numbers: the tables of a report, as text."""
+"""The tables of a report, as text: results of `tools/evaluate.py` side by side and beside the paper's numbers."""
 
 from diffdis_ms.data.benchmarks.sets import BENCHMARKS
 from diffdis_ms.evaluate.report import paper
 from diffdis_ms.evaluate.report.result_files import ACCURACIES, RECALLS
 
-MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')  # a mean is formed of results that agree in these
+MEANS_OVER = ('weights_sha256', 'steps', 'guidance_weight')  # results with equal values of these are averaged
 
 
 def tables(results):
-    """[(title, header, rows, notes)]; all strings, notes a list of them.
+    """Make the tables: [(title, header, rows, notes)], all of strings; notes is a list of strings.
 
-    The paper's figures stand beside a result only if it was measured as they were; else a note says what differs
-    (`paper.differences`).
+    A result is shown beside the paper's numbers only if its protocol is the same. Otherwise a note names the
+    differences (`paper.differences`).
     """
     made = []
     by_task = {task: [r for r in results if r['task'] == task] for task in ('zeroshot', 'retrieval', 'generation')}
@@ -83,7 +83,7 @@ def _retrieval_table(r):
 
 
 def _retrieval_means(results):
-    """Mean R@1 over both ways and both sets, where one model was measured on both."""
+    """Mean R@1 over both directions and both sets, for each model that was measured on both."""
     made = []
     for group in _groups(results, paper.RETRIEVAL):
         rows = [['measured', percent(sum(r['metrics']['mean_R@1'] for r in group) / len(group))]]
@@ -114,34 +114,35 @@ def _generation_table(results):
 
 
 def _groups(results, datasets):
-    """Lists of results, one a data set, of the same weights and sampling (and split, of retrieval), that cover all
-    `datasets`."""
+    """Lists of results with one per data set that cover all `datasets`.
+
+    The results of a list have the same weights and sampling, and for retrieval the same split.
+    """
     groups = {}
-    for r in sorted(results, key=lambda r: not _is_beside(r)):  # of two of one data set, the one that is whole
+    for r in sorted(results, key=lambda r: not _is_beside(r)):  # prefer results that follow the paper's protocol
         key = (*(str(r['protocol'].get(name)) for name in MEANS_OVER), r['task'] == 'retrieval' and r['split'])
         groups.setdefault(key, {}).setdefault(r['dataset'], r)
     return [[found[dataset] for dataset in datasets] for found in groups.values() if set(datasets) <= set(found)]
 
 
 def _is_beside(result):
-    """Whether the paper's figures may stand beside a result."""
+    """Whether a result can be shown beside the paper's numbers."""
     return paper.in_paper(result) and not paper.differences(result)
 
 
 def _notes(results):
-    """What is missing in a set, and why the paper's figures are not beside a result of which it has some: list of
-    sentences."""
+    """List of sentences: what is missing in a set, and why a result is not shown beside the paper's numbers."""
     notes = []
     for r in results:
         missing, name = r.get('missing') or {}, r['path'].name
         if 'count' in missing:
-            notes.append(f'{name}: {missing["count"]} pictures of the set are missing ({_listed(missing)}).')
+            notes.append(f'{name}: {missing["count"]} images of the set are missing ({_listed(missing)}).')
         if 'classes' in missing:
             notes.append(
-                f'{name}: {missing["classes"]["count"]} classes have no pictures ({_listed(missing["classes"])}).'
+                f'{name}: {missing["classes"]["count"]} classes have no images ({_listed(missing["classes"])}).'
             )
         if paper.in_paper(r) and paper.differences(r):
-            notes.append(f'{name}: not beside the paper\'s figures: {"; ".join(paper.differences(r))}.')
+            notes.append(f'{name}: not shown beside the paper\'s numbers: {"; ".join(paper.differences(r))}.')
     return notes
 
 
@@ -150,27 +151,27 @@ def _listed(missing):
 
 
 def generation_notes(result):
-    """What a reader must know before comparing the numbers of a generation result with others: list of sentences."""
+    """List of sentences that a reader must know before comparing a generation result with others."""
     protocol, metrics, notes = result['protocol'], result['metrics'], []
     name = result['path'].name
     if 'fid' in metrics or 'kid_mean' in metrics:
-        if protocol.get('inception_published', True) is not True:  # older files do not say
+        if protocol.get('inception_published', True) is not True:  # older files do not have this entry
             notes.append(
                 f'{name}: FID and KID were computed with Inception weights that are not the published ones (sha256'
-                f' {str(protocol.get("inception_sha256"))[:8]}...). They compare with figures of the same weights only,'
+                f' {str(protocol.get("inception_sha256"))[:8]}...). Compare them only with results of the same weights,'
                 ' not with published ones.'
             )
         for kind, about in protocol.get('pictures', {}).items():
             odd = about['not_square']
             if odd['count']:
                 notes.append(
-                    f'{name}: {odd["count"]} {kind} pictures are not square ({_listed(odd)}); FID and KID '
-                    'took them squashed.'
+                    f'{name}: {odd["count"]} {kind} images are not square ({_listed(odd)}); they were squashed '
+                    'for FID and KID.'
                 )
         counts = [protocol.get('num_real'), protocol.get('num_fake')]
         if all(isinstance(n, int) for n in counts) and min(counts) < 2048:
             notes.append(
-                f'{name}: {counts[0]} real and {counts[1]} generated pictures are few: FID, which fits 2048 features,'
+                f'{name}: {counts[0]} real and {counts[1]} generated images are few: FID, which fits 2048 features,'
                 ' is biased upwards'
                 + (
                     f'; KID drew {protocol["kid_subsets"]} subsets of {protocol["kid_subset_size"]}.'
@@ -180,14 +181,14 @@ def generation_notes(result):
             )
     if 'clip_score' in metrics:
         notes.append(
-            f'{name}: CLIP-score of the CLIP {protocol.get("clip")}; the paper\'s is of CLIP ResNet-50, and scores of'
-            ' different CLIPs do not compare.'
+            f'{name}: CLIP-score of the CLIP {protocol.get("clip")}; the paper uses CLIP ResNet-50, and scores of'
+            ' different CLIPs cannot be compared.'
         )
     return notes
 
 
 def percent(value):
-    """A share as text: two decimals, without the sign."""
+    """Format a share in percent with two decimals, without a % sign."""
     return f'{100 * value:.2f}'
 
 
