@@ -100,7 +100,7 @@ class MindRecordWriter:
         self._writer = open_writer(self.directory / f'{self._shards:05d}{SUFFIX}', _SCHEMA, 'key', 2 * pixel_bytes)
 
     def _flush(self):
-        if self._rows:
+        if self._writer is not None and self._rows:
             self._writer.write_raw_data(self._rows)
             self._rows = []
 
