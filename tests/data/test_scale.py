@@ -85,7 +85,7 @@ def large(tmp_path_factory):
         folder / 'x.tar', [('../../out.jpg', SOUND), ('../../out.txt', TEXT), ('cut.txt', TEXT), ('cut.jpg', SOUND * 9)]
     ).read_bytes()
     (folder / 'x.tar').write_bytes(content[: 5 * 512 + 1024 + 512 + 700])
-    bad['cut'] = 'ends in the middle'
+    bad['cut'] = 'ends inside it'
     return folder, bad
 
 

@@ -95,7 +95,7 @@ def test_other_protocols_are_not_set_beside_the_paper(tmp_path, content, words):
         and 'Table 1' not in text
         and f'c10.json: not shown beside the paper\'s numbers: {words}' in text
     )
-    assert ('2 pictures of the set are missing (a, b)' in text) == ('missing' in content)
+    assert ('2 images of the set are missing (a, b)' in text) == ('missing' in content)
 
 
 def test_retrieval_of_another_split_is_not_set_beside_the_paper(tmp_path):
