@@ -80,7 +80,7 @@ def test_each_picture_once_any_of_its_captions(coco):
 
 
 def test_what_is_missing_is_named(coco, tmp_path):
-    assert 'only 10 pictures' in call('coco-fid', '--src', coco, '--out', tmp_path / 'out', '--count', 11).stderr
+    assert 'only 10 images' in call('coco-fid', '--src', coco, '--out', tmp_path / 'out', '--count', 11).stderr
     first = choose(*read_captions(coco), 5, 0)[2][0]
     (coco / 'val2014' / first).write_bytes(b'broken')
     with pytest.raises(ConfigError, match=f'{first}: not an image'):

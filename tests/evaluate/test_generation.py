@@ -161,7 +161,7 @@ def test_prompts_choose_the_pictures(tmp_path):
 @pytest.mark.parametrize(
     'name, text, words',
     [
-        ('c.txt', 'one\ntwo\n', '2 captions for 3 pictures'),
+        ('c.txt', 'one\ntwo\n', '2 captions for 3 images'),
         ('c.txt', 'one\n\nthree\n', 'line 2 is empty'),
         ('c.txt', 'caf\xe9\n'.encode('latin-1'), 'UTF-8'),
         ('c.json', '{"prompts": {"00000.png": "a", "00001.png": "b"}}', 'no caption for 00002.png'),

@@ -82,7 +82,7 @@ def test_tables_beside_the_paper(tmp_path):
         ({'num_samples': 9999}, '9999 images, not 10000'),
         (
             {'missing': {'count': 2, 'names': ['a', 'b'], 'reasons': {}}, 'num_samples': 9998},
-            '2 pictures and 0 classes are missing',
+            '2 images and 0 classes are missing',
         ),
     ],
 )
