@@ -19,12 +19,7 @@ except ImportError as e:
     raise CheckpointError(f'--forward needs torch and diffusers (pip install \'.[parity]\'): {e}') from None
 
 # names in the autoencoder before diffusers 0.18
-OLD_ATTENTION = {
-    'query': 'to_q',
-    'key': 'to_k',
-    'value': 'to_v',
-    'proj_attn': 'to_out.0',
-}
+OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 
 
 def compare(src, dst, seed=0):
@@ -62,10 +57,8 @@ def _compare_sd(source, dst, rng):
     pipe = DiffDisPipeline.from_pretrained(dst, batch_size=1)
     config, side = pipe.config, pipe.config.latent_shape[-1]
     ids = _token_ids(config.text_encoder, rng)
-    z, context = (
-        rng.standard_normal((1, config.unet.in_channels, side, side), np.float32),
-        pipe.text_encoder(_tensor(ids))[0].asnumpy(),
-    )
+    z = rng.standard_normal((1, config.unet.in_channels, side, side), np.float32)
+    context = pipe.text_encoder(_tensor(ids))[0].asnumpy()
     pixels = rng.uniform(-1, 1, (1, 3, config.image_size, config.image_size)).astype(np.float32)
     latents = pipe.encode_images(pixels)
     results = [

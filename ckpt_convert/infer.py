@@ -29,7 +29,7 @@ def unet_config(shapes, json=None):
         raise CheckpointError(
             'the UNet has different numbers of blocks per level: this is not a UNet of Stable Diffusion v1'
         )
-    # attention_head_dim is the number of heads
+    # diffusers' attention_head_dim is the number of heads
     heads = same_for_all(json.get('num_attention_heads') or json.get('attention_head_dim', 8))
     if type(heads) is not int:
         raise CheckpointError(
@@ -181,10 +181,8 @@ def image_config(shapes, json=None):
     """
     json = json or {}
     if 'visual.layer1.0.conv1.weight' in shapes:
-        width, grid = (
-            32 * _shape(shapes, 'visual.conv3.weight', 4)[0],
-            _side(shapes, 'visual.attnpool.positional_embedding'),
-        )
+        width = 32 * _shape(shapes, 'visual.conv3.weight', 4)[0]
+        grid = _side(shapes, 'visual.attnpool.positional_embedding')
         return ImageEncoderConfig(
             architecture='resnet',
             image_size=32 * grid,

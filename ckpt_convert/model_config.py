@@ -32,18 +32,7 @@ def model_config(source, text_source=None, overrides=()):
                 setattr(base, stem, infer_config(shapes[stem], json[stem]))
                 clip_configs.check_sizes(getattr(base, stem), json[stem], source.path)
         if source.kind == 'sd' and text_source is not None and 'text_encoder' in text_source.networks:
-            network = text_source.networks['text_encoder']
-            theirs = infer.text_config(network.shapes, network.json)
-            base.text_encoder.projection_dim = theirs.projection_dim
-            for key in ('num_attention_heads', 'hidden_act', 'layer_norm_eps'):
-                # a CompVis file has no config.json, but --text-encoder has one for the same tower
-                if not json.get('text_encoder'):
-                    setattr(base.text_encoder, key, getattr(theirs, key))
-                elif key in network.json and getattr(theirs, key) != getattr(base.text_encoder, key):
-                    raise CheckpointError(
-                        f'{source.path} says {key} = {getattr(base.text_encoder, key)} of its text encoder, but'
-                        f' {text_source.path} says {getattr(theirs, key)}: it is a different tower'
-                    )
+            _read_text_source(source, text_source, base)
         if 'image_encoder' not in shapes:
             base.image_encoder.projection_dim = base.text_encoder.projection_dim
         if source.json.get('yaml'):
@@ -57,6 +46,23 @@ def model_config(source, text_source=None, overrides=()):
         if source.kind == 'clip' and constant(source, 'logit_scale') is not None:
             base.logit_scale = float(min(np.exp(constant(source, 'logit_scale')), base.max_logit_scale))
     return load(None, [*flat(base), *overrides], ModelConfig, 'clip' if source.kind == 'clip' else 'diffdis')
+
+
+def _read_text_source(source, text_source, base):
+    """What the CLIP of --text-encoder says of its tower, into a ModelConfig; a text encoder of the source must say the
+    same."""
+    network, own = text_source.networks['text_encoder'], source.networks.get('text_encoder')
+    theirs = infer.text_config(network.shapes, network.json)
+    base.text_encoder.projection_dim = theirs.projection_dim
+    for key in ('num_attention_heads', 'hidden_act', 'layer_norm_eps'):
+        # a CompVis file has no config.json, but --text-encoder has one for the same tower
+        if own is None or not own.json:
+            setattr(base.text_encoder, key, getattr(theirs, key))
+        elif key in network.json and getattr(theirs, key) != getattr(base.text_encoder, key):
+            raise CheckpointError(
+                f'{source.path} says {key} = {getattr(base.text_encoder, key)} of its text encoder, but'
+                f' {text_source.path} says {getattr(theirs, key)}: it is a different tower'
+            )
 
 
 def _complete(source, text_source):

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from diffdis_ms import runtime
 from diffdis_ms.data.benchmarks.class_names import read_templates
 from diffdis_ms.data.tokenizer import Tokenizer
-from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels, to_unit_range
+from diffdis_ms.data.transforms import resize_center_crop, to_image, to_pixels
 from diffdis_ms.diffusion.process import data_from_noise, noise_from_target, starting_noise
 from diffdis_ms.diffusion.samplers import SAMPLERS, guided, sample_text_query
 from diffdis_ms.diffusion.schedule import alphas_cumprod, sampling_timesteps
@@ -21,6 +21,7 @@ from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.encoders import Encoders, padded_batches
 from diffdis_ms.models.init import initialize
 from diffdis_ms.models.prompt_ensemble import ensemble_labels
+from diffdis_ms.pixels import to_unit_range
 from diffdis_ms.storage.model_dir import load_weights, parameters_to_numpy, read_config, save_model
 
 

@@ -1,8 +1,8 @@
 """Run by test_compile_cache.py in processes of its own: compiles graphs through the cache and prints what happened, as
 JSON.
 
-cached_graphs.py DIRECTORY cells WHICH K... a small cell for each constant K, in this order, the cache asked for those
-of WHICH (1,0: the first)
+cached_graphs.py DIRECTORY cells WHICH K... a small cell for each constant K, in this order; the cache is asked for
+                                           those of WHICH (1,0: the first)
 cached_graphs.py DIRECTORY step SEED       a training step of a CLIP with weights of this seed, three steps
 cached_graphs.py DIRECTORY ranks           under msrun: a sum over the ranks
 """

@@ -1,12 +1,28 @@
 """MindSpore in graph mode on the CPU, quiet, for every test."""
 
+import os
+import shutil
+import tempfile
+
 import pytest
 
 from diffdis_ms import runtime
 from tests.helpers import make_tiny_config
-from tests.workspace import command, make_workspace
+from tests.workspace import GRAPHS, command, make_workspace
 
 runtime.setup('CPU')
+
+
+def pytest_configure(config):
+    """One compile cache a run, which all processes of its tests share: the workers of pytest-xdist inherit it."""
+    if GRAPHS not in os.environ:
+        os.environ[GRAPHS] = config.graphs = tempfile.mkdtemp(prefix='graphs')
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, 'graphs'):
+        shutil.rmtree(config.graphs, ignore_errors=True)
+        del os.environ[GRAPHS]
 
 
 @pytest.fixture

@@ -552,7 +552,7 @@ WRONG_COMMANDS = [
     ('python -m ckpt_convert import --src sd.ckpt', '--dst'),
     ('python -m ckpt_convert export --src DIR --dst DIR \\\n --format onnx', 'onnx'),
     ('python -m http.server', 'unknown kind'),
-    ('python -m diffdis_ms.ascend.coverage tests.ascend.graphs:no_such_graph', 'no_such_graph'),
+    ('python -m diffdis_ms.ascend.coverage diffdis_ms.ascend.graphs:no_such_graph', 'no_such_graph'),
     ('bash tools/demo.sh --quick', '--quick'),
     ('bash tools/venv.sh', 'unknown kind'),
     ('bash tools/test.sh tests/no_such_folder', 'no_such_folder'),

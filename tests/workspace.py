@@ -1,8 +1,10 @@
 """A small data set, tokenizer and model on disk, and the commands run on them as a user would."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ COLOURS = {
 }
 SHAPES = ('square', 'bar', 'frame')
 VOCAB = 520
+LOGGED = 'diffdis_ms.train.log:MetricsLog.write'  # for tests/paused.py: a step of training is done
+GRAPHS = 'DIFFDIS_TEST_GRAPHS'  # directory of the compile cache that all tests of a run share (conftest.py)
 
 
 def draw(colour, shape, size=40):
@@ -67,6 +71,8 @@ def make_workspace(directory):
     config.model.vae.layers_per_block = 1
     config.init.tokenizer, config.data.path = str(directory / 'tokenizer'), str(directory / 'data')
     config.output_dir = str(directory / 'run')
+    config.runtime.compile_cache_dir = os.environ.get(GRAPHS)
+    config.runtime.compile_cache = GRAPHS in os.environ
     (directory / 'diffdis.yaml').write_text(to_yaml(config))
     return directory
 
@@ -79,27 +85,58 @@ def command(*args, **options):
     )
 
 
-def msrun(processes, port, logs, *args):
+def wait_until_paused(process, file):
+    """Wait until a process that runs a tool through tests/paused.py, or starts others that do, has paused."""
+    while not file.exists():
+        assert process.poll() is None, f'it ended before it paused: {process.communicate()}'
+        time.sleep(0.01)
+
+
+def start_paused(place, count, file, *args):
+    """Start one of the tools by tests/paused.py, and wait until it has paused; returns the process."""
+    process = subprocess.Popen(
+        [sys.executable, 'tests/paused.py', place, str(count), *map(str, (file, *args))],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until_paused(process, file)
+    return process
+
+
+def free_port():
+    """A port that nobody listens on now."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def msrun(processes, logs, *args):
     """Run one of the tools in several processes; returns the finished msrun. Its workers are the `python` of the
-    PATH."""
+    PATH. Should another program have taken the port in the meantime, it is run again on another one."""
     folder = Path(sys.executable).parent
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}'}
-    return subprocess.run(
-        [
+    for _ in range(3):
+        command = [
             folder / 'msrun',
             f'--worker_num={processes}',
             f'--local_worker_num={processes}',
-            f'--master_port={port}',
+            f'--master_port={free_port()}',
             '--join=True',
             f'--log_dir={logs}',
+            '--cluster_time_out=120',
             *map(str, args),
-        ],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+        ]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+        if done.returncode == 0 or not port_was_taken(logs):
+            break
+    return done
+
+
+def port_was_taken(logs):
+    """Whether a job of msrun failed because another program held its port."""
+    return any('Address already in use' in log.read_text(errors='replace') for log in Path(logs).rglob('scheduler.log'))
 
 
 def assert_one_line_error(done, *words):

@@ -7,6 +7,7 @@ running.
 import argparse
 import ast
 import glob
+import itertools
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OK, NOTE, WARNING, PROBLEM = 'ok', 'note', 'warning', 'problem'
-GRAPHS = 'tests.ascend.graphs:doctor'
+GRAPHS = 'diffdis_ms.ascend.graphs:doctor'
 PROBE = """
 import json, mindspore as ms, numpy as np
 from mindspore._c_expression import MSContext
@@ -29,7 +30,7 @@ ms.set_device('CPU')
 a, b = ms.Tensor(np.ones((2, 3), np.float32)), ms.Tensor(np.ones((3, 2), np.float32))
 value = float(ms.ops.matmul(a, b).sum().asnumpy())
 ascend, chip = ms.device_context.ascend.is_available(), MSContext.get_instance().get_ascend_soc_version()
-print('PROBE', json.dumps({'value': value, 'ascend': ascend, 'chip': chip}))
+print('PROBE', json.dumps({'value': value, 'version': ms.__version__, 'ascend': ascend, 'chip': chip}))
 """
 
 
@@ -37,18 +38,16 @@ def row(name, status, found, advice=''):
     return {'name': name, 'status': status, 'found': found, 'advice': advice}
 
 
+def judged(name, good, found, advice, otherwise=PROBLEM):
+    """A row that is ok, or has another status and says what to do."""
+    return row(name, OK, found) if good else row(name, otherwise, found, advice)
+
+
 def check_python():
-    good = (3, 9) <= sys.version_info[:2] <= (3, 11)
-    yield row(
-        'python',
-        OK if good else PROBLEM,
-        f'{platform.python_version()} ({sys.executable}), {platform.machine()}',
-        (
-            ''
-            if good
-            else 'MindSpore 2.7.2 is for Python 3.9 to 3.11: PYTHON=python3.11 bash tools/venv.sh makes an environment'
-        ),
-    )
+    good = (3, 10) <= sys.version_info[:2] <= (3, 11)
+    found = f'{platform.python_version()} ({sys.executable}), {platform.machine()}'
+    advice = 'DiffDis is for Python 3.10 and 3.11: PYTHON=python3.11 bash tools/venv.sh makes an environment'
+    yield judged('python', good, found, advice)
 
 
 def requirements():
@@ -74,20 +73,14 @@ def fits(version, specifiers):
 def check_packages():
     for requirement in requirements():
         name, specifiers = re.fullmatch(r'([A-Za-z0-9_-]+)(.*)', requirement).groups()
+        install = f"pip install '{requirement}'"
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield row(
-                name,
-                PROBLEM,
-                'not installed',
-                f"pip install '{requirement}' (or bash tools/venv.sh, which makes an environment)",
-            )
-            continue
-        good = fits(version, specifiers)
-        yield row(
-            name, OK if good else PROBLEM, version, '' if good else f"needs {specifiers}: pip install '{requirement}'"
-        )
+            advice = f'{install} (or bash tools/venv.sh, which makes an environment)'
+            yield row(name, PROBLEM, 'not installed', advice)
+        else:
+            yield judged(name, fits(version, specifiers), version, f'needs {specifiers}: {install}')
 
 
 def check_torchvision():
@@ -98,124 +91,69 @@ def check_torchvision():
         return
     done = subprocess.run([sys.executable, '-c', 'import torchvision'], capture_output=True, text=True)
     if done.returncode:
-        yield row(
-            'torchvision',
-            PROBLEM,
-            f'{version}, cannot be imported: {last_line(done.stderr)}',
-            'pip uninstall torchvision (transformers tries to import it; nothing here needs it)',
-        )
+        found = f'{version}, cannot be imported: {last_line(done.stderr)}'
+        advice = 'pip uninstall torchvision (transformers tries to import it; nothing here needs it)'
+        yield row('torchvision', PROBLEM, found, advice)
 
 
 def last_line(text):
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if re.search(r'\w', line)]
     return lines[-1][:200] if lines else 'no message'
 
 
 def check_mindspore(probe):
     """MindSpore imported and a graph run, in a process of its own: it may end the process it fails in."""
+    name, command, env = 'MindSpore runs', [sys.executable, '-c', PROBE], {**os.environ, 'GLOG_v': '3'}
     try:
-        done = subprocess.run(
-            [sys.executable, '-c', PROBE],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, 'GLOG_v': '3'},
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
     except subprocess.TimeoutExpired:
-        yield row('MindSpore runs', PROBLEM, 'no answer in 300 s', 'is the machine overloaded, or its memory full?')
+        yield row(name, PROBLEM, 'no answer in 300 s', 'is the machine overloaded, or its memory full?')
         return
     if done.returncode or 'PROBE ' not in done.stdout:
-        yield row(
-            'MindSpore runs',
-            PROBLEM,
-            f'no: {last_line(done.stderr)}',
-            'make a fresh environment: VENV=.venv bash tools/venv.sh',
-        )
+        advice = 'make a fresh environment: VENV=.venv bash tools/venv.sh'
+        yield row(name, PROBLEM, f'no: {last_line(done.stderr)}', advice)
         return
     probe.update(json.loads(done.stdout.rpartition('PROBE ')[2].splitlines()[0]))
     good = probe['value'] == 12.0
-    yield row(
-        'MindSpore runs',
-        OK if good else PROBLEM,
-        'a graph on the CPU, right result' if good else f'2 x 3 ones times 3 x 2 ones is {probe["value"]}',
-        '' if good else 'this build of MindSpore computes wrong numbers: reinstall it',
-    )
+    found = 'a graph on the CPU, right result' if good else f'2 x 3 ones times 3 x 2 ones is {probe["value"]}'
+    yield judged(name, good, found, 'this build of MindSpore computes wrong numbers: reinstall it')
 
 
 def check_ascend(probe):
     devices = [p for p in glob.glob('/dev/davinci*') if re.fullmatch(r'/dev/davinci\d+', p)]
-    home = next(
-        (
-            Path(p)
-            for p in (
-                os.environ.get('ASCEND_HOME_PATH'),
-                os.environ.get('ASCEND_TOOLKIT_HOME'),
-                '/usr/local/Ascend/ascend-toolkit/latest',
-            )
-            if p and Path(p).is_dir()
-        ),
-        None,
-    )
-    driver = Path('/usr/local/Ascend/driver/version.info')
+    toolkit = '/usr/local/Ascend/ascend-toolkit'
+    homes = (os.environ.get('ASCEND_HOME_PATH'), os.environ.get('ASCEND_TOOLKIT_HOME'), f'{toolkit}/latest')
+    home = next((Path(p) for p in homes if p and Path(p).is_dir()), None)
     if not devices and not home:
         yield row('Ascend', NOTE, 'no NPU, no CANN: device=CPU is what runs here')
         return
-    yield row(
-        'Ascend devices',
-        OK if devices else WARNING,
-        f'{len(devices)} ({probe.get("chip") or "MindSpore does not know the chip"})',
-        (
-            ''
-            if devices
-            else (
-                'CANN is installed, but there is no /dev/davinci*: is the driver loaded, is the device passed to the'
-                ' container?'
-            )
-        ),
+    found = f'{len(devices)} ({probe.get("chip") or "MindSpore does not know the chip"})'
+    advice = (
+        'CANN is installed, but there is no /dev/davinci*: is the driver loaded, is the device passed to the container?'
     )
-    yield row(
-        'driver',
-        OK if driver.exists() or not devices else WARNING,
-        first_version(driver),
-        (
-            ''
-            if driver.exists() or not devices
-            else 'install the NPU driver, or mount /usr/local/Ascend/driver into the container'
-        ),
-    )
+    yield judged('Ascend devices', devices, found, advice, WARNING)
+    driver = Path('/usr/local/Ascend/driver/version.info')
+    advice = 'install the NPU driver, or mount /usr/local/Ascend/driver into the container'
+    yield judged('driver', driver.exists() or not devices, first_version(driver), advice, WARNING)
     if home is None:
-        yield row(
-            'CANN',
-            PROBLEM,
-            'not found',
-            'install the CANN toolkit that MindSpore 2.7.2 names, then: source'
-            ' /usr/local/Ascend/ascend-toolkit/set_env.sh',
-        )
+        advice = f'install the CANN toolkit that MindSpore 2.7.2 names, then: source {toolkit}/set_env.sh'
+        yield row('CANN', PROBLEM, 'not found', advice)
         return
-    files = [
-        *home.glob('version.cfg'),
-        *home.glob('*-linux/ascend_toolkit_install.info'),
-        *home.glob('opp/version.info'),
-    ]
-    yield row('CANN', OK, f'{first_version(files[0]) if files else "version unknown"} ({home})')
+    patterns = ('version.cfg', '*-linux/ascend_toolkit_install.info', 'opp/version.info')
+    file = next((path for pattern in patterns for path in home.glob(pattern)), None)
+    yield row('CANN', OK, f'{first_version(file) if file else "version unknown"} ({home})')
     if devices and probe and not probe['ascend']:
-        yield row(
-            'MindSpore on Ascend',
-            PROBLEM,
-            'MindSpore does not see the devices',
-            'source /usr/local/Ascend/ascend-toolkit/set_env.sh in this shell; npu-smi info must list the chips',
-        )
+        advice = f'source {toolkit}/set_env.sh in this shell; npu-smi info must list the chips'
+        yield row('MindSpore on Ascend', PROBLEM, 'MindSpore does not see the devices', advice)
 
 
 def first_version(path):
     """The first line of a version file that has a number."""
     try:
-        return next(
-            (line.strip()[:80] for line in path.read_text(errors='replace').splitlines() if re.search(r'\d', line)),
-            'version unknown',
-        )
+        lines = path.read_text(errors='replace').splitlines()
     except OSError:
         return 'not found'
+    return next((line.strip()[:80] for line in lines if re.search(r'\d', line)), 'version unknown')
 
 
 def check_msrun():
@@ -225,28 +163,19 @@ def check_msrun():
     if python is None or msrun is None:
         yield row('msrun', WARNING, f'no {"python" if python is None else "msrun"} on the PATH', activate)
         return
-    prefix = subprocess.run(
-        [python, '-c', 'import sys; print(sys.prefix)'], capture_output=True, text=True
-    ).stdout.strip()
-    same = prefix == sys.prefix
-    yield row(
-        'msrun',
-        OK if same else WARNING,
-        msrun if same else f"msrun's workers would be {python}, not {sys.executable}",
-        '' if same else activate,
-    )
+    done = subprocess.run([python, '-c', 'import sys; print(sys.prefix)'], capture_output=True, text=True)
+    same = done.stdout.strip() == sys.prefix
+    found = msrun if same else f"msrun's workers would be {python}, not {sys.executable}"
+    yield judged('msrun', same, found, activate, WARNING)
 
 
 def check_room():
     try:
         lines = dict(line.split(':', 1) for line in Path('/proc/meminfo').read_text().splitlines())
         total, free = (int(lines[key].split()[0]) / 2**20 for key in ('MemTotal', 'MemAvailable'))
-        yield row(
-            'memory',
-            OK if free >= 4 else WARNING,
-            f'{free:.1f} of {total:.1f} GB free, {os.cpu_count()} cores',
-            '' if free >= 4 else 'the demo needs some 4 GB; a full-size training step on the CPU about 24 GB',
-        )
+        found = f'{free:.1f} of {total:.1f} GB free, {os.cpu_count()} cores'
+        advice = 'the demo needs some 4 GB; a full-size training step on the CPU about 24 GB'
+        yield judged('memory', free >= 4, found, advice, WARNING)
     except (OSError, KeyError, ValueError):
         yield row('memory', NOTE, f'unknown, {os.cpu_count()} cores')
     outputs = ROOT / 'outputs' if (ROOT / 'outputs').exists() else ROOT
@@ -254,37 +183,27 @@ def check_room():
         with tempfile.TemporaryFile(dir=outputs):
             pass
     except OSError as e:
-        yield row(
-            'disk',
-            PROBLEM,
-            f'cannot write to {outputs}: {e.strerror}',
-            'make it a directory you may write to, or give output_dir=... to each command',
-        )
+        advice = 'make it a directory you may write to, or give output_dir=... to each command'
+        yield row('disk', PROBLEM, f'cannot write to {outputs}: {e.strerror}', advice)
         return
     free = shutil.disk_usage(outputs).free / 2**30
-    status = OK if free >= 10 else WARNING if free >= 1 else PROBLEM
-    yield row(
-        'disk',
-        status,
-        f'{free:.1f} GB free for {outputs}',
-        '' if status == OK else 'a full-size model takes 5 GB, a checkpoint with optimizer state 14 GB',
-    )
+    advice = 'a full-size model takes 5 GB, a checkpoint with optimizer state 14 GB'
+    yield judged('disk', free >= 10, f'{free:.1f} GB free for {outputs}', advice, WARNING if free >= 1 else PROBLEM)
 
 
 def check_environment():
     if os.environ.get('MS_COMPILER_CACHE_ENABLE') == '1':
-        yield row(
-            'MS_COMPILER_CACHE_ENABLE',
-            PROBLEM,
-            '1',
-            "unset it: MindSpore's compile cache gives one graph's results for another; use runtime.compile_cache=true",
+        advice = (
+            "unset it: MindSpore's compile cache gives one graph's results for another; use runtime.compile_cache=true"
         )
+        yield row('MS_COMPILER_CACHE_ENABLE', PROBLEM, '1', advice)
     if 'GLOG_v' not in os.environ:
         yield row('GLOG_v', NOTE, 'not set', "export GLOG_v=3 hides MindSpore's warnings (they mean no harm)")
 
 
 def check_compile_cache():
     """Imports nothing that may be missing: what cannot be looked at is said."""
+    name = 'compile cache'
     try:
         sys.path.insert(0, str(ROOT))
         from diffdis_ms.runtime.compile_cache import default_directory, entries
@@ -292,53 +211,46 @@ def check_compile_cache():
         directory = default_directory()
         found = entries(directory)
     except (ImportError, OSError) as e:
-        yield row(
-            'compile cache',
-            WARNING,
-            f'cannot be looked at: {last_line(str(e))}',
-            'set XDG_CACHE_HOME to a directory you may write to',
-        )
+        advice = 'set XDG_CACHE_HOME to a directory you may write to'
+        yield row(name, WARNING, f'cannot be looked at: {last_line(str(e))}', advice)
         return
-    stale = [entry for entry in found if entry['stale']]
+    stale = sum(bool(entry['stale']) for entry in found)
     size = sum(entry['bytes'] for entry in found) / 2**20
     above = next((p for p in (directory, *directory.parents) if p.exists()), None)
-    writable = above is not None and above.is_dir() and os.access(above, os.W_OK)
-    yield row(
-        'compile cache',
-        OK if writable and not stale else NOTE if writable else WARNING,
-        f'{directory}: {len(found)} graphs, {size:.1f} MB, {len(stale)} stale' + ('' if writable else ', not writable'),
-        (
-            'set XDG_CACHE_HOME, or runtime.compile_cache_dir, to a directory you may write to'
-            if not writable
-            else f'rm -r {directory} clears it; a stale graph is never read'
-            if found
-            else ''
-        ),
-    )
+    state = f'{directory}: {len(found)} graphs, {size:.1f} MB, {stale} stale'
+    if above is None or not above.is_dir() or not os.access(above, os.W_OK):
+        advice = 'set XDG_CACHE_HOME, or runtime.compile_cache_dir, to a directory you may write to'
+        yield row(name, WARNING, f'{state}, not writable', advice)
+        return
+    advice = f'rm -r {directory} clears it; a stale graph is never read' if found else ''
+    yield row(name, NOTE if stale else OK, state, advice)
 
 
 def check_coverage(probe):
     """diffdis_ms.ascend.coverage over GRAPHS, in a process of its own: it stops MindSpore behind the front end."""
-    if platform.machine() != 'x86_64' or not (ROOT / 'tests/ascend/graphs.py').exists():
-        yield row(
-            'operator coverage',
-            NOTE,
-            'not looked at: it is read from the x86-64 wheel, with the graphs of tests/ascend',
-        )
-        return
+    name = 'operator coverage'
     if not probe:
-        yield row('operator coverage', NOTE, 'not looked at: MindSpore must run first')
+        yield row(name, NOTE, 'not looked at: MindSpore must run first')
         return
     try:
         from tqdm import tqdm
+
+        sys.path.insert(0, str(ROOT))
+        from diffdis_ms.ascend.evidence import read_table
+        from diffdis_ms.errors import ConfigError
     except ImportError:
         return  # check_packages has said so
+    try:
+        read_table(probe['version'])
+    except ConfigError as e:
+        yield row(name, NOTE, f'not looked at: {e}')
+        return
     command = [sys.executable, '-m', 'diffdis_ms.ascend.coverage', GRAPHS, '--json']
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'GLOG_v': '3'}
     with tempfile.TemporaryFile('w+') as errors:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=errors, text=True)
         graphs = []
-        with tqdm(desc='operator coverage', unit='graph', disable=None) as bar:
+        with tqdm(desc=name, unit='graph', disable=None) as bar:
             for line in process.stdout:
                 found = json.loads(line)
                 if 'title' in found:
@@ -347,26 +259,19 @@ def check_coverage(probe):
         code = process.wait()
         errors.seek(0)
         if code not in (0, 1) or not graphs:
-            yield row(
-                'operator coverage',
-                WARNING,
-                f'the check failed: {last_line(errors.read())}',
-                f'{" ".join(command[1:-1])} shows more',
-            )
+            advice = f'python -m diffdis_ms.ascend.coverage {GRAPHS} shows more'
+            yield row(name, WARNING, f'the check failed: {last_line(errors.read())}', advice)
             return
-    missing = sorted({name for graph in graphs for name in graph['missing']})
-    count = len({name for graph in graphs for name, *_ in graph['primitives']})
-    yield row(
-        'operator coverage',
-        OK if not missing else PROBLEM if probe.get('ascend') else WARNING,
-        f'{count} primitives of {len(graphs)} graphs,'
-        f' {f"without Ascend implementation: {missing}" if missing else "all with an Ascend implementation"}',
-        (
-            f'python -m diffdis_ms.ascend.coverage {GRAPHS} lists them; look by hand, there are false alarms'
-            if missing
-            else ''
-        ),
+    looked_at = (
+        f'{len({name for graph in graphs for name, *_ in graph["primitives"]})} primitives of {len(graphs)} graphs'
     )
+    missing = sorted({name for graph in graphs for name in graph['missing']})
+    if not missing:
+        yield row(name, OK, f'{looked_at}, all with an Ascend implementation')
+        return
+    advice = f'python -m diffdis_ms.ascend.coverage {GRAPHS} lists them; look by hand, there are false alarms'
+    status = PROBLEM if probe['ascend'] else WARNING
+    yield row(name, status, f'{looked_at}, without Ascend implementation: {", ".join(missing)}', advice)
 
 
 def main():
@@ -380,32 +285,22 @@ def main():
     parser.add_argument('--seed', type=int, help='nothing here is random; taken as every command takes it')
     args = parser.parse_args()
     probe, rows = {}, []
-    for check in (
-        check_python(),
-        check_packages(),
-        check_torchvision(),
-        check_mindspore(probe),
-        check_ascend(probe),
-        check_msrun(),
-        check_room(),
-        check_environment(),
-        check_compile_cache(),
-        [] if args.quick else check_coverage(probe),
-    ):
-        for found in check:
-            rows.append(found)
-            if not args.json:
-                print(
-                    f'{found["status"]:8} {found["name"]:24} {found["found"]}'
-                    + (f'\n{"":33} -> {found["advice"]}' if found['advice'] else ''),
-                    flush=True,
-                )
+    checks = [check_python(), check_packages(), check_torchvision(), check_mindspore(probe), check_ascend(probe)]
+    checks += [check_msrun(), check_room(), check_environment(), check_compile_cache()]
+    checks += [] if args.quick else [check_coverage(probe)]
+    for found in itertools.chain.from_iterable(checks):
+        rows.append(found)
+        if not args.json:
+            print(f'{found["status"]:8} {found["name"]:24} {found["found"]}', flush=True)
+            if found['advice']:
+                print(f'{"":33} -> {found["advice"]}', flush=True)
     problems = [found['name'] for found in rows if found['status'] == PROBLEM]
     if args.json:
         print(json.dumps({'ok': not problems, 'checks': rows}, indent=1))
+    elif problems:
+        print(f'\n{len(problems)} to mend before DiffDis runs: {", ".join(problems)}')
     else:
-        to_mend = f'{len(problems)} to mend before DiffDis runs: {", ".join(problems)}'
-        print(f'\n{to_mend if problems else "DiffDis can run here."}')
+        print('\nDiffDis can run here.')
     return int(bool(problems))
 
 

@@ -22,9 +22,8 @@ EXAMPLES = """examples:
       8 processes, one a device, on this machine; logs in logs/attempt_0/worker_N.log
   bash tools/launch.sh 8 --nodes 4 --node-rank 0 --address 10.0.0.1 --max-restarts 3 tools/train.py \\
       --config ascend_configs/cc3m_diffdis_32p.yaml
-      4 machines with 8 devices each: the same command on all of them with --node-rank 0, 1, 2, 3; 10.0.0.1 is the first
-      one's address.
-      They need a common directory for output_dir, and the same data under the same path
+      4 machines with 8 devices each: the same command on all of them, with --node-rank 0, 1, 2 and 3. 10.0.0.1 is the
+      address of the first one. They need a common directory for output_dir, and the same data under the same path
   bash tools/launch.sh 2 tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root DIR --out FILE.json
 
 No rank table is needed; --rank-table FILE is accepted. When a process dies the job ends with the error of the first
@@ -42,29 +41,17 @@ def parse_args():
     )
     parser.add_argument('processes', type=int, help='processes on this machine, one a device')
     parser.add_argument('--nodes', type=int, default=1, metavar='N', help='machines (default: %(default)s)')
-    parser.add_argument(
-        '--node-rank', type=int, default=0, metavar='R', help='number of this machine, 0 is the one of --address'
-    )
+    text = 'number of this machine, 0 is the one of --address'
+    parser.add_argument('--node-rank', type=int, default=0, metavar='R', help=text)
     parser.add_argument('--address', default='127.0.0.1', help='of the first machine (default: %(default)s)')
     parser.add_argument('--port', type=int, default=8118, help='free on the first machine (default: %(default)s)')
     parser.add_argument('--rank-table', metavar='FILE', help='HCCL rank table; not needed')
-    parser.add_argument(
-        '--logs', default='logs', metavar='DIR', help='one log a process below DIR/attempt_K/ (default: %(default)s)'
-    )
-    parser.add_argument(
-        '--max-restarts',
-        type=int,
-        default=0,
-        metavar='N',
-        help='start again after a failure, up to N times (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--timeout',
-        type=int,
-        default=600,
-        metavar='SECONDS',
-        help='for all machines to come together (default: %(default)s)',
-    )
+    text = 'one log a process below DIR/attempt_K/ (default: %(default)s)'
+    parser.add_argument('--logs', default='logs', metavar='DIR', help=text)
+    text = 'start again after a failure, up to N times (default: %(default)s)'
+    parser.add_argument('--max-restarts', type=int, default=0, metavar='N', help=text)
+    text = 'for all machines to come together (default: %(default)s)'
+    parser.add_argument('--timeout', type=int, default=600, metavar='SECONDS', help=text)
     parser.add_argument('script', metavar='tools/TOOL.py', help='what to run')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='of the tool')
     args = parser.parse_args()
@@ -147,9 +134,8 @@ class Attempt:
             for child in psutil.Process(self.process.pid).children():
                 if child.status() == psutil.STATUS_ZOMBIE:
                     continue
-                if (
-                    child.pid not in self.ranks and os.getpgid(child.pid) == child.pid
-                ):  # msrun gives each worker a group of its own
+                # msrun gives each worker a process group of its own
+                if child.pid not in self.ranks and os.getpgid(child.pid) == child.pid:
                     self.ranks[child.pid] = int(child.environ().get('RANK_ID', -1))
                 (workers if child.pid in self.ranks else others).append(child)
         except (psutil.Error, ProcessLookupError):

@@ -18,10 +18,7 @@ OPENAI_PICTURES = {
     'resize_mode': 'shortest',
 }
 # widths at which all CLIPs have heads of width 64; ViT-H, g and G have other heads
-SURE = {
-    'text_encoder': (256, 1024),
-    'image_encoder': (64, 1024),
-}
+SURE = {'text_encoder': (256, 1024), 'image_encoder': (64, 1024)}
 
 
 def read_configs(folder, layout, openai=False):

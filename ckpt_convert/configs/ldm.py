@@ -87,10 +87,8 @@ def read_ldm_yaml(path):
     unet, text = (_params(params.get(key)) or {} for key in ('unet_config', 'cond_stage_config'))
     check_keys(unet, f'{path}: unet_config.params', ('num_heads',), UNET_NO_EFFECT, UNET_ONLY)
     check_keys(text, f'{path}: cond_stage_config.params', (), TEXT_NO_EFFECT, TEXT_ONLY)
-    target, schedule = (
-        one_of(params, 'parameterization', TARGETS, 'eps', path),
-        one_of(params, 'beta_schedule', SCHEDULES, 'linear', path),
-    )
+    target = one_of(params, 'parameterization', TARGETS, 'eps', path)
+    schedule = one_of(params, 'beta_schedule', SCHEDULES, 'linear', path)
     start, end = _number(path, params, 'linear_start', 1e-4, 1), _number(path, params, 'linear_end', 2e-2, 1)
     steps, heads = _number(path, params, 'timesteps', 1000, 100_001), _number(path, unet, 'num_heads', 8, 1025)
     scale = _number(path, params, 'scale_factor', 1.0, float('inf'))  # CompVis' default is 1

@@ -7,7 +7,7 @@ from diffdis_ms.errors import CheckpointError
 from diffdis_ms.text_files import read_json
 
 OPEN_CLIP = 'open_clip_config.json'
-# keys without effect on results, and keys that must have one of these values
+# by section of the file: keys that are used, keys without effect on results, keys that must have one of these values
 BLOCK_ONLY = {
     'ls_init_value': (None,),
     'block_type': (None, 'default'),
@@ -15,6 +15,7 @@ BLOCK_ONLY = {
         ('qk_norm', 'scaled_cosine_attn', 'scale_heads', 'scale_attn_inner', 'scale_attn', 'scale_fc'), (None, False)
     ),
 }
+VISION_USED = ('layers', 'width', 'head_width', 'mlp_ratio', 'patch_size', 'image_size', 'norm_kwargs', 'act_kwargs')
 VISION_ONLY = {
     **BLOCK_ONLY,
     'attentional_pool': (None, False),
@@ -30,6 +31,11 @@ VISION_ONLY = {
 VISION_NO_EFFECT = (
     'patch_dropout', 'attn_pooler_queries', 'attn_pooler_heads', 'n_queries', 'output_tokens', 'timm_model_pretrained',
     'timm_pool', 'timm_proj', 'timm_proj_bias', 'timm_drop', 'timm_drop_path', 'final_ln_after_pool',
+)
+# fmt: on
+# fmt: off
+TEXT_USED = (
+    'context_length', 'vocab_size', 'width', 'heads', 'layers', 'mlp_ratio', 'norm_kwargs', 'act_kwargs', 'eos_id',
 )
 # fmt: on
 TEXT_ONLY = {
@@ -84,23 +90,7 @@ def open_clip_towers(path):
 
 
 def _open_clip_text(cfg, quick, embed_dim, where):
-    check_keys(
-        cfg,
-        where,
-        (
-            'context_length',
-            'vocab_size',
-            'width',
-            'heads',
-            'layers',
-            'mlp_ratio',
-            'norm_kwargs',
-            'act_kwargs',
-            'eos_id',
-        ),
-        TEXT_NO_EFFECT,
-        TEXT_ONLY,
-    )
+    check_keys(cfg, where, TEXT_USED, TEXT_NO_EFFECT, TEXT_ONLY)
     words, width = whole(cfg, 'vocab_size', 49408, where), whole(cfg, 'width', 512, where)
     if cfg.get('pool_type') == 'eos' and cfg.get('eos_id', 2) != words - 1:
         raise CheckpointError(
@@ -123,13 +113,7 @@ def _open_clip_text(cfg, quick, embed_dim, where):
 
 
 def _open_clip_vision(cfg, quick, embed_dim, where):
-    check_keys(
-        cfg,
-        where,
-        ('layers', 'width', 'head_width', 'mlp_ratio', 'patch_size', 'image_size', 'norm_kwargs', 'act_kwargs'),
-        VISION_NO_EFFECT,
-        VISION_ONLY,
-    )
+    check_keys(cfg, where, VISION_USED, VISION_NO_EFFECT, VISION_ONLY)
     width, head = whole(cfg, 'width', 768, where), whole(cfg, 'head_width', 64, where)
     sizes = {'image_size': side(cfg.get('image_size', 224), 'image_size', where), 'projection_dim': embed_dim}
     if isinstance(cfg.get('layers'), list):

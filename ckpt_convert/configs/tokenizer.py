@@ -110,13 +110,8 @@ def _vocabulary(folder):
 
 def _listed(cfg):
     """Tokens in a config other than start, end and padding, and the padding token."""
-    decoder, more = (
-        cfg.get('added_tokens_decoder'),
-        [
-            cfg.get('additional_special_tokens'),
-            cfg.get('extra_special_tokens'),
-        ],
-    )
+    decoder = cfg.get('added_tokens_decoder')
+    more = [cfg.get('additional_special_tokens'), cfg.get('extra_special_tokens')]
     named = list(decoder.values()) if isinstance(decoder, dict) else []
     for tokens in more:
         named += list(tokens.values()) if isinstance(tokens, dict) else tokens if isinstance(tokens, list) else []

@@ -18,8 +18,14 @@ ACTIVATIONS = {
     'gelu_fast': 'gelu_pytorch_tanh',
 }
 
-# keys that every config may have, including defaults for text generation; the padding after a text's end does not
-# change its embedding
+# fmt: off
+CLIP_USED = (
+    'model_type', 'text_config', 'vision_config', 'text_config_dict', 'vision_config_dict', 'projection_dim',
+    'eos_token_id',
+)
+# fmt: on
+# keys that every config may have, including defaults for text generation (padding after the end of a text does not
+# change its embedding)
 # fmt: off
 HF_NO_EFFECT = (
     '_name_or_path', '_commit_hash', '_attn_implementation', '_attn_implementation_autoset', 'attn_implementation',
@@ -38,6 +44,9 @@ HF_NO_EFFECT = (
 # fmt: on
 HF_ONLY = {'add_cross_attention': (False,), 'is_decoder': (False,), 'pruned_heads': ({}, None), 'num_channels': (3,)}
 # fmt: off
+PREPROCESSOR_USED = (
+    'image_mean', 'image_std', 'size', 'crop_size', 'do_center_crop', 'do_normalize', 'resample', 'rescale_factor',
+)
 PREPROCESSOR_NO_EFFECT = (
     'processor_class', 'do_convert_rgb', 'data_format', 'input_data_format', 'return_tensors', 'device',
     'disable_grouping', 'image_seq_length', '_processor_class', '_valid_processor_keys',
@@ -67,21 +76,7 @@ def transformers_towers(path):
         raise CheckpointError(f'{path}: model_type = {shown(kind)} (only clip and clip_text_model can be converted)')
     if kind == 'clip_text_model':
         return {'text_encoder': transformers_text(content, path), 'image_encoder': {}}
-    check_keys(
-        content,
-        path,
-        (
-            'model_type',
-            'text_config',
-            'vision_config',
-            'text_config_dict',
-            'vision_config_dict',
-            'projection_dim',
-            'eos_token_id',
-        ),
-        HF_NO_EFFECT,
-        HF_ONLY,
-    )
+    check_keys(content, path, CLIP_USED, HF_NO_EFFECT, HF_ONLY)
     towers = {}
     for stem, key, reader in (
         ('text_encoder', 'text_config', transformers_text),
@@ -153,22 +148,7 @@ def transformers_pictures(folder):
     else:
         return None
     cfg = {key: value for key, value in cfg.items() if value is not None}
-    check_keys(
-        cfg,
-        path,
-        (
-            'image_mean',
-            'image_std',
-            'size',
-            'crop_size',
-            'do_center_crop',
-            'do_normalize',
-            'resample',
-            'rescale_factor',
-        ),
-        PREPROCESSOR_NO_EFFECT,
-        PREPROCESSOR_ONLY,
-    )
+    check_keys(cfg, path, PREPROCESSOR_USED, PREPROCESSOR_NO_EFFECT, PREPROCESSOR_ONLY)
     if abs(255 * number(cfg, 'rescale_factor', 1 / 255, path) - 1) > 1e-6:
         raise CheckpointError(f'{path}: rescale_factor = {cfg["rescale_factor"]!r} (only 1/255 can be converted)')
     if type(cfg.get('resample', 3)) is not int or cfg.get('resample', 3) not in range(len(RESAMPLE)):

@@ -3,58 +3,27 @@ no NPU needed.
 
     python -m diffdis_ms.ascend.coverage MODULE:FUNCTION [--json]
 
-FUNCTION() yields (title, cell, example inputs). Ends with 1 where a primitive has no implementation that can be seen.
-"none" means look
-by hand: among scalar and composite operators there are false alarms, and what a release of CANN really has is not seen.
+FUNCTION() yields (title, cell, example inputs); diffdis_ms.ascend.graphs has those of this project. Ends with 1 where
+no implementation of a primitive is known. "none" means: look by hand. Among scalar and composite operators there are
+false alarms, and what a release of CANN really has is not seen.
 """
 
 import argparse
 import importlib
 import json
 import os
-import re
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
-FRAMEWORK = {
-    'Load',
-    'UpdateState',
-    'Depend',
-    'MakeTuple',
-    'TupleGetItem',
-    'Return',
-    'Constant',
-    'Parameter',
-    'Switch',
-    'Partial',
-    'ListGetItem',
-    'MakeList',
-    'StopGradient',
-    'ScalarToTensor',
-    'TensorMove',
-    'call',
-    'Call',
-    'getattr',
-    'resolve',
-    'Virtual',
-    'VirtualAssignAdd',
+from diffdis_ms.ascend.evidence import evidence, read_table
+from diffdis_ms.errors import ConfigError
+
+# fmt: off
+TYPES = {  # of MindIR
+    1: 'fp32', 2: 'u8', 3: 'i8', 5: 'i16', 6: 'i32', 7: 'i64', 9: 'bool', 10: 'fp16', 11: 'fp64', 16: 'bf16',
 }
-HOST = re.compile(r'(Scalar|Sequence|Tuple|List|TensorTo(Scalar|Tuple|List)|Shape$|TensorShape$|Rank$|DType$)')
-VIEWS = {'Reshape', 'ReshapeExt', 'ExpandDims', 'Squeeze', 'Flatten'}
-TYPES = {
-    1: 'fp32',
-    2: 'u8',
-    3: 'i8',
-    5: 'i16',
-    6: 'i32',
-    7: 'i64',
-    9: 'bool',
-    10: 'fp16',
-    11: 'fp64',
-    16: 'bf16',
-}  # of MindIR
+# fmt: on
 
 
 def primitives(cell, *inputs):
@@ -89,46 +58,14 @@ def primitives(cell, *inputs):
     return found
 
 
-def evidence(name, types, registry, definitions):
-    """(kind, why) of one primitive; kind is 'none' where Ascend has nothing, or not for these types."""
-    from diffdis_ms.ascend.registry import COMMUNICATION
-
-    dispatched, view = definitions.get(name)
-    if name in FRAMEWORK:
-        return 'framework', 'the graph itself'
-    if name in COMMUNICATION:
-        return 'hccl', 'communication'
-    if name in registry.aclnn and (dispatched or name == 'AllFinite'):
-        return 'aclnn', 'aclnn kernel'
-    if name in VIEWS or view:
-        return 'view', 'no kernel needed'
-    if name in registry.acl:
-        allowed = registry.types.get(registry.acl[name])
-        refused = sorted(t for t in types if allowed and t not in allowed)
-        return (
-            ('none', f'{registry.acl[name]} does not take {", ".join(refused)}')
-            if refused
-            else ('acl', f'GE operator {registry.acl[name]}')
-        )
-    if name in registry.aicpu:
-        return 'aicpu', 'kernel on the AI CPU'
-    if name in registry.aclnn:
-        return 'none', 'an aclnn kernel, but MindSpore does not dispatch to it'
-    if HOST.match(name):
-        return 'host', 'scalars and shapes, on every device'
-    if name in registry.rewritten:
-        return 'rewritten', f'backend pass {registry.rewritten[name]}'
-    return 'none', 'nothing found'
-
-
-def check(graphs, registry, definitions):
+def check(graphs, table):
     """Yield one dict a graph: title, seconds, primitives [(name, count, types, kind, why)], missing [names]."""
     for title, cell, inputs in graphs:
         started = time.monotonic()
         rows = []
         for name, (count, types) in primitives(cell, *inputs).items():
             if name != 'Constant':
-                rows.append((name, count, sorted(types), *evidence(name, types, registry, definitions)))
+                rows.append((name, count, sorted(types), *evidence(name, types, table)))
         rows.sort(key=lambda row: (row[3], -row[1]))
         yield {
             'title': title,
@@ -152,42 +89,41 @@ def pretend_ascend():
             module.get_context = get_context
 
 
+def find_graphs(name):
+    """The function that MODULE:FUNCTION names; ConfigError where there is none."""
+    module, _, function = name.partition(':')
+    try:
+        return getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as e:
+        if not module.startswith(e.name):
+            raise
+        raise ConfigError(f'{name}: there is no module {e.name}') from None
+    except (ValueError, AttributeError):
+        raise ConfigError(f'{name} does not name a function, as diffdis_ms.ascend.graphs:models does') from None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('graphs', metavar='MODULE:FUNCTION', help='for example tests.ascend.graphs:models')
-    parser.add_argument('--json', action='store_true', help='one JSON object a line: the registry, then each graph')
+    parser.add_argument('graphs', metavar='MODULE:FUNCTION', help='for example diffdis_ms.ascend.graphs:models')
+    parser.add_argument('--json', action='store_true', help='one JSON object a line: the table, then each graph')
     args = parser.parse_args()
     os.environ['MS_DEV_PRECOMPILE_ONLY'] = '1'  # the front end only; read when MindSpore starts
+    graphs = find_graphs(args.graphs)
     import mindspore as ms
 
     from diffdis_ms import runtime
-    from diffdis_ms.ascend.registry import Definitions, read_registry
 
-    module, _, function = args.graphs.partition(':')
-    graphs = getattr(importlib.import_module(module), function)
-    root = Path(ms.__file__).parent
-    registry, definitions = read_registry(root), Definitions(root)
-    head = {
-        'mindspore': ms.__version__,
-        'aclnn': len(registry.aclnn),
-        'acl': len(registry.acl),
-        'aicpu': len(registry.aicpu),
-    }
-    print(
-        (
-            json.dumps(head)
-            if args.json
-            else (
-                f'mindspore {head["mindspore"]}: {head["aclnn"]} aclnn kernels, {head["acl"]} adapters, '
-                f'{head["aicpu"]} AI CPU kernels'
-            )
-        ),
-        flush=True,
-    )
+    table = read_table(ms.__version__)
+    counts = {key: len(table[key]) for key in ('aclnn', 'acl', 'aicpu')}
+    if args.json:
+        print(json.dumps({'mindspore': ms.__version__, **counts}), flush=True)
+    else:
+        kernels = '{aclnn} aclnn kernels, {acl} adapters, {aicpu} AI CPU kernels'.format(**counts)
+        print(f'mindspore {ms.__version__}: {kernels} (read from its {table["wheel"]["platform"]} wheel)', flush=True)
     runtime.setup('CPU')
     pretend_ascend()
     missing = False
-    for result in check(graphs(), registry, definitions):
+    for result in check(graphs(), table):
         missing |= bool(result['missing'])
         if args.json:
             print(json.dumps(result), flush=True)

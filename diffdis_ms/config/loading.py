@@ -1,6 +1,8 @@
 """Read a config from YAML files, where later ones override earlier ones, and `key=value`. Errors name file and key."""
 
+import copy
 import difflib
+import functools
 from dataclasses import fields, is_dataclass
 from os import PathLike
 from pathlib import Path
@@ -41,11 +43,11 @@ def load(
         ConfigError: a file is missing or not YAML; a key is unknown (the message suggests the nearest one); a value has
             the wrong type or is not allowed. The message names the file.
     """
-    tree, stated = OmegaConf.structured(schema), set()
+    tree, stated = copy.deepcopy(_defaults(schema)), set()
     for top in [] if path is None else path if isinstance(path, (list, tuple)) else [path]:
         for file, content in _layers(Path(top)):
             stated |= _leaves(content)
-            tree = _merge(tree, content, schema, str(file))
+            _merge(tree, content, schema, str(file))
     for item in overrides:
         key, eq, _ = item.partition('=')
         if not eq:
@@ -57,7 +59,7 @@ def load(
         except (OmegaConfBaseException, yaml.YAMLError) as e:
             raise ConfigError(f'override {item!r} cannot be read: {_first_line(e)}') from None
         stated |= _leaves(content)
-        tree = _merge(tree, content, schema, 'command line')
+        _merge(tree, content, schema, 'command line')
     try:
         config: Any = OmegaConf.to_object(tree)
     except OmegaConfBaseException as e:  # an interpolation of a key that does not exist
@@ -75,6 +77,11 @@ def load(
 def to_yaml(config):
     """The resolved config as YAML text."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+@functools.cache
+def _defaults(schema):
+    return OmegaConf.structured(schema)  # some 40 ms for a Config
 
 
 def _layers(path, above=()):
@@ -111,24 +118,22 @@ def _leaves(layer, prefix=''):
 
 def _merge(tree, content, schema, source):
     try:
-        return OmegaConf.merge(tree, content)
+        tree.merge_with(content)
     except OmegaConfBaseException as e:
-        key = (getattr(e, 'full_key', None) or '').partition('[')[0]  # of a list, not of its element
+        key = getattr(e, 'full_key', None) or next(_mappings_for_lists(content, tree), '')
+        key = key.partition('[')[0]  # of a list, not of its element
         if key and key not in _keys(schema):
             raise ConfigError(f'{source}: unknown key {key!r}{_nearest(key, _keys(schema))}') from None
         raise ConfigError(f'{source}: {key + ": " if key else ""}{_first_line(e)}') from None
-    except TypeError:  # OmegaConf raises it for a mapping in place of a list
-        for key in _mappings_for_lists(content, tree):
-            raise ConfigError(f'{source}: {key}: a list is expected, not a mapping of keys to values') from None
-        raise
 
 
 def _mappings_for_lists(content, tree, prefix=''):
+    """Keys of lists that are given a mapping, of which OmegaConf's error does not say where it is."""
     for key, value in content.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key in tree:
             if OmegaConf.is_list(tree[key]):
                 yield prefix + key
-            else:
+            elif OmegaConf.is_dict(tree[key]):
                 yield from _mappings_for_lists(value, tree[key], f'{prefix}{key}.')
 
 

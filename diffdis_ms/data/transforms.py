@@ -9,6 +9,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from diffdis_ms.config import CLIP_MEAN, CLIP_STD
 from diffdis_ms.errors import BadImage
+from diffdis_ms.pixels import to_uint8, to_unit_range
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
@@ -113,24 +114,13 @@ def to_pixels(image):
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
 
 
-def to_unit_range(pixels):
-    """Scale pixels (..., 3, H, W) from uint8 0..255 to float32 in [-1, 1]; floats are in [-1, 1] already.
-
-    `to_image` is the inverse.
-    """
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.float32) / 127.5 - 1
-    return pixels.astype(np.float32)
-
-
 def to_image(array):
     """float (3, H, W) in [-1, 1] -> PIL RGB image; values outside are clipped."""
-    pixels = np.rint((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return Image.fromarray(np.ascontiguousarray(to_uint8(array).transpose(1, 2, 0)))
 
 
 def clip_normalize(pixels, mean=CLIP_MEAN, std=CLIP_STD):
-    """Pixels as for `to_unit_range` -> float32, normalised with mean and standard deviation of colours in 0..1."""
+    """Pixels (..., 3, H, W) as for `to_unit_range` -> float32, normalised with mean and standard deviation of 0..1."""
     mean = np.array(mean, np.float32)[:, None, None]
     std = np.array(std, np.float32)[:, None, None]
     return ((to_unit_range(pixels) + 1) / 2 - mean) / std

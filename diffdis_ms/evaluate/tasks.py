@@ -80,10 +80,8 @@ def retrieval(pipe, embedded, reader):
         captions = [reader.captions_of(i) for i in embedded.indices]
     else:
         captions = [[caption] for caption in embedded.captions]
-    image_of_text, texts = (
-        np.repeat(np.arange(len(captions)), [len(c) for c in captions]),
-        [caption for own in captions for caption in own],
-    )
+    image_of_text = np.repeat(np.arange(len(captions)), [len(c) for c in captions])
+    texts = [caption for own in captions for caption in own]
     e, e0 = pipe.embed_texts(texts), next(iter(embedded.e0.values()))
     return {
         'metrics': retrieval_metrics(e0, e, image_of_text),

@@ -38,6 +38,11 @@ def use_flash(on):
     return before
 
 
+def uses_flash():
+    """Whether 16-bit attention of a graph compiled now uses Ascend's kernel."""
+    return _state['flash']
+
+
 @constexpr(reuse_result=False)
 def _takes_flash(dtype, head_size):
     """Decided while a graph is compiled, not while it runs."""

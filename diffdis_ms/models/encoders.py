@@ -6,9 +6,9 @@ import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
-from diffdis_ms.data.transforms import to_unit_range
 from diffdis_ms.finite import check_finite
 from diffdis_ms.models.autoencoder import LatentDecoder, LatentEncoder
+from diffdis_ms.pixels import to_unit_range
 
 
 class Encoders:

@@ -22,6 +22,7 @@ from diffdis_ms.world import World
 
 FLASH_CHIPS = ('ascend910b', 'ascend910_93')
 HCCL_CONNECT_TIMEOUT = 600  # seconds; CANN's default of 120 is short if one rank compiles longer than the others
+OVERFLOW_MODES = {'infnan': 'INFNAN_MODE', 'saturation': 'SATURATION_MODE'}  # of runtime.overflow_mode
 
 _device = None
 
@@ -66,9 +67,9 @@ def _setup_ascend(runtime, precision):
     try:
         ms.set_device('Ascend')
     except (RuntimeError, ValueError) as e:
+        reason = str(e).strip().splitlines()[0]
         raise ConfigError(
-            f'device=Ascend cannot be used ({str(e).strip().splitlines()[0]}); python tools/doctor.py says what is'
-            ' missing'
+            f'device=Ascend cannot be used ({reason}); python tools/doctor.py says what is missing'
         ) from None
     chip = ascend_chip()
     if runtime.overflow_mode == 'infnan' and chip == 'ascend910':
@@ -85,17 +86,12 @@ def _setup_ascend(runtime, precision):
 def ascend_environment(runtime, environ):
     """Environment variables for a `RuntimeConfig`. A field that is set overrides `environ`, which overrides our
     default."""
-    found = {
-        'HCCL_CONNECT_TIMEOUT': str(
-            runtime.hccl_connect_timeout or environ.get('HCCL_CONNECT_TIMEOUT', HCCL_CONNECT_TIMEOUT)
-        )
-    }
+    connect_timeout = runtime.hccl_connect_timeout or environ.get('HCCL_CONNECT_TIMEOUT', HCCL_CONNECT_TIMEOUT)
+    found = {'HCCL_CONNECT_TIMEOUT': str(connect_timeout)}
     if runtime.hccl_exec_timeout is not None:
         found['HCCL_EXEC_TIMEOUT'] = str(runtime.hccl_exec_timeout)
     if runtime.overflow_mode is not None:
-        found['MS_ASCEND_CHECK_OVERFLOW_MODE'] = {'infnan': 'INFNAN_MODE', 'saturation': 'SATURATION_MODE'}[
-            runtime.overflow_mode
-        ]
+        found['MS_ASCEND_CHECK_OVERFLOW_MODE'] = OVERFLOW_MODES[runtime.overflow_mode]
     return found
 
 

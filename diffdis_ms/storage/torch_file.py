@@ -259,10 +259,8 @@ def _tensor(storage, offset, shape, strides, kind=None):
     """LazyTensor on a storage, after its bounds were checked; Inert where the storage is of a type we do not know."""
     if not isinstance(storage, Storage):
         return Inert('tensor', (storage,))
-    kind, count = (
-        kind or storage.kind,
-        storage.count * DTYPES[storage.kind].itemsize // DTYPES[kind or storage.kind].itemsize,
-    )
+    kind = kind or storage.kind
+    count = storage.count * DTYPES[storage.kind].itemsize // DTYPES[kind].itemsize
     if not (
         _is_count(offset)
         and isinstance(shape, tuple)

@@ -3,9 +3,10 @@
 
 from pathlib import Path
 
-from diffdis_ms.data.transforms import image_grid, to_image, to_unit_range
+from diffdis_ms.data.transforms import image_grid, to_image
 from diffdis_ms.models.encoders import Encoders
 from diffdis_ms.models.unet import activation_elements
+from diffdis_ms.pixels import to_unit_range
 from diffdis_ms.runtime.compile_cache import compile_cached
 from diffdis_ms.train.optim import group_settings
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from diffdis_ms.data.stream.loader import read_all
-from diffdis_ms.data.transforms import clip_normalize, to_unit_range
+from diffdis_ms.data.transforms import clip_normalize
+from diffdis_ms.pixels import to_unit_range
 from diffdis_ms.train.objective import draw_diffdis, step_generator
 from diffdis_ms.world import World
 

@@ -76,12 +76,10 @@ def config_of(path, text_source=None, overrides=SET):
     return model_config(open_source(path), text_source, overrides)
 
 
-SCHEDULER, UNET, VAE, INDEX = (
-    'scheduler/scheduler_config.json',
-    'unet/config.json',
-    'vae/config.json',
-    'model_index.json',
-)
+SCHEDULER = 'scheduler/scheduler_config.json'
+UNET = 'unet/config.json'
+VAE = 'vae/config.json'
+INDEX = 'model_index.json'
 
 
 @pytest.mark.parametrize(
@@ -451,10 +449,8 @@ def wider(state, name, width):
     return {**state, name: np.zeros((state[name].shape[0], width, *state[name].shape[2:]), np.float32)}
 
 
-KEY, CONV = (
-    'model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight',
-    'model.diffusion_model.input_blocks.0.0.weight',
-)
+KEY = 'model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight'
+CONV = 'model.diffusion_model.input_blocks.0.0.weight'
 OTHERS = {
     'Stable Diffusion 2': [
         lambda n: {

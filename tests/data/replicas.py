@@ -268,15 +268,8 @@ def structs(fields, rows, shape):
 
 
 def cars(root):
-    names, labels = (
-        ['AM General Hummer SUV 2000', 'Acura RL Sedan 2012', 'Ram C/V Cargo Van Minivan 2012'],
-        [
-            2,
-            0,
-            1,
-            0,
-        ],
-    )
+    names = ['AM General Hummer SUV 2000', 'Acura RL Sedan 2012', 'Ram C/V Cargo Van Minivan 2012']
+    labels = [2, 0, 1, 0]
     (root / 'devkit').mkdir()
     savemat(root / 'devkit' / 'cars_meta.mat', {'class_names': cells(names)})
     fields = ('bbox_x1', 'bbox_y1', 'bbox_x2', 'bbox_y2', 'class', 'fname')

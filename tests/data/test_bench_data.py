@@ -1,11 +1,16 @@
-"""tools/bench.py data, small: all contenders give the same pictures, and the report names them."""
+"""tools/bench.py data, small: all contenders give the same pictures, and the report names them; processes measured."""
+
+import ast
 
 import numpy as np
 import pytest
 import webdataset
 
 from diffdis_ms.data.tokenizer import train_tokenizer
+from diffdis_ms.errors import ConfigError
+from tests.workspace import command
 from tools.benchmarks import data
+from tools.benchmarks.processes import run_python
 
 
 @pytest.fixture
@@ -39,3 +44,15 @@ def test_report(small, tmp_path, monkeypatch):
     text = '\n'.join(data.lines(result))
     assert 'ours, 1 processes' in text and 'ours is' in text and 'MindRecord' in text and not list(tmp_path.iterdir())
     assert all(m['images_per_second'] > 0 for m in result['medians'].values())
+
+
+def test_a_process_is_measured_and_a_failure_quoted():
+    code = "import sys, time; x = b'x' * (300 << 20); time.sleep(0.3); print(sys.argv[1]); print(2)"
+    measure = f'from tools.benchmarks.processes import run_python; print(run_python("-c", {code!r}, "one"))'
+    done = command('-c', measure)  # from a small process: Linux counts the memory of the one that starts another
+    printed, figures = ast.literal_eval(done.stdout)
+    assert printed == 'one\n2' and figures['seconds'] >= 0.3 and 300 <= figures['peak_mb'] < 400
+    with pytest.raises(ConfigError, match='^-m no.such.module 3 failed with code 1: .*No module named'):
+        run_python('-m', 'no.such.module', 3)
+    with pytest.raises(ConfigError, match='code -9: killed: not enough memory'):
+        run_python('-c', 'import os; os.kill(os.getpid(), 9)')

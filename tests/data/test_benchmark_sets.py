@@ -361,11 +361,7 @@ def test_open_zeroshot_takes_names_of_the_set_or_given_ones(tmp_path):
     assert open_zeroshot('flowers102', tmp_path, names)[1][0] == 'pink primrose'
     replicas.imagenet_flat(tmp_path)
     # CLIP's list has it twice
-    assert open_zeroshot('imagenet', tmp_path, names)[1] == [
-        'sunglasses',
-        'fish',
-        'sunglasses',
-    ]
+    assert open_zeroshot('imagenet', tmp_path, names)[1] == ['sunglasses', 'fish', 'sunglasses']
     replicas.caltech(tmp_path)
     assert open_zeroshot('caltech101', tmp_path, names)[1] == ['face', 'easy face', 'accordion', 'yin and yang']
 

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.data.transforms import (
-    clip_normalize,
-    decode_image,
-    resize_center_crop,
-    to_image,
-    to_pixels,
-    to_unit_range,
-)
+from diffdis_ms.data.transforms import clip_normalize, decode_image, resize_center_crop, to_image, to_pixels
 from diffdis_ms.errors import BadImage
+from diffdis_ms.pixels import to_unit_range
 
 
 def encoded(image, kind='PNG', **options):

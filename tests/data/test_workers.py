@@ -13,6 +13,7 @@ import pytest
 
 from diffdis_ms.data.sources.folders import open_captions
 from diffdis_ms.data.stream.loader import Loader
+from diffdis_ms.data.stream.workers import look_ahead
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.world import World
@@ -51,6 +52,14 @@ def start(workspace):
     for _ in range(3):
         assert process.stdout.readline() == 'on\n'
     return process
+
+
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_looking_ahead_takes_so_many_more_and_keeps_the_order(count):
+    taken = []
+    for place, item in enumerate(look_ahead((taken.append(i) or i for i in range(6)), count)):
+        assert item == place and taken == list(range(min(place + count + 1, 6)))
+    assert place == 5
 
 
 def test_processes_give_what_threads_give_and_are_gone_at_the_end(workspace):
@@ -123,6 +132,7 @@ SCRIPT = '''
 import signal, sys, time
 from diffdis_ms.data.sources.folders import open_captions
 from diffdis_ms.data.stream.loader import Loader
+from diffdis_ms.data.stream.workers import look_ahead
 signal.signal(signal.SIGTERM, lambda *a: None)
 it = iter(Loader(open_captions(sys.argv[1]), 4, 32, seed=0, num_workers=2, workers='processes'))
 while True:

@@ -14,14 +14,8 @@ HOSTILE = (
 def write_results(folder, caption=HOSTILE):
     """A result of each task with examples of this caption: paths."""
     recalls = {f'{way}_R@{k}': 0.5 for way in ('image_to_text', 'text_to_image') for k in (1, 5, 10)}
-    picture, common = (
-        thumbnail(Image.new('RGB', (40, 40), 'red')),
-        {
-            'dataset': caption,
-            'split': caption,
-            'num_samples': 2,
-        },
-    )
+    picture = thumbnail(Image.new('RGB', (40, 40), 'red'))
+    common = {'dataset': caption, 'split': caption, 'num_samples': 2}
     results = {
         'z.json': {
             'task': 'zeroshot',

@@ -40,10 +40,8 @@ def test_fid_is_that_of_a_matrix_root():
     from scipy.linalg import sqrtm
 
     rng = np.random.default_rng(1)
-    x, y = (
-        rng.standard_normal((300, 20)) @ rng.standard_normal((20, 20)),
-        rng.standard_normal((200, 20)) @ rng.standard_normal((20, 20)) + 1,
-    )
+    x = rng.standard_normal((300, 20)) @ rng.standard_normal((20, 20))
+    y = rng.standard_normal((200, 20)) @ rng.standard_normal((20, 20)) + 1
     s, t = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
     assert fid(x, y) == pytest.approx(expected, rel=1e-9)
@@ -110,10 +108,8 @@ def test_what_fid_and_kid_refuse():
 
 
 def test_clip_score_and_its_options():
-    images, texts = (
-        np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32),
-        np.array([[1, 0], [0, -1], [0.8, 0.6]], np.float32),
-    )
+    images = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    texts = np.array([[1, 0], [0, -1], [0.8, 0.6]], np.float32)
     assert clip_score(images, texts) == pytest.approx(100 * (1 - 1 + 0.96) / 3)
     assert clip_score(images, texts, clip=True, weight=2.5) == pytest.approx(2.5 * (1 + 0 + 0.96) / 3)
 
@@ -430,11 +426,9 @@ def test_what_is_missing_is_one_line_before_any_network(weights, clip, tmp_path,
         raise AssertionError('a network was built')
 
     monkeypatch.setattr(inception, 'InceptionV3', never)
-    real, fake, one = (
-        make_pictures(tmp_path / 'real', 4),
-        make_pictures(tmp_path / 'fake', 3),
-        make_pictures(tmp_path / 'one', 1),
-    )
+    real = make_pictures(tmp_path / 'real', 4)
+    fake = make_pictures(tmp_path / 'fake', 3)
+    one = make_pictures(tmp_path / 'one', 1)
     (tmp_path / 'bad.pth').write_bytes(b'<html>')
     evaluate = generation.evaluate_generation
     for words, options in (

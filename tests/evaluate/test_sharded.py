@@ -2,15 +2,12 @@
 writes."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
-from tests.workspace import ROOT, assert_one_line_error, command, make_pictures, msrun
+from tests.workspace import assert_one_line_error, command, make_pictures, msrun, start_paused
+
+BATCH_DONE = 'diffdis_ms.evaluate.shared:_save'
 
 ARGS = (
     '--dataset',
@@ -65,7 +62,7 @@ def expected(trained, tmp_path_factory):
 def test_two_ranks(trained, expected, tmp_path):
     (tmp_path / 'shared').mkdir()
     out = tmp_path / 'shared' / 'result.json'
-    done = msrun(2, 8217, tmp_path / 'logs', *arguments(trained, out))
+    done = msrun(2, tmp_path / 'logs', *arguments(trained, out))
     assert done.returncode == 0, done.stderr
     assert all('15 samples' in (tmp_path / 'logs' / f'worker_{rank}.log').read_text() for rank in (0, 1))
     assert result(out) == expected
@@ -74,19 +71,11 @@ def test_two_ranks(trained, expected, tmp_path):
 def test_killed_and_started_again(trained, expected, tmp_path):
     (tmp_path / 'killed').mkdir()
     out = tmp_path / 'killed' / 'result.json'
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments(trained, out))],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and len(list(out.parent.rglob('*.npz'))) < 3:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process = start_paused(BATCH_DONE, 3, tmp_path / 'paused', *arguments(trained, out))
+    process.kill()
     process.wait()
     finished = {path: path.stat().st_mtime_ns for path in out.parent.rglob('*.npz')}
-    assert 3 <= len(finished) < 8 and not out.exists()
+    assert len(finished) == 3 and not out.exists()
     next(iter(finished)).write_bytes(b'damaged')
     done = command(*arguments(trained, out))
     assert done.returncode == 0, done.stderr
@@ -138,20 +127,13 @@ def test_generation_of_two_ranks_and_of_a_killed_run(weights, clip, tmp_path):
     expected = measured(outs['one'])
     assert len(set(expected['metrics'].values())) == 4 and expected['num_samples'] == 5
 
-    done = msrun(2, 8221, tmp_path / 'logs', *generation(tmp_path, outs['two'], weights, clip))
+    done = msrun(2, tmp_path / 'logs', *generation(tmp_path, outs['two'], weights, clip))
     assert done.returncode == 0, done.stderr
     assert measured(outs['two']) == expected
 
-    process = subprocess.Popen(
-        [sys.executable, *map(str, generation(tmp_path, outs['killed'], weights, clip))],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and len(list(outs['killed'].parent.rglob('fake*.npz'))) < 1:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    place = tmp_path / 'paused'  # after the 4 batches of the real pictures and one of the others
+    process = start_paused(BATCH_DONE, 5, place, *generation(tmp_path, outs['killed'], weights, clip))
+    process.kill()
     process.wait()
     finished = {path.name for path in outs['killed'].parent.rglob('*.parts/*.npz')}
     assert {f'real{k:06d}.npz' for k in range(4)} | {'fake000000.npz'} <= finished and not outs['killed'].exists()
@@ -190,7 +172,7 @@ def test_pictures_of_two_ranks_are_those_of_one(trained, tmp_path):
         'grid.png',
         'prompts.json',
     ]
-    done = msrun(2, 8219, tmp_path / 'logs', *sample(trained, tmp_path / 'two'))
+    done = msrun(2, tmp_path / 'logs', *sample(trained, tmp_path / 'two'))
     assert done.returncode == 0, done.stderr
     assert {p.name: p.read_bytes() for p in (tmp_path / 'two').glob('0*.png')} == one
 

@@ -35,11 +35,9 @@ class TorchModels:
     def __init__(self, config, seed=0):
         self.config = config
         torch.manual_seed(seed)
-        self.unet, self.vae, self.clip = (
-            make_unet(config),
-            make_autoencoder(config.vae),
-            make_clip(config.text_encoder, config.image_encoder),
-        )
+        self.unet = make_unet(config)
+        self.vae = make_autoencoder(config.vae)
+        self.clip = make_clip(config.text_encoder, config.image_encoder)
         for network in (self.unet, self.vae, self.clip):
             fill(network)
 
@@ -68,10 +66,8 @@ class TorchModels:
             )
         if extras:
             diffusion, length = self.config.image_diffusion, self.config.text_encoder.max_position_embeddings
-            state['betas'], state['alphas_cumprod'] = (
-                torch.tensor(betas(diffusion)).float(),
-                torch.tensor(alphas_cumprod(diffusion)).float(),
-            )
+            state['betas'] = torch.tensor(betas(diffusion)).float()
+            state['alphas_cumprod'] = torch.tensor(alphas_cumprod(diffusion)).float()
             state.update({name: torch.ones(1000) for name in SCHEDULE})
             state['cond_stage_model.transformer.text_model.embeddings.position_ids'] = torch.arange(length)[None]
         return state

@@ -23,10 +23,8 @@ def make_captions(text, batch):
 
 def compare(config, tolerance, batch=3):
     """Last hidden state, text query and image embedding of one batch."""
-    text, image = (
-        randomize(CLIPTextEncoder(config.text_encoder), 0),
-        randomize(CLIPImageEncoder(config.image_encoder), 1),
-    )
+    text = randomize(CLIPTextEncoder(config.text_encoder), 0)
+    image = randomize(CLIPImageEncoder(config.image_encoder), 1)
     module = copy_to_torch(
         make_clip(config.text_encoder, config.image_encoder), text, image, torch_only=('logit_scale',)
     )

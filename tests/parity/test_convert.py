@@ -274,10 +274,8 @@ def map_to_torch(arrays):
 
 def test_exported_unet_predicts_the_same_noise(converted, tmp_path):
     export(converted, tmp_path / 'exported', 'diffusers')
-    pipe, theirs = (
-        DiffDisPipeline.from_pretrained(converted),
-        StableDiffusionPipeline.from_pretrained(tmp_path / 'exported'),
-    )
+    pipe = DiffDisPipeline.from_pretrained(converted)
+    theirs = StableDiffusionPipeline.from_pretrained(tmp_path / 'exported')
     z, c = normal(0, 2, 4, 8, 8), normal(1, 2, 16, 32)
     with torch.no_grad():
         expected = theirs.unet(to_torch(z), 700, to_torch(c)).sample
@@ -361,10 +359,7 @@ def test_openai_and_open_clip(torch_side, tmp_path, layout, resnet):
             path,
         )
     # which OpenAI's own files need not be told
-    acts = [
-        'text_encoder.hidden_act=quick_gelu',
-        'image_encoder.hidden_act=quick_gelu',
-    ]
+    acts = ['text_encoder.hidden_act=quick_gelu', 'image_encoder.hidden_act=quick_gelu']
     convert(
         path,
         tmp_path / 'out',

@@ -150,10 +150,8 @@ def archive(
             + m.extra
         )
         # fmt: on
-    count, start = (
-        len(members) & 0xFFFF if count is None else count,
-        (len(body) if directory_start is None else directory_start),
-    )
+    count = len(members) & 0xFFFF if count is None else count
+    start = len(body) if directory_start is None else directory_start
     # fmt: off
     end = struct.pack(
         '<4H2IH', disk, disk, count, count, len(directory) if directory_size is None else directory_size, start,

@@ -3,17 +3,24 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
+from tests.workspace import (
+    LOGGED,
+    ROOT,
+    assert_one_line_error,
+    command,
+    free_port,
+    make_workspace,
+    port_was_taken,
+    wait_until_paused,
+)
 
 STEPS = 20
 COMMON = (
@@ -24,13 +31,8 @@ COMMON = (
 )
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-
-def launch_args(directory, *arguments, restarts=0):
+def launch_args(directory, *arguments, restarts=0, pause=()):
+    """`pause`: arguments of tests/paused.py in front of the tool."""
     return [
         'bash',
         'tools/launch.sh',
@@ -41,6 +43,7 @@ def launch_args(directory, *arguments, restarts=0):
         '--max-restarts',
         str(restarts),
         '2',
+        *(('tests/paused.py', *map(str, pause)) if pause else ()),
         'tools/train.py',
         '--config',
         str(directory / 'diffdis.yaml'),
@@ -54,14 +57,37 @@ def environment():
 
 
 def launch(directory, *arguments, **options):
-    return subprocess.run(
-        launch_args(directory, *arguments, **options),
+    for _ in range(3):
+        done = subprocess.run(
+            launch_args(directory, *arguments, **options),
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        if done.returncode == 0 or not port_was_taken(directory / 'logs'):
+            break
+    return done
+
+
+def start_paused(directory, step, *arguments, restarts=0):
+    """Start a job whose two processes pause after a step; returns the launcher and the processes."""
+    file = directory / 'paused'
+    launcher = subprocess.Popen(
+        launch_args(directory, *arguments, restarts=restarts, pause=(LOGGED, step, file)),
         cwd=ROOT,
         env=environment(),
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=900,
     )
+    for rank in range(2):
+        wait_until_paused(launcher, directory / f'paused{rank}')
+    assert len(rows(directory)) == step
+    found = workers(launcher)
+    assert len(found) == 2
+    return launcher, found
 
 
 def rows(directory):
@@ -155,26 +181,9 @@ def workers(launcher):
     return sorted(found, key=lambda p: p.environ()['RANK_ID'])
 
 
-def wait_for(directory, step, launcher):
-    log, deadline = directory / 'run/metrics.jsonl', time.monotonic() + 600
-    while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) >= step):
-        assert launcher.poll() is None, launcher.communicate()[1][-2000:]
-        time.sleep(0.02)
-
-
 def test_a_killed_worker_ends_the_job_which_restarts_to_the_same_last_bit(two_processes, tmp_path):
     directory = make_workspace(tmp_path)
-    launcher = subprocess.Popen(
-        launch_args(directory, 'batch_size=2', restarts=2),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(directory, 8, launcher)
-    first = workers(launcher)
-    assert len(first) == 2
+    launcher, first = start_paused(directory, 8, 'batch_size=2', restarts=2)
     first[1].send_signal(signal.SIGKILL)
     _, errors = launcher.communicate(timeout=900)
     assert launcher.returncode == 0, errors
@@ -188,20 +197,12 @@ def test_a_killed_worker_ends_the_job_which_restarts_to_the_same_last_bit(two_pr
 
 def test_sigterm_saves_and_the_next_run_continues(two_processes, tmp_path):
     directory = make_workspace(tmp_path)
-    launcher = subprocess.Popen(
-        launch_args(directory, 'batch_size=2', 'checkpoint_every=1000'),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(directory, 4, launcher)
+    launcher, _ = start_paused(directory, 4, 'batch_size=2', 'checkpoint_every=1000')
     launcher.send_signal(signal.SIGTERM)
     _, errors = launcher.communicate(timeout=300)
     assert launcher.returncode == 143, errors
     saved = [p.name for p in (directory / 'run/checkpoints').iterdir()]
-    assert len(saved) == 1 and not (directory / 'run/model').exists()
+    assert saved == ['step_4'] and not (directory / 'run/model').exists()
     done = launch(directory, 'batch_size=2')
     assert done.returncode == 0, done.stderr
     ours, theirs = state(directory), state(two_processes)

@@ -1,17 +1,12 @@
 """A run killed in the middle and resumed is the uninterrupted run, to the last bit."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from diffdis_ms.data.sources.webdataset import CaptionSet
-from tests.workspace import ROOT, assert_one_line_error, command, make_workspace
+from tests.workspace import LOGGED, assert_one_line_error, command, make_workspace, start_paused
 
 LOSSES = ('step', 'loss', 'loss_ig', 'loss_ita', 'lr', 'lr_new', 'grad_norm', 'logit_scale')
 
@@ -48,22 +43,11 @@ def test_run_writes_what_the_contract_says(trained):
 
 def test_kill_9_in_the_middle_then_resume_equals_the_uninterrupted_run(trained, tmp_path):
     directory = make_workspace(tmp_path)
-    args = [sys.executable, 'tools/train.py', '--config', str(directory / 'diffdis.yaml')]
-    process = subprocess.Popen(
-        args,
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    log, deadline = directory / 'run/metrics.jsonl', time.monotonic() + 300
-    while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) >= 5):
-        assert process.poll() is None, 'the run ended before it could be killed'
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+    process = start_paused(LOGGED, 5, tmp_path / 'paused', 'tools/train.py', '--config', directory / 'diffdis.yaml')
+    process.kill()
     process.wait()
-    killed_at = len(log.read_text().splitlines())
-    assert 5 <= killed_at < 8 and not (directory / 'run/model').exists()
+    assert len(rows(directory)) == 5 and not (directory / 'run/model').exists()
+    assert [p.name for p in (directory / 'run/checkpoints').iterdir()] == ['step_3']
 
     done = command('tools/train.py', '--config', directory / 'diffdis.yaml')
     assert done.returncode == 0, done.stderr

@@ -23,33 +23,19 @@ def measure(work, repeats, seed):
         source, clip, target = work / 'sd.ckpt', work / 'clip.pt', work / 'target'
         run_python('-m', 'tools.benchmarks.torch_side', 'make-stable-diffusion', source, clip, seed)
         write_tokenizer(work / 'tokenizer')
-        runs = {'copy': [], 'ckpt_convert': [], 'torch': []}
+        model, saved = target / 'model', target / 'saved.ckpt'
+        options = ('--src', source, '--text-encoder', clip, '--vocab', work / 'tokenizer', '--dst', model)
+        contenders = {
+            'copy': lambda: copy(source, target / 'copy'),
+            'ckpt_convert': lambda: run_python('-m', 'ckpt_convert', 'import', *options)[1],
+            'torch': lambda: run_python('-m', 'tools.benchmarks.torch_side', 'load-and-save', source, saved)[1],
+        }
+        runs = {what: [] for what in contenders}
         for _ in tqdm(range(repeats), desc='rounds', disable=None):
-            for what in runs:
+            for what, contender in contenders.items():
                 shutil.rmtree(target, ignore_errors=True)
                 target.mkdir()
-                if what == 'copy':
-                    runs[what].append(copy(source, target / 'copy'))
-                elif what == 'torch':
-                    runs[what].append(
-                        run_python('-m', 'tools.benchmarks.torch_side', 'load-and-save', source, target / 'saved.ckpt')
-                    )
-                else:
-                    runs[what].append(
-                        run_python(
-                            '-m',
-                            'ckpt_convert',
-                            'import',
-                            '--src',
-                            source,
-                            '--text-encoder',
-                            clip,
-                            '--vocab',
-                            work / 'tokenizer',
-                            '--dst',
-                            target / 'model',
-                        )
-                    )
+                runs[what].append(contender())
         result = {
             'file_gb': source.stat().st_size / 1e9,
             'runs': runs,

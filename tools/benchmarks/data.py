@@ -26,30 +26,12 @@ from diffdis_ms.data.transforms import resize_center_crop
 from diffdis_ms.errors import ConfigError
 
 COUNT, SHARD, SIZE, BATCH, LENGTH = 2000, 500, 256, 64, 77
+# fmt: off
 WORDS = [
-    'a',
-    'photo',
-    'of',
-    'the',
-    'red',
-    'green',
-    'small',
-    'large',
-    'old',
-    'dog',
-    'cat',
-    'house',
-    'river',
-    'street',
-    'man',
-    'woman',
-    'standing',
-    'running',
-    'beside',
-    'under',
-    'two',
-    'three',
+    'a', 'photo', 'of', 'the', 'red', 'green', 'small', 'large', 'old', 'dog', 'cat',
+    'house', 'river', 'street', 'man', 'woman', 'standing', 'running', 'beside', 'under', 'two', 'three',
 ]
+# fmt: on
 
 
 def measure(work, repeats, seed):

@@ -4,10 +4,9 @@ The model is Stable Diffusion's UNet with all of DiffDis' additions, in float32;
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
@@ -15,19 +14,11 @@ from safetensors.numpy import save
 from diffdis_ms.config import ModelConfig
 from diffdis_ms.data.stream.latent_cache import CONSTANTS, SUMMARY, write_part
 from diffdis_ms.data.tokenizer import train_tokenizer
-from diffdis_ms.errors import ConfigError
 from diffdis_ms.storage.files import whole_file
 from tools.benchmarks.data import WORDS
-from tools.benchmarks.processes import ROOT
+from tools.benchmarks.processes import run_python
 
 CONFIG, ROWS, VOCAB, GiB = 'ascend_configs/cc3m_diffdis.yaml', 8, 570, 2**30
-MAKE = """
-import pathlib, sys
-from tools.benchmarks.full_step import make_cache, make_model
-work, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-make_model(work / 'model', seed)
-make_cache(work / 'cache', work / 'model', seed)
-"""
 
 
 def measure(work, repeats, seed):
@@ -38,7 +29,7 @@ def measure(work, repeats, seed):
     try:
         # The step needs nearly all of the machine's memory. So this process stays small, and the model is made in a
         # process that has ended before the measurement.
-        child([sys.executable, '-c', MAKE, str(work), str(seed)])
+        run_python('-m', 'tools.benchmarks.full_step', work, seed)
         options = [
             'device=CPU',
             'batch_size=1',
@@ -55,24 +46,12 @@ def measure(work, repeats, seed):
         # Compiling takes memory that is never given back. So another process compiles, and the measured one loads the
         # graph from the cache, as training does after a --dry-run. Both run the same script, because MindSpore finds a
         # cached graph only for the script that compiled it.
-        side = [sys.executable, 'tools/benchmarks/step_side.py', CONFIG]
-        child([*side, '0', *options])
-        return json.loads(child([*side, str(repeats + 1), *options]).splitlines()[-1])
+        side = ['tools/benchmarks/step_side.py', CONFIG]
+        run_python(*side, 0, *options)
+        printed, _ = run_python(*side, repeats + 1, *options)
+        return json.loads(printed.splitlines()[-1])
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def child(command):
-    """Run a process and return what it prints; ConfigError if it fails."""
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}
-    )
-    if done.returncode:
-        raise ConfigError(
-            f'the step failed with code {done.returncode}:'
-            f' {(done.stderr.strip().splitlines() or ["killed: not enough memory?"])[-1]}'
-        )
-    return done.stdout.strip()
 
 
 def make_model(directory, seed):
@@ -120,17 +99,14 @@ def make_cache(directory, model, seed):
 def lines(result):
     """For people."""
     estimate, measured = result['estimate'], result['measured']
+    total = sum(estimate.values())
     first = sum(estimate[part] for part in ('weights that train', 'small ones once more, as one vector', 'EMA'))
     rows = [
         ('Python, MindSpore, MindFormers', None, measured['program']),
         ('weights, EMA', first, measured['assembled'] - measured['program']),
         ('the compiled graph', None, measured['compiled'] - measured['assembled']),
-        (
-            "moments, gradients, activations, kernels' own",
-            sum(estimate.values()) - first,
-            measured['peak'] - measured['compiled'],
-        ),
-        ('in all', sum(estimate.values()), measured['peak']),
+        ("moments, gradients, activations, kernels' own", total - first, measured['peak'] - measured['compiled']),
+        ('in all', total, measured['peak']),
     ]
     yield (
         f'{result["parameters"] / 1e6:.2f} M parameters, batch 1: {result["seconds"]:.1f} s per step (the first one'
@@ -139,3 +115,9 @@ def lines(result):
     yield f'{"GiB":<46}{"estimated":>10}{"measured":>10}'
     for name, guess, found in rows:
         yield f'{name:<46}{"" if guess is None else format(guess / GiB, ".2f"):>10}{found / GiB:>10.2f}'
+
+
+if __name__ == '__main__':  # the process of `measure` that makes the model and the cache
+    work, seed = Path(sys.argv[1]), int(sys.argv[2])
+    make_model(work / 'model', seed)
+    make_cache(work / 'cache', work / 'model', seed)

@@ -4,6 +4,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,23 +14,28 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def run_python(*args):
-    """Run `python -m ...` from the repository's root; returns {'seconds', 'peak_mb'}.
+    """Run `python *args` from the repository's root.
+
+    Returns:
+        What it prints (str), and its figures {'seconds', 'peak_mb'}.
 
     Raises:
         ConfigError: the process failed; its last line is quoted.
     """
+    words, env = list(map(str, args)), {**os.environ, 'PYTHONPATH': str(ROOT)}
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *map(str, args)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    stderr = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryFile('w+') as stdout, tempfile.TemporaryFile('w+') as stderr:
+        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, stdout=stdout, stderr=stderr)
+        _, status, usage = os.wait4(
+            process.pid, 0
+        )  # not process.wait(), which does not tell the peak of this one child
+        figures = {'seconds': time.perf_counter() - start, 'peak_mb': usage.ru_maxrss / 1024}
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed, said = (stream.seek(0) or stream.read().strip() for stream in (stdout, stderr))
     if process.returncode:
-        raise ConfigError(
-            f'{" ".join(map(str, args[:3]))} failed: {(stderr.strip().splitlines() or ["no message"])[-1]}'
-        )
-    return {'seconds': time.perf_counter() - start, 'peak_mb': usage.ru_maxrss / 1024}
+        last = (said.splitlines() or ['killed: not enough memory?'])[-1]
+        raise ConfigError(f'{" ".join(words[:3])} failed with code {process.returncode}: {last}')
+    return printed, figures
 
 
 def median(runs, key):

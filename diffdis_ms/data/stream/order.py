@@ -80,13 +80,11 @@ class Stream:
                 f'train.batch_size: {batch_size} samples cannot be divided equally among {world.size} processes; make'
                 f' it a multiple of {world.size}'
             )
-        self.good, self.num_samples, self.batch_size, self.seed, self.skipped = (
-            good,
-            num_samples,
-            batch_size,
-            seed,
-            skipped or {},
-        )
+        self.good = good
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.skipped = skipped or {}
         self.world = world
         if len(good) < batch_size:
             raise ConfigError(too_few(len(good), batch_size, self.skipped))

@@ -1,20 +1,21 @@
-"""Graphs for the Ascend operator check: each function yields (title, cell, example inputs). Nothing here is
-executed."""
+"""Graphs for the operator check: each function yields (title, cell, example inputs). None of them is executed."""
 
 import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
+from diffdis_ms.ascend.tiny import make_tiny_config, make_tiny_resnet, tiny_run
 from diffdis_ms.models.attention import use_flash
 from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEncoder
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.inception import InceptionV3
 from diffdis_ms.train.accumulation import AccumulatedStep
+from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective, draw_diffdis
 from diffdis_ms.train.optim import build_optimizer
 from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
-from tests.helpers import make_objective, make_tiny_config, make_tiny_resnet, tiny_run
+from diffdis_ms.world import World
 
 
 def zeros(*shape, dtype=np.float32):
@@ -26,24 +27,40 @@ def query_inputs():
     return zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), None, zeros(2, 1, 48)
 
 
+def loss_cell(config, world=World()):
+    """The loss cell of a config's objective, T frozen; the context of the empty caption and V(0) are zeros."""
+    model = config.model
+    if config.objective == 'autoencoder':
+        return AutoencoderObjective(AutoencoderKL(model.vae), config, world)
+    text = model.text_encoder
+    if config.objective == 'clip':
+        return CLIPObjective(CLIPImageEncoder(model.image_encoder), CLIPTextEncoder(text), config, world)
+    empty_context = zeros(1, text.max_position_embeddings, text.hidden_size)
+    return DiffDisObjective(DiffDisUNet(model), config, empty_context, zeros(1, 4, 8, 8), world=world)
+
+
+def loss_inputs(config):
+    """What the loss cell of this config takes."""
+    b, text = config.train.batch_size, config.model.text_encoder
+    if config.objective == 'autoencoder':
+        return zeros(b, 3, 32, 32), zeros(b, 4, 8, 8)
+    if config.objective == 'clip':
+        return zeros(b, 3, 32, 32), zeros(b, text.max_position_embeddings, dtype=np.int32)
+    draws = (Tensor(x) for x in draw_diffdis(0, 0, config, (4, 8, 8)))
+    c = zeros(b, text.max_position_embeddings, text.hidden_size)
+    return zeros(b, 4, 8, 8), c, zeros(b, 1, text.projection_dim), None, *draws
+
+
 def generation():
     """Phi_u."""
-    yield (
-        'predict_noise',
-        DiffDisUNet(make_tiny_config()),
-        (zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32)),
-    )
+    inputs = zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), zeros(2, 16, 32)
+    yield 'predict_noise', DiffDisUNet(make_tiny_config()), inputs
 
 
 def alignment():
     """Phi_theta, in every variant of the dual-stream block."""
-    for fusion, share_attention, modality_ffn in (
-        (True, True, True),
-        (True, False, True),
-        (True, True, False),
-        (True, False, False),
-        (False, True, True),
-    ):
+    variants = [(True, True, True), (True, False, True), (True, True, False), (True, False, False), (False, True, True)]
+    for fusion, share_attention, modality_ffn in variants:
         config = make_tiny_config()
         switches = config.dual_stream
         switches.fusion, switches.share_attention, switches.modality_ffn = fusion, share_attention, modality_ffn
@@ -74,11 +91,11 @@ def convolutional():
 
 
 def training():
-    """The joint training step of Eq. 9: both losses, gradients, clipping, AdamW, EMA; and the other objectives'
-    steps."""
+    """The joint training step of Eq. 9 (both losses, gradients, clipping, AdamW, EMA), and those of the other
+    objectives."""
     for objective in ('diffdis', 'clip', 'autoencoder'):
         config = tiny_run(objective)
-        cell, inputs = make_objective(config)
+        cell, inputs = loss_cell(config), loss_inputs(config)
         units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
         update = Update(cell, units, optimizer, config)
         yield f'training step, {objective}', TrainStep(cell, update).set_train(), inputs
@@ -86,11 +103,11 @@ def training():
 
 
 def mixed_precision():
-    """The joint step as it runs on Ascend: fp16 with its loss scale, bf16 without; and the graphs of an accumulated
+    """The joint step as it runs on Ascend (fp16 with its loss scale, bf16 without), and the graphs of an accumulated
     step."""
     for precision in ('fp16', 'bf16'):
         config = tiny_run('diffdis', precision=precision)
-        cell, inputs = make_objective(config)
+        cell, inputs = loss_cell(config), loss_inputs(config)
         apply_precision(cell, precision)
         units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))
         update = Update(cell, units, optimizer, config)
@@ -104,9 +121,11 @@ def mixed_precision():
 
 
 def half_precision():
-    """DiffDis and CLIP's transformers in the two 16-bit types, as users run them on Ascend (bfloat16 does not run on
-    the CPU, but it compiles). Not the convolutional ones: MindSpore's BatchNorm takes no bfloat16, and FID is
-    float32."""
+    """DiffDis and CLIP's transformers in the two 16-bit types, as users run them on Ascend.
+
+    bfloat16 does not run on the CPU, but it compiles. The convolutional networks are not here: MindSpore's BatchNorm
+    takes no bfloat16, and FID is float32.
+    """
     for dtype in (ms.float16, ms.bfloat16):
         for graphs in (generation, alignment, autoencoder, clip):
             title, cell, inputs = next(graphs())
@@ -130,8 +149,10 @@ class Gradient(nn.Cell):
 
 
 def flash_attention(networks=(generation, alignment, autoencoder, clip)):
-    """The same networks with Ascend's attention kernel, and its gradient: 64 tokens, 64 + 1, those of a caption, heads
-    of 8 to 16."""
+    """The same networks with Ascend's attention kernel, and its gradient.
+
+    Its sequences are the 64 tokens of a latent, these and the query, and a caption's; its heads have 8 to 16 channels.
+    """
     before = use_flash(True)
     try:
         for dtype in (ms.float16, ms.bfloat16):
@@ -158,23 +179,13 @@ def negative():
 
 
 def doctor():
-    """What tools/doctor.py looks at: the training step, and the attention kernel with its gradient in half
-    precision."""
+    """What tools/doctor.py looks at: the training step, and the attention kernel with its gradient in 16 bits."""
     yield next(training())
     yield from flash_attention((alignment,))
 
 
 def models():
     """All of the above."""
-    for graphs in (
-        generation,
-        alignment,
-        autoencoder,
-        clip,
-        convolutional,
-        training,
-        mixed_precision,
-        half_precision,
-        flash_attention,
-    ):
+    networks, steps = (generation, alignment, autoencoder, clip, convolutional), (training, mixed_precision)
+    for graphs in (*networks, *steps, half_precision, flash_attention):
         yield from graphs()

@@ -1,0 +1,66 @@
+"""What is known of Ascend's operators: the table of a MindSpore version, and what it says of one primitive."""
+
+import re
+from pathlib import Path
+
+from diffdis_ms.errors import ConfigError
+from diffdis_ms.text_files import read_json
+
+# fmt: off
+FRAMEWORK = {  # what the graph itself is made of
+    'Load', 'UpdateState', 'Depend', 'MakeTuple', 'TupleGetItem', 'MakeList', 'ListGetItem', 'Return', 'Constant',
+    'Parameter', 'Switch', 'Partial', 'StopGradient', 'ScalarToTensor', 'TensorMove', 'call', 'Call', 'getattr',
+    'resolve', 'Virtual', 'VirtualAssignAdd',
+}
+COMMUNICATION = {
+    'AllReduce', 'AllGather', 'ReduceScatter', 'Broadcast', 'AlltoAll', 'AllToAllv', 'Send', 'Receive', 'Barrier',
+    'Reduce', 'CollectiveScatter', 'CollectiveGather',
+}
+# fmt: on
+HOST = re.compile(r'(Scalar|Sequence|Tuple|List|TensorTo(Scalar|Tuple|List)|Shape$|TensorShape$|Rank$|DType$)')
+VIEWS = {'Reshape', 'ReshapeExt', 'ExpandDims', 'Squeeze', 'Flatten'}  # besides those that the table names
+
+
+def read_table(version):
+    """The table of a MindSpore version: where it is from (`wheel`), and `aclnn`, `acl`, `types`, `aicpu`, `rewritten`
+    and `views`, as tools/ascend/registrations.py describes them.
+
+    Raises:
+        ConfigError: there is none for this version.
+    """
+    paths = Path(__file__).parent.glob('mindspore_*.json')
+    tables = {path.stem.removeprefix('mindspore_').replace('_', '.'): path for path in paths}
+    if version not in tables:
+        raise ConfigError(
+            f'the Ascend operators of MindSpore {", ".join(sorted(tables))} are known, not those of {version};'
+            ' tools/ascend_table.py reads them, on an x86-64 machine that has this version'
+        )
+    return read_json(tables[version])
+
+
+def evidence(name, types, table):
+    """(kind, why) of one primitive; kind is 'none' where Ascend has nothing, or not for these types."""
+    if name in FRAMEWORK:
+        return 'framework', 'the graph itself'
+    if name in COMMUNICATION:
+        return 'hccl', 'communication'
+    if table['aclnn'].get(name):
+        return 'aclnn', 'aclnn kernel'
+    if name in VIEWS or name in table['views']:
+        return 'view', 'no kernel needed'
+    if name in table['acl']:
+        operator = table['acl'][name]
+        allowed = table['types'].get(operator, '').split()
+        refused = sorted(types - set(allowed)) if allowed else []
+        if refused:
+            return 'none', f'{operator} does not take {", ".join(refused)}'
+        return 'acl', f'GE operator {operator}'
+    if name in table['aicpu']:
+        return 'aicpu', 'kernel on the AI CPU'
+    if name in table['aclnn']:
+        return 'none', 'an aclnn kernel, but MindSpore does not dispatch to it'
+    if HOST.match(name):
+        return 'host', 'scalars and shapes, on every device'
+    if name in table['rewritten']:
+        return 'rewritten', f'backend pass {table["rewritten"][name]}'
+    return 'none', 'nothing found'
