@@ -407,7 +407,7 @@ def test_a_run_is_known_by_its_weights(tmp_path):
             sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
     file.unlink()
     draw('red', 'bar').save(tmp_path / 'out/00000.png')
-    with pytest.raises(ConfigError, match='00000.png is there already'):
+    with pytest.raises(ConfigError, match='00000.png exists already'):
         sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
 
 
