@@ -49,11 +49,12 @@ def save_model(directory, config, networks, tokenizer=None, extra: Any = None):
         if tokenizer is not None:
             tokenizer.save(temporary / 'tokenizer')
         files = sorted(str(p.relative_to(temporary)) for p in temporary.rglob('*') if p.is_file())
-        manifest = {
+        manifest: dict[str, Any] = {
             'files': {name: hashes.get(name) or sha256(temporary / name) for name in files},
             'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')},
         }
-        manifest.update((extra() if callable(extra) else extra) or {})
+        more: Any = extra() if callable(extra) else extra
+        manifest.update(more or {})
         write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 

@@ -6,10 +6,12 @@ needs the lock (reading, tokenising, array handling) is about a tenth of the tim
 faster from about 8 workers on. This is an estimate, not measured.
 """
 
+import atexit
 import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -105,11 +107,14 @@ def in_processes(function, items, num_workers, rows, ahead):
     try:
         while True:
             pixels, ids, captions, failed = _get(done, workers, others)
+            _ignore_dead_workers()
             yield pixels, ids, [str(c) for c in captions], failed
     finally:
         closing.set()
         if all(map(_is_alive, workers)):
             thread.join()
+        else:  # the thread waits in MindSpore forever; MindSpore's own cleanup at exit would crash on it
+            atexit.register(_exit_at_once)
 
 
 def _hand_on(iterator, done, closing):
@@ -150,6 +155,18 @@ def _get(done, workers, others):
         if isinstance(batch, RuntimeError):
             raise batch
         return batch
+
+
+def _ignore_dead_workers():
+    """MindSpore's handler of SIGCHLD ends the whole process, at times before this module can say what happened."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _exit_at_once():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _is_alive(process):
