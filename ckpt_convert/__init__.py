@@ -1,2 +1,4 @@
-"""Checkpoints of Stable Diffusion and CLIP to model directories and back, without torch: `python -m ckpt_convert
---help`."""
+"""Convert checkpoints of Stable Diffusion and CLIP to model directories and back, without torch.
+
+See `python -m ckpt_convert --help`.
+"""

@@ -1,5 +1,7 @@
-"""Checkpoints of Stable Diffusion and CLIP to model directories and back, without torch; nothing in a file is ever
-executed."""
+"""Convert checkpoints of Stable Diffusion and CLIP to model directories and back.
+
+It does not need torch, and it never executes code from a file.
+"""
 
 import argparse
 from collections import Counter
@@ -26,13 +28,13 @@ def parse_args():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    text = 'what a checkpoint holds and what would be converted; writes nothing'
+    text = 'show what a checkpoint contains and what would be converted, without writing anything'
     inspect = commands.add_parser('inspect', help=text, description=text)
     inspect.add_argument(
         'path', metavar='PATH', help='file (.ckpt .pt .pth .bin .safetensors .index.json) or directory'
     )
     inspect.add_argument('--tensors', action='store_true', help='list every tensor')
-    text = 'checkpoint -> model directory'
+    text = 'convert a checkpoint to a model directory'
     imports = commands.add_parser('import', help=text, description=text)
     imports.add_argument(
         '--src',
@@ -45,40 +47,42 @@ def parse_args():
         '--kind',
         choices=['auto', 'sd', 'diffusers', 'clip', 'inception'],
         default='auto',
-        help='what PATH must hold (default: %(default)s)',
+        help='kind of model that PATH must contain (default: %(default)s)',
     )
     imports.add_argument(
         '--text-encoder',
         metavar='PATH',
-        help='CLIP ViT-L/14 with the text projection that Stable Diffusion\'s files lack',
+        help='CLIP ViT-L/14, for the text projection that Stable Diffusion\'s files do not have',
     )
     imports.add_argument(
         '--vocab',
         metavar='PATH',
-        help='bpe_simple_vocab_16e6.txt.gz or a Hugging Face tokenizer directory, where none came along',
+        help='bpe_simple_vocab_16e6.txt.gz or a Hugging Face tokenizer directory, if the checkpoint has no tokenizer',
     )
     imports.add_argument(
         '--dtype',
         choices=['float32', 'float16', 'source'],
-        help='of the weights written (default: float32; for an export of this package: source)',
+        help='type of the written weights (default: float32; for an export of this package: source)',
     )
     imports.add_argument(
         '--ema',
         action='store_true',
-        help='take the EMA of a CompVis file\'s UNet (model_ema.*) instead of its last weights',
+        help='use the EMA weights of a CompVis file\'s UNet (model_ema.*) instead of its last weights',
     )
     imports.add_argument(
         '--set',
         nargs='+',
         default=[],
         metavar='KEY=VALUE',
-        help='sizes that shapes do not tell, e.g. unet.num_attention_heads=8, text_encoder.hidden_act=gelu',
+        help='settings that the weights do not tell, e.g. unet.num_attention_heads=8, text_encoder.hidden_act=gelu',
     )
     imports.add_argument(
-        '--allow-unmapped', action='store_true', help='leave out tensors that have no place, instead of refusing'
+        '--allow-unmapped',
+        action='store_true',
+        help='leave out tensors that the model has no place for; without this option they are an error',
     )
-    imports.add_argument('--overwrite', action='store_true', help='replace a model directory at DIR')
-    text = 'model directory -> files of diffusers or CompVis'
+    imports.add_argument('--overwrite', action='store_true', help='replace an existing model directory at DIR')
+    text = 'convert a model directory to files for diffusers or in CompVis layout'
     exports = commands.add_parser('export', help=text, description=text)
     exports.add_argument('--src', required=True, metavar='DIR', help='model directory')
     exports.add_argument('--dst', required=True, metavar='DIR', help='directory to write')
@@ -89,13 +93,11 @@ def parse_args():
         help='diffusers: pipeline directory; ldm: CompVis names in model.safetensors',
     )
     exports.add_argument('--overwrite', action='store_true', help='replace an earlier export at DIR')
-    text = 'read both sides again and compare every tensor'
+    text = 'read a checkpoint and its model directory again and compare every tensor'
     verifies = commands.add_parser('verify', help=text, description=text)
-    verifies.add_argument('--src', required=True, metavar='PATH', help='what was converted')
+    verifies.add_argument('--src', required=True, metavar='PATH', help='the checkpoint that was converted')
     verifies.add_argument('--dst', required=True, metavar='DIR', help='the model directory')
-    verifies.add_argument(
-        '--text-encoder', metavar='PATH', help='as for import (default: where manifest.json says it was)'
-    )
+    verifies.add_argument('--text-encoder', metavar='PATH', help='as for import (default: the path in manifest.json)')
     verifies.add_argument(
         '--forward',
         action='store_true',
@@ -106,7 +108,7 @@ def parse_args():
             '--seed',
             type=int,
             default=0,
-            help='of the parameters that are initialised, or of the inputs compared (default: %(default)s)',
+            help='seed of new parameters, or of the inputs of --forward (default: %(default)s)',
         )
     return parser.parse_args()
 
@@ -132,7 +134,7 @@ def do_inspect(args):
     for name, content in source.configs().items():
         said = ', '.join(f'{key} {value}' for key, value in content.items() if not key.startswith('_'))
         print(f'  config         {name}: {short(said, 300)}')
-    print(f'  tokenizer      {source.tokenizer or "none came along"}')
+    print(f'  tokenizer      {source.tokenizer or "not in the checkpoint"}')
     from ckpt_convert.report import inspect_plan
 
     for line in inspect_plan(source):
@@ -181,7 +183,7 @@ def do_verify(args):
     done = verify(args.src, args.dst, args.text_encoder)
     print(
         f'{args.dst} is {args.src}: {done["tensors"]} tensors equal, {done["unused"]} accounted for as not converted, '
-        f'{done["initialized"]} initialised as the seed says, sha256 of {done["files"]} files right'
+        f'{done["initialized"]} equal to their initialisation, sha256 of {done["files"]} files correct'
     )
     if args.forward:
         from ckpt_convert.forward import compare

@@ -1,4 +1,4 @@
-"""Import: a checkpoint becomes a model directory, whole or not at all."""
+"""Import: convert a checkpoint to a model directory, completely or not at all."""
 
 import os
 import time
@@ -17,7 +17,7 @@ from diffdis_ms.storage.model_dir import save_model
 
 
 class Watched:
-    """A parameter that moves the progress bar when it is written."""
+    """A parameter that advances the progress bar when it is written."""
 
     def __init__(self, converted, bar):
         self.converted, self.bar, self.shape, self.dtype = converted, bar, converted.shape, converted.dtype
@@ -46,17 +46,17 @@ def convert(
 
     Args:
         src: file or directory; see `open_source`. dst: model directory to write.
-        kind, ema: of `open_source`. text_encoder: a CLIP checkpoint with the text projection. vocab: tokenizer, if none
-            came along.
-        dtype, overrides, seed: of `make_plan`. allow_unmapped: leave out tensors that have no place, instead of
-            refusing.
-        overwrite: replace a model directory that is there.
+        kind, ema: see `open_source`. text_encoder: a CLIP checkpoint with the text projection. vocab: tokenizer, if the
+            checkpoint has none.
+        dtype, overrides, seed: see `make_plan`. allow_unmapped: leave out tensors that the model has no place for,
+            instead of refusing them.
+        overwrite: replace an existing model directory.
 
     Returns:
-        dict: tensors, parameters, bytes, seconds, initialized, unused; assumed: lines that say what no file told.
+        dict: tensors, parameters, bytes, seconds, initialized, unused; assumed: list of settings that were assumed.
 
     Raises:
-        CheckpointError: nothing was written.
+        CheckpointError: the checkpoint cannot be converted. Nothing is written.
     """
     start, dst = time.time(), Path(dst)
     check_destination(dst, overwrite)
@@ -64,7 +64,7 @@ def convert(
     text_source = open_source(text_encoder, 'clip') if text_encoder else None
     paths = source.paths + (text_source.paths if text_source else [])
     with ThreadPoolExecutor(1) as hashing:
-        hashes = hashing.map(sha256, paths)  # beside all else
+        hashes = hashing.map(sha256, paths)  # in parallel with the conversion
         try:
             plan, tokenizer = _prepare(source, text_source, vocab, dtype, seed, overrides, allow_unmapped)
             rows = [c for network in plan.networks.values() for c in network.values()]
@@ -101,7 +101,7 @@ def convert(
 
 
 def _prepare(source, text_source, vocab, dtype, seed, overrides, allow_unmapped):
-    """(plan, tokenizer), or a CheckpointError that says what does not fit."""
+    """Make (plan, tokenizer); raises a CheckpointError that says what does not fit."""
     plan = make_plan(source, text_source, overrides, dtype, seed)
     if allow_unmapped:
         plan.unused.update(dict.fromkeys(plan.unmapped, 'has no place; left out as asked'))
@@ -122,9 +122,9 @@ def _write(dst, plan, tokenizer, rows, manifest):
 
 
 def check_destination(dst, overwrite):
-    """Nothing that is there is replaced unasked."""
+    """Refuse to replace existing files unless `overwrite`; even then replace only a model directory."""
     if dst.is_file() or dst.is_symlink():
-        raise CheckpointError(f'{dst} is a file or a link; --dst is a directory to be made')
+        raise CheckpointError(f'{dst} is a file or a link; --dst must be a new directory')
     if dst.is_dir() and any(dst.iterdir()):
         if not overwrite:
             raise CheckpointError(f'{dst} exists and is not empty; --overwrite replaces it')

@@ -1,7 +1,7 @@
-"""A model directory back into files of diffusers or of CompVis' Stable Diffusion.
+"""Export a model directory to files for diffusers or in CompVis' Stable Diffusion layout.
 
-What these have no place for (the dual-stream blocks, the alignment transformer, the text projection, the config) goes
-into a folder `diffdis/` beside them, so that an import of the export is the same model, to the byte.
+Parts that these have no place for (dual-stream blocks, alignment transformer, text projection, config) go into a folder
+`diffdis/` beside them. So importing the export gives the same model, byte for byte.
 """
 
 import json
@@ -24,23 +24,23 @@ from diffdis_ms.storage.files import whole_directory, write_flushed, write_weigh
 from diffdis_ms.storage.model_dir import read_config
 from diffdis_ms.storage.reader import open_checkpoint
 
-DIFFUSERS = '0.35.2'  # whose file layout is written
+DIFFUSERS = '0.35.2'  # version whose file layout is written
 
 
 class Renamed:
-    """A tensor under another name and shape, read when it is written."""
+    """A tensor with another name and shape, which is read when it is written."""
 
     def __init__(self, tensor, shape, bar):
         self.tensor, self.shape, self.bar, self.dtype = tensor, shape, bar, tensor.dtype
 
     def pieces(self, buffers):
-        for piece in self.tensor.pieces(buffers):  # a model directory's tensors are all plain
+        for piece in self.tensor.pieces(buffers):  # a model directory has only plain tensors
             self.bar.update(piece.nbytes)
             yield piece
 
 
 def export(src, dst, layout, overwrite=False):
-    """Write the files of another tool.
+    """Write a model directory as files of another tool.
 
     Args:
         src: model directory. dst: directory to write. layout: 'diffusers' (a pipeline directory) or 'ldm'
@@ -50,7 +50,7 @@ def export(src, dst, layout, overwrite=False):
         dict: tensors and bytes written.
 
     Raises:
-        CheckpointError, ConfigError: nothing was written.
+        CheckpointError, ConfigError: the model cannot be exported. Nothing is written.
     """
     src, dst = Path(src), Path(dst)
     check_destination(dst, overwrite)
@@ -63,8 +63,8 @@ def export(src, dst, layout, overwrite=False):
         tensors[stem] = open_checkpoint(src / f'{stem}.safetensors').tensors
     if layout == 'ldm' and config.image_diffusion != ImageDiffusionConfig():
         raise CheckpointError(
-            f'{src}: image_diffusion is not Stable Diffusion v1\'s (noise as target and its schedule), and CompVis\''
-            ' files have no place to say so: export to --format diffusers'
+            f'{src}: image_diffusion is not Stable Diffusion v1\'s (noise target and schedule), which CompVis\''
+            ' files cannot express: export with --format diffusers'
         )
     total = sum(t.nbytes for network in tensors.values() for t in network.values())
     with tqdm(total=total, unit='B', unit_scale=True, desc='exporting', disable=None) as bar:
@@ -79,7 +79,7 @@ def export(src, dst, layout, overwrite=False):
 
 
 def _split(tensors, config, layout, bar):
-    """({name: tensor} that only DiffDis has, {network: {name there: tensor}})."""
+    """Split tensors into ({name: tensor} that only DiffDis has, {network: {name in the other layout: tensor}})."""
     ours, theirs = {}, {}
     for stem, network in tensors.items():
         table = (
@@ -199,7 +199,7 @@ def _text_encoder(config):
         'hidden_act': text.hidden_act,
         'layer_norm_eps': text.layer_norm_eps,
         'bos_token_id': text.vocab_size - 2,
-        'eos_token_id': 2,  # OpenAI's 2 makes transformers pool at the highest id, as CLIP does
+        'eos_token_id': 2,  # with OpenAI's value 2, transformers pools at the highest id, as CLIP does
         'pad_token_id': 1,
     }
 
@@ -210,7 +210,7 @@ def _scheduler(config):
         next(theirs for theirs, ours in table.items() if ours == value)
         for table, value in ((SCHEDULES, diffusion.schedule), (TARGETS, diffusion.target))
     )
-    # diffusers' PNDM knows no data as target
+    # diffusers' PNDM does not support data as target
     sampler = {'_class_name': 'PNDMScheduler', 'skip_prk_steps': True}
     if target == 'sample':
         sampler = {'_class_name': 'DDIMScheduler', 'clip_sample': False}

@@ -1,8 +1,7 @@
-"""`verify --forward`: outputs of a converted model beside those of diffusers and transformers on the source.
+"""`verify --forward`: compare outputs of a converted model with those of diffusers and transformers on its source.
 
-The one module of this package that imports torch, and only when asked to. The names are not mapped by our tables here:
-diffusers' own converter reads CompVis' layout, and the others are diffusers' and transformers' own. All tensors come
-through the safe reader.
+This is the only module of the package that imports torch. It does not use our name tables: diffusers' converter reads
+CompVis' layout, and the other layouts are those of diffusers and transformers. All tensors are read by our safe reader.
 """
 
 import numpy as np
@@ -19,7 +18,7 @@ try:
 except ImportError as e:
     raise CheckpointError(f'--forward needs torch and diffusers (pip install \'.[parity]\'): {e}') from None
 
-# of the autoencoder before diffusers 0.18
+# names in the autoencoder before diffusers 0.18
 OLD_ATTENTION = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
 
 
@@ -27,14 +26,14 @@ def compare(src, dst, seed=0):
     """Run the networks of a source and of its model directory on the same random inputs.
 
     Args:
-        src: Stable Diffusion (either layout) or a CLIP of transformers. dst: the model directory made of it. seed: of
-            the inputs.
+        src: Stable Diffusion (either layout) or a CLIP of transformers. dst: model directory made from it. seed: seed
+            of the inputs.
 
     Returns:
         list of (what, |ours - theirs| / |theirs|).
 
     Raises:
-        CheckpointError: a layout that diffusers and transformers do not read.
+        CheckpointError: diffusers and transformers cannot read the layout.
     """
     source = open_source(src)
     if source.layout not in ('ldm', 'diffusers', 'transformers'):
@@ -104,7 +103,7 @@ def _compare_clip(source, dst, rng):
     towers = [source.networks[stem] for stem in ('text_encoder', 'image_encoder')]
     beside = (source.path if source.path.is_dir() else source.path.parent) / 'config.json'
     if not beside.is_file():
-        raise CheckpointError(f'{source.path} has no config.json beside it, by which transformers would build its CLIP')
+        raise CheckpointError(f'{source.path} has no config.json, which transformers needs to build the CLIP')
     model = CLIPModel(CLIPConfig.from_dict(read_json(beside, error=CheckpointError))).eval()
     state = {name: tensor for network in towers for name, tensor in _torch_tensors(network).items()}
     model.load_state_dict({'logit_scale': model.logit_scale, **state})
@@ -170,8 +169,10 @@ def _text_model(source, config):
 
 
 def make_unet(config):
-    """diffusers' UNet as Stable Diffusion v1 sets it up, of a ModelConfig; its `attention_head_dim` is the number of
-    heads."""
+    """Build diffusers' UNet in the setup of Stable Diffusion v1 from a ModelConfig.
+
+    Its `attention_head_dim` is the number of heads.
+    """
     unet = config.unet
     return UNet2DConditionModel(
         in_channels=unet.in_channels,
@@ -191,7 +192,7 @@ def make_unet(config):
 
 
 def make_autoencoder(vae):
-    """diffusers' autoencoder of an AutoencoderConfig."""
+    """Build diffusers' autoencoder from an AutoencoderConfig."""
     levels = len(vae.block_out_channels)
     return AutoencoderKL(
         in_channels=vae.in_channels,
@@ -207,7 +208,7 @@ def make_autoencoder(vae):
 
 
 def make_clip(text, image):
-    """transformers' CLIPModel, both towers."""
+    """Build transformers' CLIPModel with both towers."""
     return CLIPModel(
         CLIPConfig(
             text_config=_clip_text(text),
@@ -228,7 +229,7 @@ def make_clip(text, image):
 
 
 def _clip_text(text):
-    """OpenAI's configs name 2 as the end of text: the pooled token is then the largest id."""
+    """Make a CLIPTextConfig. With 2 as end token, as in OpenAI's configs, the token with the highest id is pooled."""
     return {
         'vocab_size': text.vocab_size,
         'max_position_embeddings': text.max_position_embeddings,

@@ -1,8 +1,8 @@
-"""Sizes of the networks in a checkpoint, read off the shapes of its tensors.
+"""Infer the sizes of the networks in a checkpoint from the shapes of its tensors.
 
-What shapes do not tell (numbers of attention heads, activation, epsilon) comes from the config beside the file where
-there is one (of a CLIP: see configs/clip.py), and otherwise is what the field's models have; `--set key=value`
-overrides it.
+Settings that shapes do not tell (number of attention heads, activation, epsilon) come from the config beside the file,
+if there is one (for a CLIP see configs/clip.py). Otherwise they are those of the published models. `--set key=value`
+overrides both.
 """
 
 from ckpt_convert.configs.clip import PICTURES
@@ -12,11 +12,11 @@ from diffdis_ms.config import AutoencoderConfig, ImageEncoderConfig, TextEncoder
 from diffdis_ms.errors import CheckpointError
 
 CLIP_HEAD = 64  # width of a head in all of OpenAI's CLIP models
-MAX_TOKENS = 4096  # longest text or grid that is believed
+MAX_TOKENS = 4096  # longest plausible text or patch grid
 
 
 def unet_config(shapes, json=None):
-    """UNetConfig of {name: shape} in CompVis' or diffusers' names."""
+    """Infer a UNetConfig from {name: shape} with CompVis' or diffusers' names."""
     json = json or {}
     check_unet(json)
     if 'input_blocks.0.0.weight' in shapes:
@@ -27,7 +27,7 @@ def unet_config(shapes, json=None):
     depths = {depth for level in levels for _, depth in level if depth}
     if len(layers) != 1 or len(depths) > 1:
         raise CheckpointError(
-            'the UNet has another number of blocks on each level: this is not a UNet of Stable Diffusion v1'
+            'the UNet has different numbers of blocks per level: this is not a UNet of Stable Diffusion v1'
         )
     # diffusers' attention_head_dim is the number of heads
     heads = same_for_all(json.get('num_attention_heads') or json.get('attention_head_dim', 8))
@@ -65,7 +65,7 @@ def unet_config(shapes, json=None):
 
 
 def _levels_ldm(shapes):
-    """[[(width, transformer blocks), ...] a level] of the encoder half."""
+    """The encoder half as [[(width, transformer blocks), ...] for each level]."""
     levels, n = [[]], 1
     while True:
         block = f'input_blocks.{n}'
@@ -106,7 +106,7 @@ def _checked(levels):
 
 
 def vae_config(shapes, json=None):
-    """AutoencoderConfig of {name: shape} in CompVis' or diffusers' names."""
+    """Infer an AutoencoderConfig from {name: shape} with CompVis' or diffusers' names."""
     json = json or {}
     check_vae(json)
     block = (
@@ -144,8 +144,10 @@ def vae_config(shapes, json=None):
 
 
 def text_config(shapes, json=None):
-    """TextEncoderConfig of {name: shape} in transformers' or OpenAI's names; without a text projection its width is
-    hidden_size."""
+    """Infer a TextEncoderConfig from {name: shape} with transformers' or OpenAI's names.
+
+    Without a text projection, projection_dim is hidden_size.
+    """
     json = json or {}
     openai = 'token_embedding.weight' in shapes
     words = _shape(shapes, 'token_embedding.weight' if openai else 'text_model.embeddings.token_embedding.weight', 2)
@@ -154,7 +156,7 @@ def text_config(shapes, json=None):
     )
     if positions[0] > MAX_TOKENS:
         raise CheckpointError(
-            f'the text encoder would read {positions[0]} tokens; more than {MAX_TOKENS} are not believed'
+            f'the text encoder would read {positions[0]} tokens; more than {MAX_TOKENS} are not plausible'
         )
     layer = 'transformer.resblocks.{}.mlp.c_fc.weight' if openai else 'text_model.encoder.layers.{}.mlp.fc1.weight'
     name, axis = ('text_projection', 1) if openai else ('text_projection.weight', 0)
@@ -173,8 +175,10 @@ def text_config(shapes, json=None):
 
 
 def image_config(shapes, json=None):
-    """ImageEncoderConfig of {name: shape} in transformers' or OpenAI's names: vision transformer or residual
-    network."""
+    """Infer an ImageEncoderConfig, of a vision transformer or ResNet, from {name: shape}.
+
+    The names are transformers' or OpenAI's.
+    """
     json = json or {}
     if 'visual.layer1.0.conv1.weight' in shapes:
         width = 32 * _shape(shapes, 'visual.conv3.weight', 4)[0]
@@ -217,7 +221,7 @@ def _pictures(json):
 
 
 def _count(shapes, template):
-    """How many of template.format(0), template.format(1), ... there are."""
+    """Count how many of template.format(0), template.format(1), ... exist."""
     n = 0
     while template.format(n) in shapes:
         n += 1
@@ -225,11 +229,11 @@ def _count(shapes, template):
 
 
 def _side(shapes, name):
-    """Side of the square of patches whose positions (and the class token's, or the mean's) a table holds."""
+    """Side of the square of patches in a table of positions, which also has one of the class token or the mean."""
     rows = _shape(shapes, name, 2)[0]
     side = int((rows - 1) ** 0.5) if 1 < rows <= MAX_TOKENS**2 else 0
     if side * side + 1 != rows:
-        raise CheckpointError(f'{name} has {rows} rows: not a square and one')
+        raise CheckpointError(f'{name} has {rows} rows, which is not a square number plus 1')
     return side
 
 

@@ -1,12 +1,12 @@
-"""Layouts of checkpoints, told by the tensors' names: which network each tensor belongs to."""
+"""Layouts of checkpoints: recognised by the tensors' names, they tell which network each tensor belongs to."""
 
-OPENAI = {'input_resolution', 'context_length', 'vocab_size'}  # constants that only OpenAI's own files of CLIP hold
+OPENAI = {'input_resolution', 'context_length', 'vocab_size'}  # constants that only OpenAI's own CLIP files have
 SCHEDULE = 'noise schedule, computed from the config'
 CONSTANT = 'a constant of the network'
 COUNTER = 'counter of batch normalisation'
 # a CLIPTextModel without `text_model.`
 FLAT = r'(embeddings\.(token|position)_embedding\.|encoder\.layers\.|final_layer_norm\.)'
-# layout -> (pattern of a tensor's name, its network or None, what is cut off the name, why it is not converted)
+# layout -> (pattern of a tensor's name, its network or None, prefix to remove, reason why it is not converted)
 # fmt: off
 RULES = {
     'ldm': [
@@ -43,7 +43,7 @@ RULES = {
 }
 # fmt: on
 KINDS = {'ldm': 'sd', 'openai': 'clip', 'transformers': 'clip', 'inception': 'inception'}
-NETWORKS = {  # kind -> the networks that a model directory of it has
+NETWORKS = {  # kind -> networks in its model directory
     'sd': ('unet', 'vae', 'text_encoder'),
     'clip': ('text_encoder', 'image_encoder'),
     'inception': ('inception',),
@@ -51,8 +51,7 @@ NETWORKS = {  # kind -> the networks that a model directory of it has
 
 
 def own_names(tensors):
-    """Names without what a data-parallel training, torch.compile or open_clip's CustomTextCLIP puts before or into
-    them."""
+    """Remove what data-parallel training, torch.compile or open_clip's CustomTextCLIP adds to the names."""
     names = {name: name.replace('_orig_mod.', '') for name in tensors}
     if names and all(name.startswith('module.') for name in names.values()):
         names = {name: own[len('module.') :] for name, own in names.items()}
@@ -62,7 +61,7 @@ def own_names(tensors):
 
 
 def layout_of(tensors):
-    """A layout of RULES, or None where the names are of none."""
+    """The layout in RULES that the names belong to, or None."""
     names = set(tensors)
     if any(n.startswith('model.diffusion_model.') for n in names):
         return 'ldm'

@@ -1,4 +1,4 @@
-"""The ModelConfig of a source: sizes read off the shapes, and what its own configs say."""
+"""Make the ModelConfig of a source from the shapes of its tensors and its own configs."""
 
 from dataclasses import fields, is_dataclass
 
@@ -14,7 +14,7 @@ from diffdis_ms.errors import CheckpointError
 
 
 def model_config(source, text_source=None, overrides=()):
-    """ModelConfig of a source: that of an export of ours, or sizes read off the shapes; overrides come last."""
+    """ModelConfig of a source: the stored one for our own exports, else inferred from shapes; overrides come last."""
     base = load(source.config, schema=ModelConfig) if source.config else ModelConfig()
     if source.kind == 'sd':
         _complete(source, text_source)
@@ -55,18 +55,19 @@ def _read_text_source(source, text_source, base):
     theirs = infer.text_config(network.shapes, network.json)
     base.text_encoder.projection_dim = theirs.projection_dim
     for key in ('num_attention_heads', 'hidden_act', 'layer_norm_eps'):
-        if own is None or not own.json:  # a CompVis file has no config.json; the same tower there has
+        # a CompVis file has no config.json, but --text-encoder has one for the same tower
+        if own is None or not own.json:
             setattr(base.text_encoder, key, getattr(theirs, key))
         elif key in network.json and getattr(theirs, key) != getattr(base.text_encoder, key):
             raise CheckpointError(
                 f'{source.path} says {key} = {getattr(base.text_encoder, key)} of its text encoder, but'
-                f' {text_source.path} says {getattr(theirs, key)}: it is another tower'
+                f' {text_source.path} says {getattr(theirs, key)}: it is a different tower'
             )
 
 
 def _complete(source, text_source):
-    """Refuse what is no Stable Diffusion v1; where it has no text encoder, take --text-encoder's, if the UNet reads its
-    width."""
+    """Refuse models other than Stable Diffusion v1. Without a text encoder, use that of --text-encoder if its width
+    fits the UNet."""
     other_models.refuse_other_models(source)
     if 'text_encoder' not in source.networks and text_source is not None and 'text_encoder' in text_source.networks:
         source.networks['text_encoder'] = text_source.networks['text_encoder']
@@ -82,8 +83,10 @@ def _complete(source, text_source):
 
 
 def _read_pipeline(source, base):
-    """What model_index.json and scheduler_config.json say, into a ModelConfig; that of an export of ours must say the
-    same."""
+    """Put settings of model_index.json and scheduler_config.json into a ModelConfig.
+
+    For our own exports both must agree.
+    """
     index, scheduler = source.json.get('model_index'), source.json.get('scheduler')
     if index:
         sd_configs.check_index(index)
@@ -92,24 +95,25 @@ def _read_pipeline(source, base):
         if source.config is None or network is None or not network.json:
             continue
         if infer_config(network.shapes, network.json) != getattr(base, stem):
-            raise CheckpointError(f'{source.path}/{stem}/config.json says another thing than {stem} in {source.config}')
+            raise CheckpointError(f'{source.path}/{stem}/config.json contradicts {stem} in {source.config}')
     if not scheduler:
         return
     diffusion = sd_configs.image_diffusion(scheduler, sd_configs.scheduler_class(index))
     if source.config is None:
         base.image_diffusion = diffusion
         if diffusion.num_train_timesteps != ModelConfig().image_diffusion.num_train_timesteps:
-            base.dual_stream.image_condition_timestep = diffusion.num_train_timesteps  # behind the last, as before
+            # after the last timestep, as before
+            base.dual_stream.image_condition_timestep = diffusion.num_train_timesteps
     elif diffusion.target != base.image_diffusion.target or not np.array_equal(
         alphas_cumprod(diffusion), alphas_cumprod(base.image_diffusion)
     ):
         raise CheckpointError(
-            f'{source.path}/scheduler/scheduler_config.json says another thing than image_diffusion in {source.config}'
+            f'{source.path}/scheduler/scheduler_config.json contradicts image_diffusion in {source.config}'
         )
 
 
 def flat(node, prefix=''):
-    """A dataclass tree as 'key=value' strings, so that overrides go the way of every config."""
+    """Write a dataclass tree as 'key=value' strings, so that it is checked like any other config."""
     items = []
     for f in fields(node):
         key, value = prefix + f.name, getattr(node, f.name)

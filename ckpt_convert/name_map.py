@@ -1,8 +1,9 @@
-"""Names of one parameter in every layout, as tables from module to module.
+"""Names of parameters in every layout, as tables from module to module.
 
-The MindSpore networks have diffusers' and transformers' module names; only the leaves of norms and embeddings differ
-(LEAVES). Each table below maps a module of those names to its name in another layout; a parameter belongs to the
-longest module that is a prefix of its name. The networks themselves say which parameters there are, and their shapes.
+The MindSpore networks have diffusers' and transformers' module names; only the last part of norms' and embeddings'
+names differs (LEAVES). Each table below maps such a module name to its name in another layout. A parameter belongs to
+the longest module name that is a prefix of its own. The networks themselves define which parameters exist and their
+shapes.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.models.names import field_name
 
-# module of ours -> its name in the other layout
+# our module -> its name in the other layout
 RESNET_LDM = {
     'norm1': 'in_layers.0',
     'conv1': 'in_layers.2',
@@ -32,7 +33,7 @@ CLIP_LAYER_OPENAI = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter lies in another layout: the tensor's name and shape there, and how it is cut out of it."""
+    """Where a parameter is in another layout: name and shape of the tensor, and how to extract the parameter."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,17 +41,17 @@ class Place:
     transposed: bool = False
 
     def extract(self, array, shape):
-        """The parameter, of `shape`, out of the tensor of this place."""
+        """Extract the parameter, of `shape`, from the tensor."""
         if self.third is not None:
             array = array[self.third * shape[0] : (self.third + 1) * shape[0]]
         return (array.T if self.transposed else array).reshape(shape)
 
 
 def place(name, shape, table):
-    """Place of a parameter in a layout.
+    """Find the place of a parameter in a layout.
 
     Args:
-        name, shape: of our parameter. table: {module: module there}, or None where the names are the field's.
+        name, shape: of our parameter. table: {our module: its name there}, or None if the names are the same.
     """
     name, shape = field_name(name), tuple(shape)
     if table is None:
@@ -68,7 +69,7 @@ def place(name, shape, table):
 
 
 def unet_ldm(unet):
-    """diffusers -> CompVis (`model.diffusion_model.`), for a UNetConfig."""
+    """Table diffusers -> CompVis (`model.diffusion_model.`) for a UNetConfig."""
     layers, levels = unet.layers_per_block, len(unet.block_out_channels)
     table = {
         'time_embedding.linear_1': 'time_embed.0',
@@ -88,7 +89,7 @@ def unet_ldm(unet):
             resnet(f'down_blocks.{level}.resnets.{i}', f'input_blocks.{n}.0')
             table[f'down_blocks.{level}.attentions.{i}'] = f'input_blocks.{n}.1'
         table[f'down_blocks.{level}.downsamplers.0.conv'] = f'input_blocks.{(level + 1) * (layers + 1)}.0.op'
-        for i in range(layers + 1):  # up_blocks count from the lowest level upwards
+        for i in range(layers + 1):  # up_blocks are numbered from the lowest level
             n = level * (layers + 1) + i
             resnet(f'up_blocks.{level}.resnets.{i}', f'output_blocks.{n}.0')
             table[f'up_blocks.{level}.attentions.{i}'] = f'output_blocks.{n}.1'
@@ -100,7 +101,7 @@ def unet_ldm(unet):
 
 
 def vae_ldm(vae):
-    """diffusers -> CompVis (`first_stage_model.`), for an AutoencoderConfig; its attention is made of 1x1
+    """Table diffusers -> CompVis (`first_stage_model.`) for an AutoencoderConfig. CompVis' attention uses 1x1
     convolutions."""
     levels = len(vae.block_out_channels)
     table = {'quant_conv': 'quant_conv', 'post_quant_conv': 'post_quant_conv'}
@@ -130,7 +131,7 @@ def vae_ldm(vae):
 
 
 def vae_old(vae):
-    """diffusers' present names of the autoencoder's attention -> those before 0.18; the rest is the same."""
+    """Table of diffusers' present names of the autoencoder's attention -> those before 0.18. Others are unchanged."""
     table = {name: name for name in ('encoder', 'decoder', 'quant_conv', 'post_quant_conv')}
     for coder in ('encoder', 'decoder'):
         table.update(
@@ -143,7 +144,7 @@ def vae_old(vae):
 
 
 def clip_text_openai(text):
-    """transformers -> OpenAI and open_clip, for a TextEncoderConfig."""
+    """Table transformers -> OpenAI and open_clip for a TextEncoderConfig."""
     return {
         'text_model.embeddings.token_embedding': 'token_embedding',
         'text_model.embeddings.position_embedding.weight': 'positional_embedding',
@@ -154,8 +155,10 @@ def clip_text_openai(text):
 
 
 def clip_image_openai(image):
-    """transformers -> OpenAI and open_clip, for an ImageEncoderConfig (the residual networks have OpenAI's names here,
-    too)."""
+    """Table transformers -> OpenAI and open_clip for an ImageEncoderConfig.
+
+    ResNets have OpenAI's names on both sides.
+    """
     if image.architecture == 'resnet':
         return {'visual': 'visual'}
     return {

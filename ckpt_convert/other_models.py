@@ -1,10 +1,10 @@
-"""What a checkpoint is that is not Stable Diffusion v1 but a known relative: told by its tensors and folders."""
+"""Recognise known relatives of Stable Diffusion v1 by their tensors and folders, for a helpful error message."""
 
 from diffdis_ms.errors import CheckpointError
 
 
 def refuse_other_models(source):
-    """CheckpointError that says what a checkpoint is, where it is a known relative of Stable Diffusion v1."""
+    """Raise a CheckpointError with the model's name if it is a known relative of Stable Diffusion v1."""
     what = _other_model(source)
     if what:
         raise CheckpointError(
@@ -46,13 +46,13 @@ def _other_model(source):
 
 
 def text_width(network):
-    """Width of the texts that a text encoder gives, or None."""
+    """Width of a text encoder's output, or None."""
     names = ('text_model.embeddings.token_embedding.weight', 'token_embedding.weight')
     shapes = [network.tensors[name].shape for name in names if name in network.tensors]
     return shapes[0][-1] if shapes and len(shapes[0]) == 2 else None
 
 
 def context_width(network):
-    """Width of the texts that a UNet's cross-attention reads, or None."""
+    """Width of the context that a UNet's cross-attention reads, or None."""
     shapes = (t.shape for name, t in network.tensors.items() if name.endswith('attn2.to_k.weight'))
     return next((shape[-1] for shape in shapes if len(shape) == 2), None)

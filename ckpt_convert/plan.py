@@ -1,4 +1,4 @@
-"""What a conversion does, tensor by tensor."""
+"""The plan of a conversion, tensor by tensor."""
 
 from dataclasses import dataclass, field
 
@@ -16,19 +16,19 @@ from diffdis_ms.models.names import copied_from, is_new_parameter
 from diffdis_ms.storage.tensors import LazyTensor, short
 
 PROJECTION = 'text_projection.weight'
-# largest difference, relative to the largest value, between two copies of a tower of which one may have been rounded
+# largest difference, relative to the largest value, between two copies of a tower, one of which may be rounded
 ROUNDING = {'F64': 1e-6, 'F32': 1e-6, 'F16': 1e-3, 'BF16': 1e-2}
 FLOATS = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': np.float32}
 
 
 @dataclass
 class Converted:
-    """A parameter of ours and where its value comes from; NumPy reads it when it is asked for.
+    """Our parameter and the source of its value, which is read when NumPy converts it to an array.
 
     Attributes:
-        name, shape, dtype: of our parameter. tensor: of the file, None where it is initialised. place: where it lies in
-            it.
-        label: the tensor's full name in its file. seed: of the initialisation.
+        name, shape, dtype: of our parameter. tensor: tensor of the file, None if the parameter is initialised. place:
+            where the parameter is in the tensor.
+        label: the tensor's full name in its file. seed: seed of the initialisation.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Converted:
         return result
 
     def pieces(self, buffers):
-        """Bytes for `files.write_weights`, straight from the file where nothing has to be done to them."""
+        """Yield the bytes for `files.write_weights`, directly from the file if they need no change."""
         if (
             self.tensor is not None
             and self.tensor.is_plain
@@ -74,14 +74,14 @@ class Converted:
 
 @dataclass
 class Plan:
-    """What will be written and what becomes of each tensor of the source.
+    """What will be written, and what happens to each tensor of the source.
 
     Attributes:
-        config: of the model directory, None of an Inception. dtype: 'float32', 'float16' or 'source'. seed: of the
-            parameters that are initialised.
-        networks: {file stem: {our parameter's name: Converted}}. initialized: parameters that no source has.
-        unused: {tensor: why it is not converted}. unmapped: tensors that have no place. problems: what is missing or of
-            another shape.
+        config: config of the model directory, None for an Inception. dtype: 'float32', 'float16' or 'source'. seed:
+            seed of new parameters.
+        networks: {file stem: {our parameter's name: Converted}}. initialized: new parameters, which no source has.
+        unused: {tensor: reason why it is not converted}. unmapped: tensors that the model has no place for. problems:
+            messages about tensors that are missing or have another shape.
     """
 
     config: ModelConfig | None
@@ -95,20 +95,20 @@ class Plan:
 
 
 def make_plan(source, text_source=None, overrides=(), dtype=None, seed=0):
-    """Match a source with our networks.
+    """Match the tensors of a source with our networks.
 
     Args:
         source: Source. text_source: Source of kind clip, for the text projection that Stable Diffusion's files lack, or
             None.
-        overrides: strings 'key=value' of ModelConfig. dtype: 'float32', 'float16', 'source', or None (float32; source
+        overrides: strings 'key=value' for ModelConfig. dtype: 'float32', 'float16', 'source', or None (float32; source
             for our own exports).
-        seed: of the parameters that are initialised.
+        seed: seed of new parameters.
 
     Returns:
         Plan.
 
     Raises:
-        CheckpointError: what no plan can be made for. ConfigError: sizes that do not fit together.
+        CheckpointError: no plan can be made for the source. ConfigError: sizes do not fit together.
     """
     dtype = dtype or ('source' if source.config else 'float32')
     config = model_config(source, text_source, overrides) if source.kind != 'inception' else None
@@ -129,7 +129,7 @@ def make_plan(source, text_source=None, overrides=(), dtype=None, seed=0):
 
 
 def _table(stem, network, config):
-    """The table of a network's layout; None where the names are the field's."""
+    """The name table for a network's layout; None if the names are the same as ours."""
     if (
         stem == 'vae'
         and network.layout == 'diffusers'
@@ -147,13 +147,13 @@ def _table(stem, network, config):
 
 
 def _match(stem, shapes, source, plan):
-    """{our name: Converted} of one network; what does not fit goes into plan.problems."""
+    """{our name: Converted} of one network; mismatches are added to plan.problems."""
     network, sidecar = source.networks[stem], source.networks.get('diffdis')
     table, result, used = _table(stem, network, plan.config), {}, set()
     for name, shape in shapes.items():
         if name == PROJECTION and stem == 'text_encoder' and source.kind == 'sd':
             used.add(name_map.place(name, shape, table).name)
-            result[name] = None  # keeps its row; filled in by _project
+            result[name] = None  # keeps its position; _project fills it in
             continue
         if stem == 'unet' and is_new_parameter(name):
             result[name] = _new_parameter(name, shapes, source, table, plan)
@@ -185,7 +185,7 @@ def _converted(name, shape, tensor, place, label, plan):
 
 
 def _new_parameter(name, shapes, source, table, plan):
-    """A parameter that Stable Diffusion lacks: from our own export, or initialised as `init.initialize` does."""
+    """A parameter that Stable Diffusion does not have: from our own export, or initialised like `init.initialize`."""
     shape, network, sidecar = shapes[name], source.networks['unet'], source.networks.get('diffdis')
     if sidecar:
         tensor, label = sidecar.tensors.get(f'unet.{name}'), f'{sidecar.where}unet.{name}'
@@ -207,7 +207,7 @@ def _new_parameter(name, shapes, source, table, plan):
 
 
 def _project(plan, source, text_source):
-    """Fill in the text projection: Stable Diffusion's files lack it, and the text query e needs it."""
+    """Fill in the text projection, which Stable Diffusion's files lack and the text query e needs."""
     towers = [(source.networks['text_encoder'], PROJECTION)]
     if source.networks.get('diffdis'):
         towers.insert(0, (source.networks['diffdis'], f'text_encoder.{PROJECTION}'))
@@ -233,7 +233,7 @@ def _project(plan, source, text_source):
 
 
 def _from_clip(plan, rows, text_source):
-    """The projection out of a CLIP, whose token-wise tower must be the one in the source."""
+    """Get the projection from a CLIP, whose text tower must be the one in the source."""
     network = text_source.networks.get('text_encoder')
     if network is None:
         raise CheckpointError(f'{text_source.path} holds no text encoder')
@@ -243,8 +243,8 @@ def _from_clip(plan, rows, text_source):
         tensor, label = network.tensors.get(there.name), f'{text_source.path}: {there.name}'
         if tensor is None and name == PROJECTION:
             raise CheckpointError(
-                f'{text_source.path} lacks text_projection, too: give a whole CLIP (or CLIPTextModelWithProjection),'
-                ' not a text model alone'
+                f'{text_source.path} also lacks text_projection: give a whole CLIP (or CLIPTextModelWithProjection),'
+                ' not only a text model'
             )
         if tensor is None or tensor.shape != there.shape:
             raise CheckpointError(
@@ -277,5 +277,5 @@ def _check_schedule(source, config):
     ):
         raise CheckpointError(
             f'{source.path}: alphas_cumprod is not the noise schedule of image_diffusion (Stable Diffusion v1\'s); '
-            'describe its own with --set image_diffusion.beta_start=... image_diffusion.beta_end=...'
+            'give its schedule with --set image_diffusion.beta_start=... image_diffusion.beta_end=...'
         )

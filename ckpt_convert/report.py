@@ -1,4 +1,4 @@
-"""What a plan lacks or assumes, in lines for people."""
+"""Messages about what a plan lacks or assumes."""
 
 from ckpt_convert.configs import clip as clip_configs
 from ckpt_convert.plan import make_plan
@@ -8,13 +8,13 @@ from diffdis_ms.storage.tensors import short
 
 
 def complaints(plan):
-    """One line of what does not fit, the first few by name; '' where all does."""
+    """One line that names the first few mismatches; '' if there are none."""
     lines = plan.problems + [f'{short(name)} has no place' for name in plan.unmapped]
     return '; '.join(lines[:5]) + (f' (and {len(lines) - 5} more; `inspect` lists all)' if len(lines) > 5 else '')
 
 
 def assumptions(source, overrides=()):
-    """Lines that say what was assumed because no file of the source tells it."""
+    """List what was assumed because no file of the source gives it."""
     if source.kind == 'clip':
         return clip_configs.assumed({stem: network.json for stem, network in source.networks.items()}, overrides)
     if source.kind != 'sd' or source.config:
@@ -37,14 +37,14 @@ def assumptions(source, overrides=()):
             )
         }
     return [
-        f'no {file} beside the weights; taken as Stable Diffusion v1 has it: {settings} (--set changes it)'
+        f'no {file} beside the weights; using Stable Diffusion v1\'s settings: {settings} (--set changes them)'
         for file, (found, settings) in untold.items()
         if not found and not {item.partition('=')[0] for item in settings.split()} <= given
     ]
 
 
 def inspect_plan(source):
-    """Lines that say what an import of this source alone would lack."""
+    """List what an import of only this source would lack."""
     try:
         plan = make_plan(source)
     except ConfigError as e:

@@ -1,6 +1,6 @@
-"""Names and shapes of our networks' parameters: Stable Diffusion v1's from a table, others from the network itself.
+"""Names and shapes of our networks' parameters, from a table for Stable Diffusion v1, otherwise from the network.
 
-`python -m ckpt_convert.shapes` writes the table again; needed where a network's parameters change.
+Run `python -m ckpt_convert.shapes` to write the table again when a network's parameters change.
 """
 
 from pathlib import Path
@@ -13,10 +13,10 @@ TABLE = Path(__file__).parent / 'stable_diffusion_v1.json'
 
 
 def parameter_shapes(stem, config):
-    """{our parameter's name: shape} of a network; no memory is taken for the values.
+    """{our parameter's name: shape} of a network, without allocating the values.
 
-    Stable Diffusion v1's are read from a table, which a test compares with the networks: importing MindSpore and
-    building them would take a quarter of a conversion's time.
+    For Stable Diffusion v1 they are read from a table, because importing MindSpore and building the networks would take
+    a quarter of a conversion's time. A test compares the table with the networks.
     """
     if (
         config is not None

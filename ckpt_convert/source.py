@@ -1,4 +1,4 @@
-"""What a path holds: which networks, in which layout, and which tensors belong to none."""
+"""Open a checkpoint: find its networks and their layout, and the tensors that belong to none."""
 
 import math
 import re
@@ -17,7 +17,7 @@ from diffdis_ms.storage.reader import open_checkpoint
 from diffdis_ms.storage.tensors import LazyTensor, short
 from diffdis_ms.text_files import read_json
 
-SIDECAR = 'diffdis'  # folder of an export with what other tools have no place for
+SIDECAR = 'diffdis'  # folder of an export for parts that other tools have no place for
 BPE = 'bpe_simple_vocab_16e6.txt.gz'  # OpenAI's vocabulary
 TOKENIZER_FILES = (
     'vocab.json',
@@ -31,8 +31,10 @@ TOKENIZER_FILES = (
 
 @dataclass
 class Network:
-    """One network's tensors, by their names in `layout`; `json` is its config.json, `where` what its names begin with
-    in the file."""
+    """The tensors of one network, by their names in `layout`.
+
+    `json` is its config.json; `where` is the prefix of its names in the file.
+    """
 
     tensors: dict[str, LazyTensor]
     layout: str
@@ -47,17 +49,17 @@ class Network:
 
 @dataclass
 class Source:
-    """A checkpoint, sorted.
+    """A checkpoint with its tensors sorted by network.
 
     Attributes:
-        path: what was given. kind: 'sd', 'clip' or 'inception'. layout, format: for people.
+        path: the given path. kind: 'sd', 'clip' or 'inception'. layout, format: names for messages.
         networks: {'unet' | 'vae' | 'text_encoder' | 'image_encoder' | 'inception' | 'diffdis': Network}.
-        unused: {name: why it is not converted}. unknown: names that no rule covers.
-        paths: all files read. tokenizer: directory or vocabulary that came along, or None. config: of an export of
-            ours, or None.
+        unused: {name: reason why it is not converted}. unknown: names that no rule covers.
+        paths: all files read. tokenizer: directory or vocabulary in the checkpoint, or None. config: config of our own
+            exports, else None.
         constants: tensors that go into the config (logit_scale, scale_factor, alphas_cumprod).
-        json: of a diffusers directory, {'model_index' | 'scheduler': content};
-            of a CompVis file, {'yaml': what the YAML beside it says}. folders: the directory's own, by name.
+        json: {'model_index' | 'scheduler': content} for a diffusers directory, {'yaml': settings of the YAML beside it}
+            for a CompVis file. folders: names of the directory's folders.
     """
 
     path: Path
@@ -75,7 +77,7 @@ class Source:
     folders: list[str] = field(default_factory=list)
 
     def configs(self):
-        """{file: content} of the JSON files of a diffusers directory that were found."""
+        """{file: content} of the JSON files in a diffusers directory."""
         networks = [network for network in self.networks.values() if network.where.rstrip('/') in self.folders]
         files = {
             'model_index.json': self.json.get('model_index'),
@@ -90,14 +92,14 @@ def open_source(path, kind='auto', ema=False):
 
     Args:
         path: checkpoint file, diffusers or transformers directory, or an export of this package.
-        kind: 'auto', or what it must be: 'sd', 'diffusers', 'clip', 'inception'.
-        ema: of a CompVis file, take the EMA of the UNet (`model_ema.*`) instead of its last weights.
+        kind: 'auto', or the required kind: 'sd', 'diffusers', 'clip', 'inception'.
+        ema: use the EMA weights of a CompVis file's UNet (`model_ema.*`) instead of its last weights.
 
     Returns:
         Source.
 
     Raises:
-        CheckpointError: missing, unreadable, of unknown layout, or of another kind.
+        CheckpointError: the path is missing, unreadable, of unknown layout, or of another kind.
     """
     path = Path(path)
     if not path.exists():
@@ -108,7 +110,7 @@ def open_source(path, kind='auto', ema=False):
         source = _open_file(path, ema)
     if ema and source.layout != 'ldm':
         raise CheckpointError(
-            f'{path} is in {source.layout} layout: --ema is for CompVis checkpoints, which hold both kinds of weights'
+            f'{path} is in {source.layout} layout: --ema is for CompVis checkpoints, which have both kinds of weights'
         )
     if (
         kind != 'auto'
@@ -146,11 +148,11 @@ def _open_diffusers(path):
         'scheduler': _json(path / 'scheduler' / 'scheduler_config.json'),
     }
     if not {'unet', 'vae'} <= set(source.folders):
-        check_index(source.json['model_index'])  # says what it is, where it is something else
+        check_index(source.json['model_index'])  # the error names the other model
     for name in ('unet', 'vae', 'text_encoder'):
         folder = path / name
         if not folder.is_dir():
-            if name == 'text_encoder':  # --text-encoder may stand for it
+            if name == 'text_encoder':  # --text-encoder may replace it
                 continue
             raise CheckpointError(
                 f'{path} lacks {name}/: expected a diffusers directory of Stable Diffusion v1 with unet/, vae/ and'
@@ -198,7 +200,7 @@ def _open_file(path, ema):
 
 
 def _sort(tensors, layout, source, where, configs):
-    """Hand each tensor to its network by RULES; `configs` are the networks' config.json."""
+    """Assign each tensor to its network by RULES; `configs` are the networks' config.json."""
     for name, tensor in tensors.items():
         rule = next((rule for rule in RULES[layout] if re.match(rule[0], name)), None)
         if rule is None:
@@ -228,7 +230,7 @@ def _sort(tensors, layout, source, where, configs):
 
 
 def _take_ema(tensors, source):
-    """LitEma's names are those of the UNet without their dots."""
+    """Replace the UNet's weights by their EMA. LitEma's names are those of the UNet without dots."""
     unet, where = source.networks['unet'], source.networks['unet'].where
     for name in list(unet.tensors):
         average = 'model_ema.diffusion_model' + name.replace('.', '')
@@ -243,14 +245,14 @@ def _take_ema(tensors, source):
 
 
 def _json(path):
-    """A config.json as dict; {} where there is none."""
+    """Read a config.json as dict; {} if there is none."""
     if not path.is_file():
         return {}
     return read_json(path, dict, CheckpointError, MAX_JSON)
 
 
 def constant(source, name):
-    """A number that stands beside the weights, or None; CheckpointError where it is not finite."""
+    """Read a constant among the weights, or None; CheckpointError if it is not finite."""
     tensor = source.constants.get(name)
     if tensor is None or tensor.size != 1:
         return None

@@ -1,4 +1,4 @@
-"""Is a model directory what its source says? Every tensor and every config is read again on both sides."""
+"""Verify a model directory against its source. Every tensor and every config is read again on both sides."""
 
 from pathlib import Path
 
@@ -17,17 +17,17 @@ from diffdis_ms.text_files import read_json
 
 
 def verify(src, dst, text_encoder=None):
-    """Compare a model directory with what it was converted from.
+    """Compare a model directory with the checkpoint it was converted from.
 
     Args:
-        src: the checkpoint. dst: the model directory. text_encoder: the CLIP that gave the text projection (None: where
-            the manifest says).
+        src: the checkpoint. dst: the model directory. text_encoder: the CLIP with the text projection (None: the path
+            in the manifest).
 
     Returns:
-        dict of counts: tensors compared, accounted for as unused, initialised, files whose sha256 was checked.
+        dict of counts: tensors compared, tensors not converted, tensors initialised, files whose sha256 was checked.
 
     Raises:
-        CheckpointError: the first difference, by name.
+        CheckpointError: there is a difference. The message names the first one.
     """
     dst = Path(dst)
     manifest = _manifest(dst)
@@ -96,11 +96,11 @@ def _text_source(made, text_encoder):
 
 
 def _compare_configs(dst, expected, source, remembers):
-    """What shapes do not tell is in the config: both sides' must be the same, key by key."""
+    """Compare the configs of both sides, key by key. They have the settings that shapes do not tell."""
     for ours, theirs in zip(flat(read_config(dst)), flat(expected), strict=True):
         if ours != theirs:
             key, _, value = theirs.partition('=')
-            hint = '' if remembers else ' (it does not remember the --set of its import: import it again)'
+            hint = '' if remembers else ' (it does not record the --set of its import: import it again)'
             raise CheckpointError(
                 f'{dst}: {ours.replace("=", " = ", 1)}, but {source.path} says {value} for {key}{hint}'
             )

@@ -1,4 +1,4 @@
-"""The tokenizer that goes into a model directory: Hugging Face files copied, or OpenAI's list of merges converted."""
+"""The tokenizer of a model directory: copied from Hugging Face files, or converted from OpenAI's list of merges."""
 
 import gzip
 import shutil
@@ -19,7 +19,7 @@ WHERE = (
 
 
 class HuggingFaceFiles:
-    """Hugging Face's files, to be copied as they are."""
+    """Tokenizer files in Hugging Face's format, which are copied unchanged."""
 
     def __init__(self, folder, pads_with_end=False):
         self.folder = Path(folder)
@@ -35,7 +35,7 @@ class HuggingFaceFiles:
 
 
 class Merges:
-    """OpenAI's list of merges, to be written as Hugging Face files."""
+    """OpenAI's list of merges, which is written as Hugging Face files."""
 
     def __init__(self, path, vocab_size):
         self.merges, self.vocab_size = read_merges(path, vocab_size), vocab_size
@@ -45,21 +45,21 @@ class Merges:
 
 
 def find_tokenizer(vocab, sources, vocab_size):
-    """The tokenizer of a conversion.
+    """Find the tokenizer for a conversion.
 
     Args:
-        vocab: path from the command line, or None. sources: Sources whose own tokenizer will do, in this order.
-        vocab_size: of the text encoder.
+        vocab: path from the command line, or None. sources: Sources whose own tokenizer can be used, in this order.
+        vocab_size: number of tokens of the text encoder.
 
     Returns:
         An object with `save(directory)`.
 
     Raises:
-        CheckpointError: none found (the message says where to get one), unreadable, or of another size.
+        CheckpointError: there is none (the message says where to get one), or it is unreadable or of another size.
     """
     path = vocab or next((s.tokenizer for s in sources if s is not None and s.tokenizer is not None), None)
     if path is None:
-        raise CheckpointError(f'no tokenizer came with the checkpoint: {WHERE}')
+        raise CheckpointError(f'the checkpoint has no tokenizer: {WHERE}')
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f'{path} does not exist: {WHERE}')
@@ -77,8 +77,10 @@ def find_tokenizer(vocab, sources, vocab_size):
 
 
 def read_merges(path, vocab_size):
-    """The first vocab_size - 514 merges of OpenAI's list (a line of comment, then `left right` a line), packed or
-    not."""
+    """Read the first vocab_size - 514 merges of OpenAI's list, compressed or not.
+
+    The list has a comment line, then one `left right` per line.
+    """
     data = Path(path).read_bytes()
     try:
         if data[:2] == b'\x1f\x8b':
@@ -91,5 +93,5 @@ def read_merges(path, vocab_size):
         if any(len(m) != 2 for m in merges) or len(merges) != vocab_size - NUM_FIXED:
             raise ValueError(f'not {vocab_size - NUM_FIXED} lines of two words')
     except (OSError, EOFError, ValueError, zlib.error) as e:
-        raise CheckpointError(f'{path} is not a vocabulary of CLIP ({short(str(e))}); {WHERE}') from None
+        raise CheckpointError(f'{path} is not a CLIP vocabulary ({short(str(e))}); {WHERE}') from None
     return merges

@@ -1,4 +1,4 @@
-"""The file of weights in a directory of diffusers, transformers or open_clip."""
+"""Find the weights file in a directory of diffusers, transformers or open_clip."""
 
 import re
 
@@ -6,12 +6,13 @@ from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import short
 
 WEIGHTS = ('{}.safetensors', '{}.safetensors.index.json', '{}.bin', '{}.bin.index.json')
-VARIANTS = ('fp32', 'fp16', 'bf16')  # the same weights in other precisions, the best first; any other is other weights
+# the same weights in other precisions, best first; other variants are different weights
+VARIANTS = ('fp32', 'fp16', 'bf16')
 STEMS = ('diffusion_pytorch_model', 'model', 'pytorch_model', 'open_clip_model', 'open_clip_pytorch_model')
 
 
 def weights_file(folder):
-    """Path of the weights under a name that these tools give them; CheckpointError where there are none."""
+    """Path of the weights file, by the names that these tools use; CheckpointError if there is none."""
     for stem in STEMS:
         for pattern in WEIGHTS:
             if (folder / pattern.format(stem)).is_file():
@@ -20,8 +21,10 @@ def weights_file(folder):
 
 
 def _variant_file(folder):
-    """The file of the best variant, where no plain one is there: `model.fp16.safetensors`,
-    `model.safetensors.index.fp16.json` ..."""
+    """The file of the best variant, for folders without a plain file.
+
+    Variants are `model.fp16.safetensors`, `model.safetensors.index.fp16.json` and the like.
+    """
     file_name = r'(%s)\.(?:(?P<a>[\w-]+)\.(safetensors|bin)|(safetensors|bin)\.index\.(?P<b>[\w-]+)\.json)'
     pattern = re.compile(file_name % '|'.join(STEMS))
     found = {}
@@ -34,7 +37,7 @@ def _variant_file(folder):
     if len(found) > 1 and others:
         raise CheckpointError(
             f'{folder} holds the variants {", ".join(map(short, found))} and no plain file: they may be '
-            'different weights; keep one of them there'
+            'different weights; keep only one of them'
         )
     if not found:
         raise CheckpointError(

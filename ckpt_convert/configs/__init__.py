@@ -1,1 +1,1 @@
-"""The config files beside foreign weights, key by key: used, known to change nothing, or refused by name."""
+"""Read config files of other tools, key by key. Each key is used, known to have no effect, or refused by name."""

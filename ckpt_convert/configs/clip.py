@@ -1,9 +1,7 @@
-"""What the configs beside a CLIP say of it that no name and no shape does: activation, heads, epsilons, how pictures
-are prepared.
+"""Read settings of a CLIP that its weights do not tell: activation, heads, epsilons and image preprocessing.
 
-open_clip writes open_clip_config.json, transformers config.json and preprocessor_config.json. The file that belongs to
-the names of the weights counts; the other one, if it is there too, describes other weights. Every key is used,
-known to change no number, or refused by name.
+open_clip writes them to open_clip_config.json, transformers to config.json and preprocessor_config.json. The file of
+the tool whose names the weights have is used. A file of the other tool describes other weights and is ignored.
 """
 
 from ckpt_convert.configs.open_clip import OPEN_CLIP, open_clip_pictures, open_clip_towers
@@ -19,23 +17,23 @@ OPENAI_PICTURES = {
     'interpolation': 'bicubic',
     'resize_mode': 'shortest',
 }
-# widths whose heads are 64 wide in all CLIPs; ViT-H's, g's and G's are not
+# widths at which all CLIPs have heads of width 64; ViT-H, g and G have other heads
 SURE = {'text_encoder': (256, 1024), 'image_encoder': (64, 1024)}
 
 
 def read_configs(folder, layout, openai=False):
-    """What the configs in a folder say of the CLIP whose weights are in a layout.
+    """Read the configs in the folder of a CLIP's weights.
 
     Args:
-        folder: of the weights. layout: 'openai' (open_clip's names, too) or 'transformers'. openai: the file is one of
-            OpenAI's own, which says enough.
+        folder: folder of the weights. layout: 'openai' (also for open_clip's names) or 'transformers'. openai: whether
+            it is one of OpenAI's own files, which need no config.
 
     Returns:
-        {'text_encoder' | 'image_encoder': dict}: fields of our config (hidden_act, num_attention_heads, layer_norm_eps,
-        image_mean ...) as far as they are said, and `sizes`: those that the tensors must have, too.
+        {'text_encoder' | 'image_encoder': dict}: the fields of our config (hidden_act, num_attention_heads,
+        layer_norm_eps, image_mean ...) that the files give, and `sizes`, which the tensors must also have.
 
     Raises:
-        CheckpointError: a key or value that would be ignored, a contradiction, a damaged file.
+        CheckpointError: a key or value would be ignored, files contradict each other, or a file is damaged.
     """
     towers = {'text_encoder': {}, 'image_encoder': {}}
     if layout == 'openai' and openai:
@@ -57,34 +55,32 @@ def read_configs(folder, layout, openai=False):
         foreign = other(folder)
         if foreign is not None and _decisive(foreign) != _decisive(OPENAI_PICTURES):
             raise CheckpointError(
-                f'{folder}: no file that belongs to the weights says how pictures are prepared, and the one of another'
-                f' tool says {_settings(foreign)}: give --set {_settings(foreign)} to take it, or other values'
+                f'{folder}: no config of the weights\' own tool gives the image preprocessing, and that of another'
+                f' tool has {_settings(foreign)}: give --set {_settings(foreign)} to use it, or other values'
             )
-    towers['image_encoder'].update(pictures or {})  # with `size`, the side that pictures are resized to
+    towers['image_encoder'].update(pictures or {})  # with `size`, to which images are resized
     return towers
 
 
 def check_sizes(config, said, where):
-    """CheckpointError where the sizes of a config file (`said['sizes']`) are not those of the tensors, which `config`
-    has."""
+    """Raise CheckpointError if the sizes of a config file (`said['sizes']`) differ from the tensors' (in `config`)."""
     if said.get('size', getattr(config, 'image_size', None)) != getattr(config, 'image_size', None):
         raise CheckpointError(
-            f'{where}: pictures are resized to {said["size"]}, but the tensors are for {config.image_size}'
+            f'{where}: images are resized to {said["size"]}, but the tensors are for {config.image_size}'
         )
     for key, value in said.get('sizes', {}).items():
         if value is not None and getattr(config, key) != value:
             raise CheckpointError(
-                f'{where}: the config beside the weights says {key} = {shown(value)}, the tensors'
+                f'{where}: the config beside the weights says {key} = {shown(value)}, but the tensors have'
                 f' {getattr(config, key)}'
             )
 
 
 def require_known(config, towers, overrides, where):
-    """CheckpointError where nothing says what the networks compute: an activation, or the heads of an encoder of
-    unusual width.
+    """Raise CheckpointError if an activation, or the heads of an encoder of unusual width, are not known.
 
     Args:
-        config: ModelConfig. towers: {'text_encoder' | 'image_encoder': what `read_configs` said}. overrides:
+        config: ModelConfig. towers: {'text_encoder' | 'image_encoder': result of `read_configs`}. overrides:
             'key=value' strings.
     """
     given, missing = {item.partition('=')[0] for item in overrides}, []
@@ -98,19 +94,19 @@ def require_known(config, towers, overrides, where):
     if missing:
         example = ' '.join(f'{key}={"gelu" if key.endswith("act") else "N"}' for key in missing)
         raise CheckpointError(
-            f'{where}: no config beside the weights says {" and ".join(missing)}, and the weights cannot: give --set'
+            f'{where}: no config beside the weights gives {" and ".join(missing)}, and the weights do not: give --set'
             f' {example} (activations: quick_gelu, as OpenAI trained; gelu, as most of open_clip\'s; gelu_pytorch_tanh)'
         )
 
 
 def assumed(towers, overrides):
-    """Lines that say what was assumed for lack of a config."""
+    """List what was assumed because there is no config."""
     given = {item.partition('=')[0] for item in overrides}
     image = towers.get('image_encoder')
     keys = [key for key in PICTURES if image is not None and key not in image and f'image_encoder.{key}' not in given]
     return (
         [
-            'no config beside the weights says how pictures are prepared; taken as OpenAI\'s CLIP has it:'
+            'no config beside the weights gives the image preprocessing; using that of OpenAI\'s CLIP:'
             f' {_settings({k: OPENAI_PICTURES[k] for k in keys})} (--set changes it)'
         ]
         if keys

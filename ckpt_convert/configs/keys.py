@@ -1,4 +1,4 @@
-"""Config files from outside, read against a whitelist: no key is passed over in silence."""
+"""Check config files of other tools against a list of known keys, so that no key is silently ignored."""
 
 import difflib
 
@@ -7,16 +7,15 @@ from diffdis_ms.errors import CheckpointError
 
 
 def check_keys(config, where, used=(), no_effect=(), only=None):
-    """Every key must be used by us, known to have no effect on the numbers, or have a value that means what we
-    compute anyway.
+    """Check that every key is used by us, has no effect on results, or has a value that matches our computation.
 
     Args:
         config: dict read from a JSON file. where: file (and section) for the messages.
-        used: keys that the caller reads and uses. no_effect: keys that change no number at inference.
-        only: {key: (allowed values)}; any other value is refused by name.
+        used: keys that the caller reads and uses. no_effect: keys that have no effect on results at inference.
+        only: {key: (allowed values)}; other values are refused.
 
     Raises:
-        CheckpointError: up to three keys or values that would be ignored, by name.
+        CheckpointError: a key or value would be ignored. The message names up to three.
     """
     only = only or {}
     wrong = [
@@ -30,7 +29,7 @@ def check_keys(config, where, used=(), no_effect=(), only=None):
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8)
             wrong.append(
                 f'{_shown(key)} = {_shown(config[key])} is not known{f" (did it mean {near[0]}?)" if near else ""}, '
-                'so what it does to the numbers is not either'
+                'and could change results'
             )
     if wrong:
         raise CheckpointError(
@@ -43,6 +42,6 @@ def _shown(value):
 
 
 def _same(value, allowed):
-    """Equal and of one type, so that True is not 1; whole numbers equal their floats."""
+    """Whether two values are equal and of the same type: True is not 1, but 1 equals 1.0."""
     numbers = (int, float)
     return value == allowed and (type(value) is type(allowed) or type(value) in numbers and type(allowed) in numbers)

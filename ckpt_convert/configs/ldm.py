@@ -1,4 +1,4 @@
-"""The YAML beside a CompVis file of the same name (`model.ckpt`, `model.yaml`): what shapes do not tell, key by key."""
+"""Read the YAML beside a CompVis file (`model.yaml` for `model.ckpt`): settings that the weights do not tell."""
 
 import yaml
 
@@ -17,7 +17,7 @@ USED = (
     'first_stage_config', 'cond_stage_config',
 )
 # fmt: on
-# sizes are the tensors'; the rest belongs to training, logging and the sampler
+# sizes are taken from the tensors; the others are settings of training, logging and the sampler
 # fmt: off
 NO_EFFECT = (
     'num_timesteps_cond', 'log_every_t', 'first_stage_key', 'cond_stage_key', 'image_size', 'channels',
@@ -58,20 +58,21 @@ TEXT_NO_EFFECT = ('version', 'device', 'max_length', 'freeze')
 
 
 def read_ldm_yaml(path):
-    """What a CompVis config says.
+    """Read a CompVis config.
 
     Args:
-        path: YAML file; nothing in it is built or called.
+        path: YAML file; no class named in it is built or called.
 
     Returns:
-        {'image_diffusion': ImageDiffusionConfig, 'heads': int, 'scaling_factor': float}; {} where it is of no model.
+        {'image_diffusion': ImageDiffusionConfig, 'heads': int, 'scaling_factor': float}; {} if the file describes no
+        model.
 
     Raises:
-        CheckpointError: unreadable, or a setting that cannot be converted, by name.
+        CheckpointError: the file is unreadable, or has a setting that cannot be converted (the message names it).
     """
     try:
         text = read_text(path, CheckpointError, MAX_JSON)
-        # with references a small file can mean a very large one
+        # with references a small file can expand to a huge one
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise CheckpointError(f'{path} has references (*name), which no config of CompVis has')
         content = yaml.safe_load(text)

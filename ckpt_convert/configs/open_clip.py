@@ -1,4 +1,4 @@
-"""open_clip_config.json: what open_clip says of a CLIP and of how its pictures are prepared."""
+"""Read open_clip_config.json: settings of a CLIP and of its image preprocessing."""
 
 from ckpt_convert.configs.keys import check_keys
 from ckpt_convert.configs.values import MAX_JSON, agree, colours, number, section, shown, side, whole
@@ -7,7 +7,7 @@ from diffdis_ms.errors import CheckpointError
 from diffdis_ms.text_files import read_json
 
 OPEN_CLIP = 'open_clip_config.json'
-# by section of the file: keys that are used, that change no number, and that have to have one of these values
+# by section of the file: keys that are used, keys without effect on results, keys that must have one of these values
 BLOCK_ONLY = {
     'ls_init_value': (None,),
     'block_type': (None, 'default'),
@@ -26,7 +26,7 @@ VISION_ONLY = {
     'global_average_pool': (False,),
     'input_patchnorm': (False,),
 }
-# final_ln_after_pool: a norm of each token, before or after one of them is chosen
+# final_ln_after_pool has no effect: the norm acts on each token, before or after one is chosen
 # fmt: off
 VISION_NO_EFFECT = (
     'patch_dropout', 'attn_pooler_queries', 'attn_pooler_heads', 'n_queries', 'output_tokens', 'timm_model_pretrained',
@@ -70,7 +70,7 @@ def _open_clip(path):
 
 
 def open_clip_towers(path):
-    """{tower: what is said of it}, as `clip.read_configs` gives it; CheckpointError for what would be ignored."""
+    """{tower: its settings} as in `clip.read_configs`; CheckpointError if a setting would be ignored."""
     model = section(_open_clip(path), 'model_cfg', path, required=True)
     check_keys(
         model,
@@ -156,7 +156,7 @@ def _open_clip_eps(cfg, where):
 
 
 def open_clip_pictures(folder):
-    """How pictures are prepared, or None where there is no such file; CheckpointError for what would be ignored."""
+    """Image preprocessing, or None if there is no such file; CheckpointError if a setting would be ignored."""
     path = folder / OPEN_CLIP
     if not path.is_file():
         return None
@@ -166,7 +166,7 @@ def open_clip_pictures(folder):
         cfg,
         where,
         ('mean', 'std', 'size'),
-        ('fill_color',),  # of the borders that resize_mode = longest leaves
+        ('fill_color',),  # only for the borders of resize_mode = longest
         {'mode': ('RGB',), 'interpolation': ('bicubic', 'bilinear', 'random'), 'resize_mode': ('shortest', 'squash')},
     )
     if 'size' in cfg:
@@ -175,7 +175,7 @@ def open_clip_pictures(folder):
     return {
         'image_mean': colours(cfg, 'mean', CLIP_MEAN, where),
         'image_std': colours(cfg, 'std', CLIP_STD, where),
-        # 'random' means training only
+        # 'random' is only for training
         'interpolation': 'bilinear' if cfg.get('interpolation') == 'bilinear' else 'bicubic',
         'resize_mode': cfg.get('resize_mode', 'shortest'),
     }

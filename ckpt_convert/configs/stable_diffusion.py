@@ -1,4 +1,4 @@
-"""The JSON files of a diffusers pipeline, key by key."""
+"""Check the JSON files of a diffusers pipeline, key by key."""
 
 from ckpt_convert.configs.keys import check_keys
 from ckpt_convert.configs.values import one_of
@@ -14,7 +14,7 @@ EMA_STATE = (
 )
 # fmt: on
 
-# model_index.json: components -> Stable Diffusion v1's classes. All of PIPELINES draw with the same networks.
+# model_index.json: components -> Stable Diffusion v1's classes. All PIPELINES use the same networks.
 PIPELINES = (
     'StableDiffusionPipeline',
     'StableDiffusionImg2ImgPipeline',
@@ -27,7 +27,7 @@ COMPONENTS = {
     'text_encoder': (['transformers', 'CLIPTextModel'], ['transformers', 'CLIPTextModelWithProjection']),
     'tokenizer': (['transformers', 'CLIPTokenizer'], ['transformers', 'CLIPTokenizerFast']),
 }
-# the safety checker looks at finished pictures; an image encoder is for adapters, which no directory holds
+# the safety checker only sees finished images; an image encoder is for adapters, which are never in the directory
 INDEX_NO_EFFECT = ('safety_checker', 'feature_extractor', 'requires_safety_checker', 'image_encoder')
 
 # scheduler_config.json
@@ -59,9 +59,8 @@ SCHEDULER_ONLY = {
     'predict_epsilon': (True,),
     'timestep_values': (None,),
 }
-# How their sampler goes from one timestep to the next. Ours (diffusion/samplers.py) go their own way whatever stands
-# here, and no network depends on it. diffusers itself sets clip_sample to False and steps_offset to 1 for Stable
-# Diffusion.
+# Settings of diffusers' samplers. Our samplers (diffusion/samplers.py) do not use them, and no network depends on them.
+# diffusers itself sets clip_sample to False and steps_offset to 1 for Stable Diffusion.
 # fmt: off
 SCHEDULER_NO_EFFECT = (
     *NOTES, 'clip_sample', 'clip_sample_range', 'steps_offset', 'set_alpha_to_one', 'skip_prk_steps',
@@ -114,9 +113,8 @@ UNET_ONLY = {
     'norm_eps': (1e-5,),
     'reverse_transformer_layers_per_block': (None,),
 }
-# sample_size is the side that diffusers draws unless told otherwise; ours is image_size, the paper's 256.
-# upcast_attention changes the precision, not the formula (ours is float32 there). dropout acts in training only, and
-# DiffDis has none.
+# sample_size is diffusers' default image size; ours is image_size, 256 as in the paper. upcast_attention changes the
+# precision, not the formula (ours is float32 there). dropout is only for training, and DiffDis has none.
 UNET_NO_EFFECT = (*NOTES, *EMA_STATE, 'sample_size', 'upcast_attention', 'dropout', 'addition_embed_type_num_heads')
 
 # fmt: off
@@ -139,17 +137,17 @@ VAE_NO_EFFECT = (*NOTES, *EMA_STATE, 'sample_size', 'force_upcast')  # force_upc
 
 
 def check_unet(json):
-    """Refuse, by name, what a unet/config.json says that no UNet of Stable Diffusion v1 has."""
+    """Refuse settings in a unet/config.json that no UNet of Stable Diffusion v1 has."""
     check_keys(json, 'unet/config.json', UNET_USED, UNET_NO_EFFECT, UNET_ONLY)
 
 
 def check_vae(json):
-    """The same for vae/config.json."""
+    """Refuse settings in a vae/config.json that no autoencoder of Stable Diffusion v1 has."""
     check_keys(json, 'vae/config.json', VAE_USED, VAE_NO_EFFECT, VAE_ONLY)
 
 
 def check_sizes(json, where, sizes):
-    """CheckpointError where a config.json contradicts its tensors; `sizes` are theirs, by the config's keys."""
+    """Raise CheckpointError if a config.json contradicts its tensors, whose sizes are `sizes` {key: value}."""
     for key, value in sizes.items():
         said = json.get(key, value)
         if same_for_all(said, value) != value:
@@ -207,7 +205,7 @@ def image_diffusion(json, class_name=None):
 
 
 def check_index(json):
-    """Refuse, by name, a model_index.json of anything but Stable Diffusion v1."""
+    """Refuse a model_index.json of any model other than Stable Diffusion v1."""
     name = json.get('_class_name', PIPELINES[0])
     if name not in PIPELINES:
         raise CheckpointError(
@@ -218,6 +216,6 @@ def check_index(json):
 
 
 def scheduler_class(index):
-    """The scheduler's class that a model_index.json names, or None."""
+    """Name of the scheduler class in a model_index.json, or None."""
     value = index.get('scheduler')
     return value[1] if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str) else None

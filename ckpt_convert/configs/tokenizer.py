@@ -1,4 +1,4 @@
-"""The files of a Hugging Face tokenizer, read without transformers: is this CLIP's, and nothing else?"""
+"""Check, without transformers, that the files of a Hugging Face tokenizer are CLIP's and unchanged."""
 
 from ckpt_convert.configs.keys import check_keys
 from diffdis_ms.data.tokenizer import END, START, added_tokens, check_rules
@@ -6,7 +6,7 @@ from diffdis_ms.errors import CheckpointError, ConfigError
 from diffdis_ms.text_files import read_json
 
 CLASSES = ('CLIPTokenizer', 'CLIPTokenizerFast', None)
-# padding and truncation are ours; decoding is not used
+# our tokenizer pads and truncates itself; decoding is not used
 # fmt: off
 CONFIG_NO_EFFECT = (
     'model_max_length', 'name_or_path', 'special_tokens_map_file', 'tokenizer_file', 'clean_up_tokenization_spaces',
@@ -45,17 +45,17 @@ MODEL_ONLY = {
 
 
 def check_tokenizer(folder, pads_with_end=False):
-    """Read all JSON files of a tokenizer's folder.
+    """Check all JSON files in a tokenizer's folder.
 
     Args:
-        folder: Path with tokenizer.json, or vocab.json and merges.txt. pads_with_end: whether another padding token is
-            refused, too: it changes c behind a text's end (not e).
+        folder: Path with tokenizer.json, or vocab.json and merges.txt. pads_with_end: also refuse another padding token
+            than the end token, because it changes c after the end of a text (not e).
 
     Returns:
         The number of tokens.
 
     Raises:
-        CheckpointError: another tokenizer than CLIP's, added tokens, files that contradict each other or are damaged.
+        CheckpointError: the tokenizer is not CLIP's, tokens were added, or files are damaged or contradict each other.
     """
     vocab, added = _vocabulary(folder)
     for name in ('tokenizer_config.json', 'special_tokens_map.json'):
@@ -85,7 +85,7 @@ def check_tokenizer(folder, pads_with_end=False):
 
 
 def _vocabulary(folder):
-    """({token: id}, tokens that tokenizer.json adds to it)."""
+    """Read ({token: id}, tokens that tokenizer.json adds)."""
     whole, vocab = folder / 'tokenizer.json', None
     if (folder / 'vocab.json').is_file():
         vocab = read_json(folder / 'vocab.json', error=CheckpointError)
@@ -103,13 +103,13 @@ def _vocabulary(folder):
         raise CheckpointError(str(e)) from None
     if vocab is not None and vocab != model['vocab']:
         raise CheckpointError(
-            f'{folder}: vocab.json and tokenizer.json hold different vocabularies; take out the one that is wrong'
+            f'{folder}: vocab.json and tokenizer.json have different vocabularies; remove the wrong one'
         )
     return model['vocab'], {token for token in map(_content, content.get('added_tokens') or ()) if token is not None}
 
 
 def _listed(cfg):
-    """Tokens that a config names beside start, end and padding, and the padding itself."""
+    """Tokens in a config other than start, end and padding, and the padding token."""
     decoder = cfg.get('added_tokens_decoder')
     more = [cfg.get('additional_special_tokens'), cfg.get('extra_special_tokens')]
     named = list(decoder.values()) if isinstance(decoder, dict) else []

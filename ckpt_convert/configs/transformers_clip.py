@@ -1,4 +1,4 @@
-"""config.json and preprocessor_config.json: what transformers says of a CLIP and of how its pictures are prepared."""
+"""Read transformers' config.json and preprocessor_config.json: settings of a CLIP and of its image preprocessing."""
 
 from ckpt_convert.configs.keys import check_keys
 from ckpt_convert.configs.values import MAX_JSON, agree, colours, number, section, shown, side, whole
@@ -8,7 +8,7 @@ from diffdis_ms.text_files import read_json
 
 TRANSFORMERS, PREPROCESSOR, PROCESSOR = 'config.json', 'preprocessor_config.json', 'processor_config.json'
 RESAMPLE = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # Pillow's numbers
-# the last three differ in rounding only
+# the last three differ only by rounding
 ACTIVATIONS = {
     'quick_gelu': 'quick_gelu',
     'gelu': 'gelu',
@@ -24,7 +24,8 @@ CLIP_USED = (
     'eos_token_id',
 )
 # fmt: on
-# what every config may hold, generation's defaults among them (a text's embedding does not see what is behind its end)
+# keys that every config may have, including defaults for text generation (padding after the end of a text does not
+# change its embedding)
 # fmt: off
 HF_NO_EFFECT = (
     '_name_or_path', '_commit_hash', '_attn_implementation', '_attn_implementation_autoset', 'attn_implementation',
@@ -68,7 +69,7 @@ PREPROCESSOR_ONLY = {
 
 
 def transformers_towers(path):
-    """{tower: what is said of it}, as `clip.read_configs` gives it; CheckpointError for what would be ignored."""
+    """{tower: its settings} as in `clip.read_configs`; CheckpointError if a setting would be ignored."""
     content = read_json(path, error=CheckpointError, limit=MAX_JSON)
     kind = content.get('model_type', 'clip')
     if kind not in ('clip', 'clip_text_model'):
@@ -82,7 +83,7 @@ def transformers_towers(path):
         ('image_encoder', 'vision_config', _transformers_vision),
     ):
         towers[stem] = reader(section(content, key, path), f'{path}, {key}')
-        if content.get(f'{key}_dict') is not None:  # transformers takes it, defaults included, in place of the other
+        if content.get(f'{key}_dict') is not None:  # transformers uses it, with its defaults, instead of the other
             again = reader(section(content, f'{key}_dict', path), f'{path}, {key}_dict')
             differing = next(
                 (k for k in ('hidden_act', 'num_attention_heads', 'layer_norm_eps') if towers[stem][k] != again[k]),
@@ -90,8 +91,8 @@ def transformers_towers(path):
             )
             if differing:
                 raise CheckpointError(
-                    f'{path}: {key} says {differing} = {towers[stem][differing]}, {key}_dict {again[differing]}: take'
-                    ' one of them out'
+                    f'{path}: {key} says {differing} = {towers[stem][differing]}, but {key}_dict {again[differing]}:'
+                    ' remove one of them'
                 )
             towers[stem]['sizes'].update({k: v for k, v in again['sizes'].items() if v is not None})
         towers[stem]['sizes']['projection_dim'] = content.get('projection_dim')  # the towers' own is not used
@@ -99,7 +100,7 @@ def transformers_towers(path):
 
 
 def transformers_text(cfg, where):
-    """A CLIPTextConfig as `read_configs` gives it; raises CheckpointError as that does."""
+    """Settings of a CLIPTextConfig, as in `read_configs`; raises the same CheckpointError."""
     keys = ('vocab_size', 'max_position_embeddings', 'hidden_size', 'intermediate_size', 'num_hidden_layers')
     tower = _transformers_tower(cfg, where, keys, 8, 'clip_text_model')
     words, end = whole(cfg, 'vocab_size', 49408, where), cfg.get('eos_token_id', 49407)
@@ -117,7 +118,7 @@ def _transformers_vision(cfg, where):
 
 
 def _transformers_tower(cfg, where, keys, heads, model_type):
-    """One tower's config: `keys` are its sizes; what transformers leaves out is what its classes have by default."""
+    """Settings of one tower. `keys` are its sizes; a missing key has the default of transformers' classes."""
     check_keys(
         cfg,
         where,
@@ -137,11 +138,11 @@ def _transformers_tower(cfg, where, keys, heads, model_type):
 
 
 def transformers_pictures(folder):
-    """How pictures are prepared, or None where there is no such file; CheckpointError for what would be ignored."""
+    """Image preprocessing, or None if there is no such file; CheckpointError if a setting would be ignored."""
     path = folder / PREPROCESSOR
     if path.is_file():
         cfg = read_json(path, error=CheckpointError, limit=MAX_JSON)
-    elif (folder / PROCESSOR).is_file():  # where transformers 5 keeps it
+    elif (folder / PROCESSOR).is_file():  # the file of transformers 5
         path = folder / PROCESSOR
         cfg = section(read_json(path, error=CheckpointError, limit=MAX_JSON), 'image_processor', path)
     else:
@@ -171,7 +172,7 @@ def transformers_pictures(folder):
 
 
 def _transformers_size(cfg, where):
-    """Whether both sides are resized to one length; CheckpointError where the centre cut out is not all of the shorter
+    """Whether both sides are resized to one length; CheckpointError if the centre crop is smaller than the shorter
     side."""
     size = cfg.get('size', 224)
     squash = isinstance(size, dict) and set(size) == {'height', 'width'}
@@ -182,7 +183,7 @@ def _transformers_size(cfg, where):
     if cfg.get('do_center_crop', True) is True:
         agree(_transformers_side(cfg, where), side(cfg.get('crop_size', 224), 'crop_size', where), where, 'crop_size')
     elif not squash:
-        raise CheckpointError(f'{where}: do_center_crop = {shown(cfg["do_center_crop"])}: pictures would not be square')
+        raise CheckpointError(f'{where}: do_center_crop = {shown(cfg["do_center_crop"])}: images would not be square')
     return squash
 
 

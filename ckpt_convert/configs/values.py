@@ -1,5 +1,4 @@
-"""Values of a config file from outside, checked: each function raises a CheckpointError that names file, key and
-value."""
+"""Check values of another tool's config file. Each function raises a CheckpointError that names file, key and value."""
 
 import math
 
@@ -10,7 +9,7 @@ MAX_JSON = 1 << 20  # bytes of a config file
 
 
 def shown(value):
-    """A value of a JSON file for a message, cut."""
+    """Format a value of a JSON file for a message, shortened."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + '...'
 
@@ -42,7 +41,7 @@ def whole(cfg, key, default, where):
 
 
 def one_of(cfg, key, table, default, where):
-    """What `table` has for a word of theirs."""
+    """Translate a word of the other tool with `table`."""
     value = cfg.get(key, default)
     if not isinstance(value, str) or value not in table:
         raise CheckpointError(f'{where}: {key} = {short(repr(value))}; {", ".join(table)} can be converted')
@@ -65,9 +64,9 @@ def side(size, key, where):
 
 
 def agree(size, other, where, name='image_size'):
-    """Nothing, where pictures are resized to what `name` says."""
+    """Check that images are resized to the size in `name`."""
     if size != other:
-        raise CheckpointError(f'{where}: pictures are resized to {size}, but {name} = {other}')
+        raise CheckpointError(f'{where}: images are resized to {size}, but {name} = {other}')
 
 
 def colours(cfg, key, default, where):

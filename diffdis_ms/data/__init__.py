@@ -1,1 +1,1 @@
-"""Reading, writing and batching of image-caption pairs; imports neither mindspore nor the rest of the package."""
+"""Read, write and batch image-caption pairs. Imports neither mindspore nor the rest of the package."""

@@ -1,4 +1,4 @@
-"""What every reader gives and refuses: a sample, a bad sample, and the checks that all of them share."""
+"""Samples, and the functions that all readers share: list files, read images, check captions and sizes."""
 
 import glob
 import sys
@@ -13,12 +13,12 @@ from diffdis_ms.errors import BadImage, BadSample, ConfigError
 from diffdis_ms.text_files import read_json, read_lines
 
 MAX_MEMBER_BYTES = 64 * 2**20
-SUMMARY = 'summary.json'  # beside what tools/prepare_data.py has written
+SUMMARY = 'summary.json'  # written by tools/prepare_data.py
 
 
 @dataclass
 class Sample:
-    """One image with its caption, and what else is known of it."""
+    """An image with its caption, and its label and metadata if known."""
 
     key: str
     image: Image.Image  # RGB
@@ -28,31 +28,33 @@ class Sample:
 
 
 def checked_caption(key, caption, required=True):
-    """The caption without space around it, '' where it is None; raises BadSample where it cannot be used."""
+    """Strip a caption and check it; None becomes ''. Raises BadSample if it cannot be used."""
     # a NUL ends a text in MindSpore's pipeline
     caption = caption.replace('\0', ' ').strip() if isinstance(caption, str) else ''
     if required and not caption:
         raise BadSample(key, 'no caption')
-    if any('\ud800' <= c <= '\udfff' for c in caption):  # JSON can write them
-        raise BadSample(key, 'the caption has halves of characters')
+    if any('\ud800' <= c <= '\udfff' for c in caption):  # JSON can contain them
+        raise BadSample(key, 'the caption has an incomplete Unicode character (a lone surrogate)')
     return caption
 
 
 def check_side(sample, min_side):
-    """Raises BadSample for a picture with a side below `min_side` pixels."""
+    """Raise BadSample if the image has a side below `min_side` pixels."""
     width, height = sample.image.size
     if min(width, height) < min_side:
         raise BadSample(sample.key, f'{width} x {height}: a side is below {min_side} pixels')
 
 
 def add_skipped(skipped, key, reason, place):
-    """Add to {key: reason}; a key that is there already (shards may number their samples from 0 each) gets its place
-    added."""
+    """Add an entry to {key: reason}.
+
+    If the key exists already (each shard may number its samples from 0), the position is added to the key.
+    """
     skipped[key if key not in skipped else f'{key} (sample {place})'] = reason
 
 
 def warn_of(left_out, where):
-    """Say once, in one line on stderr, what a reader has left out of a set: {what: reason}."""
+    """Print one warning line on stderr about what a reader has left out of a set: {what: reason}."""
     if left_out:
         shown = '; '.join(f'{what}: {reason}' for what, reason in list(left_out.items())[:5])
         more = f'; and {len(left_out) - 5} more' if len(left_out) > 5 else ''
@@ -60,7 +62,7 @@ def warn_of(left_out, where):
 
 
 def read_class_names(directory):
-    """Names in `classnames.txt` of a directory, one a line, or None where there is no such file."""
+    """Read the names in `classnames.txt` of a directory, one per line; None if there is no such file."""
     path = Path(directory) / 'classnames.txt'
     if not path.is_file():
         return None
@@ -68,8 +70,7 @@ def read_class_names(directory):
 
 
 def prepared_samples(directory):
-    """Number of samples that summary.json, written by tools/prepare_data.py, says a directory holds; None without
-    one."""
+    """Number of samples in a directory according to its summary.json of tools/prepare_data.py; None without one."""
     try:
         return read_json(Path(directory) / SUMMARY, limit=1 << 30)['num_kept']
     except (ConfigError, KeyError):
@@ -77,17 +78,18 @@ def prepared_samples(directory):
 
 
 def visible_files(folder, pattern):
-    """Files of a folder that fit `pattern`, hidden ones left out, in `number_order`."""
+    """List the files of a folder that match `pattern`, without hidden ones, in `number_order`."""
     files = {path.name: path for path in Path(folder).glob(pattern) if not is_hidden(path.name) and not path.is_dir()}
     return [files[name] for name in number_order(files)]
 
 
 def find_files(path, pattern, what):
-    """Files of a directory that fit `pattern`, one file, or those that fit a glob pattern; sorted, numbers as numbers,
-    hidden ones left out.
+    """Find the files of a directory that match `pattern`, one file, or the files that match a glob pattern.
+
+    Hidden files are left out. The order is `number_order`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such file.
     """
     path = Path(path)
     if path.is_dir():
@@ -106,7 +108,7 @@ def find_files(path, pattern, what):
 
 
 def read_image(path, key):
-    """RGB image of a file; raises BadSample (named `key`) where it is missing, too large or not readable."""
+    """Read the RGB image of a file; raises BadSample (with `key`) if it is missing, too large or unreadable."""
     try:
         if not path.is_file():
             raise BadSample(key, 'no such image file')

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer: loaded from Hugging Face files, or trained on the captions at hand in the same file format."""
+"""CLIP's tokenizer: load it from Hugging Face files, or train one on captions in the same file format."""
 
 import atexit
 import html
@@ -15,17 +15,17 @@ import numpy as np
 from diffdis_ms.errors import ConfigError
 
 START, END = '<|startoftext|>', '<|endoftext|>'
-NUM_FIXED = 514  # 256 bytes, the same at a word's end, start and end token
+NUM_FIXED = 514  # 256 bytes, 256 bytes at the end of a word, start and end token
 
 _WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
-_SPLITS = (_WORDS, r'<\|startoftext\|>|<\|endoftext\|>|' + _WORDS)  # both spellings that there are of CLIP's
+_SPLITS = (_WORDS, r'<\|startoftext\|>|<\|endoftext\|>|' + _WORDS)  # the two spellings of CLIP's pattern
 
 
 class Tokenizer:
-    """Texts to token ids. The end token has the highest id: CLIP's pooling finds it by argmax."""
+    """Convert texts to token ids. The end token has the highest id, because CLIP's pooling finds it by argmax."""
 
     def __init__(self, fast):
-        """`fast`: a transformers.CLIPTokenizerFast; see `load`."""
+        """Args: fast: a transformers.CLIPTokenizerFast; see `load`."""
         self._fast = fast
         self.start_id, self.end_id = fast.bos_token_id, fast.eos_token_id
         if (fast.bos_token, fast.eos_token) != (START, END):
@@ -34,15 +34,11 @@ class Tokenizer:
                 f' {END}'
             )
         backend = fast.backend_tokenizer
-        backend.no_padding()  # tokenizer.json may switch either on; `encode` does both, as CLIP does
+        backend.no_padding()  # tokenizer.json may enable padding or truncation; `encode` does both, as CLIP does
         backend.no_truncation()
-        check_rules(
-            *(
-                json.loads(step.__getstate__()) if step else None
-                for step in (backend.normalizer, backend.pre_tokenizer)
-            ),
-            'tokenizer',
-        )
+        steps = (backend.normalizer, backend.pre_tokenizer)
+        normalizer, pre_tokenizer = (json.loads(step.__getstate__()) if step else None for step in steps)
+        check_rules(normalizer, pre_tokenizer, 'tokenizer')
         added = [
             token for token, i in sorted(fast.get_added_vocab().items(), key=lambda item: item[1]) if i > self.end_id
         ]
@@ -58,10 +54,10 @@ class Tokenizer:
         """Read a tokenizer directory; nothing is downloaded.
 
         Args:
-            directory: holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
+            directory: contains `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
         Raises:
-            ConfigError: directory or files missing (the one expected is named), or unreadable.
+            ConfigError: the directory or a file is missing (the message names the expected one) or unreadable.
         """
         directory = Path(directory)
         if not directory.is_dir():
@@ -83,23 +79,23 @@ class Tokenizer:
 
     @property
     def vocab_size(self):
-        """Number of ids, start and end token included."""
+        """Number of ids, including start and end token."""
         return len(self._fast)
 
     def encode(self, texts, length):
-        """Token ids of a batch, those of transformers' CLIPTokenizer.
+        """Encode a batch of texts; the ids are those of transformers' CLIPTokenizer.
 
         Args:
             texts: list of N strings.
-            length: tokens a row, start and end token included (CLIP: 77).
+            length: tokens per row, including start and end token (CLIP: 77).
 
         Returns:
-            int32 (N, length): start token, ids, end token, then end tokens as padding; a long text is cut before its
-            end token, and how many were is said on stderr when the process ends.
+            int32 (N, length): start token, ids, end token, then end tokens as padding. Long texts are truncated before
+            the end token; their number is printed to stderr when the process ends.
 
         Raises:
-            ConfigError: length below 2.
-            TypeError: one string instead of a list.
+            ConfigError: length is below 2.
+            TypeError: `texts` is a string instead of a list.
         """
         if isinstance(texts, str):
             raise TypeError('texts must be a list of strings')
@@ -125,13 +121,13 @@ class Tokenizer:
 
 
 class LongTexts:
-    """Texts longer than a text encoder takes, counted in this process and said once, at its end."""
+    """Count texts that are too long for the text encoder, and report them once, at the end of the process."""
 
     def __init__(self):
         self.texts, self.cut, self._lock = {}, {}, threading.Lock()
 
     def count(self, texts, cut, length):
-        """Another `texts` texts were made `length` ids long, `cut` of them by cutting."""
+        """Count `texts` more texts of `length` ids, `cut` of them truncated."""
         with self._lock:
             first = cut and not self.cut
             self.texts[length] = self.texts.get(length, 0) + texts
@@ -139,15 +135,14 @@ class LongTexts:
                 self.cut[length] = self.cut.get(length, 0) + cut
         if first and multiprocessing.parent_process() is None:
             atexit.register(self.say)
-        elif first:  # a worker ends silently
-            print(f'warning: some texts have more than {length} tokens; their end is cut off', file=sys.stderr)
+        elif first:  # a worker process prints nothing when it ends
+            print(f'warning: some texts have more than {length} tokens and are truncated', file=sys.stderr)
 
     def say(self):
-        """Print a line for each length: how many of how many texts were cut."""
+        """Print a line for each length: how many of how many texts were truncated."""
         for length, cut in self.cut.items():
             print(
-                f'warning: {cut:,} of {self.texts[length]:,} texts have more than {length} tokens; their end is'
-                ' cut off',
+                f'warning: {cut:,} of {self.texts[length]:,} texts have more than {length} tokens and are truncated',
                 file=sys.stderr,
             )
 
@@ -156,10 +151,10 @@ _long_texts = LongTexts()
 
 
 def check_rules(normalizer, pre_tokenizer, where):
-    """ConfigError where a tokenizer.json cleans or splits texts in another way than CLIP.
+    """Raise ConfigError if a tokenizer.json cleans or splits texts in another way than CLIP.
 
     Args:
-        normalizer, pre_tokenizer: of the file, as JSON. where: for the message.
+        normalizer, pre_tokenizer: these sections of the file, as JSON. where: file name for the message.
     """
     steps = _steps(normalizer, 'normalizers')
     for step in steps:
@@ -182,7 +177,7 @@ def check_rules(normalizer, pre_tokenizer, where):
 
 
 def _steps(node, name):
-    """The steps of a section of tokenizer.json: those of a Sequence, the one that it is, or none."""
+    """List the steps of a section of tokenizer.json: those of a Sequence, a single step, or none."""
     if not isinstance(node, dict):
         return []
     return (
@@ -191,7 +186,7 @@ def _steps(node, name):
 
 
 def added_tokens(where, tokens):
-    """The message for tokens behind CLIP's own, a list of strings."""
+    """Make the message for `tokens` that were added after CLIP's own."""
     some = ', '.join(repr(token[:40]) for token in tokens[:3]) + (', ...' if len(tokens) > 3 else '')
     return (
         f'{where}: {len(tokens)} token{"s were" if len(tokens) > 1 else " was"} added to CLIP\'s vocabulary ({some}),'
@@ -201,17 +196,19 @@ def added_tokens(where, tokens):
 
 
 def clean(text):
-    """CLIP's cleaning of a text: broken Unicode mended, HTML entities resolved (twice), white space joined, lower case.
+    """Clean a text like CLIP: repair Unicode, resolve HTML entities (twice), join white space, lower case.
 
-    The fast tokenizer of transformers leaves out the first two, and Greek's final sigma; ftfy alone leaves entities
-    where the text holds a `<`.
+    The fast tokenizer of transformers skips the first two steps and Greek's final sigma. ftfy alone does not resolve
+    entities if the text has a `<`.
     """
     return ' '.join(html.unescape(html.unescape(ftfy.fix_text(text))).split()).lower()
 
 
 def write_vocabulary(merges, directory):
-    """Write CLIP's tokenizer of a list of merges (left, right), most frequent first, as Hugging Face files: NUM_FIXED +
-    len(merges) ids."""
+    """Write a CLIP tokenizer as Hugging Face files, with NUM_FIXED + len(merges) ids.
+
+    `merges` is a list of (left, right), most frequent first.
+    """
     letters = _byte_letters()
     vocab = letters + [c + '</w>' for c in letters] + [a + b for a, b in merges] + [START, END]
     directory = Path(directory)
@@ -238,18 +235,18 @@ def train_tokenizer(captions, vocab_size, directory):
 
     Args:
         captions: iterable of strings.
-        vocab_size: number of ids, from 514 (no merges) up; the start token becomes vocab_size - 2, the end token
+        vocab_size: number of ids, at least 514 (no merges); the start token becomes vocab_size - 2, the end token
             vocab_size - 1.
-        directory: written.
+        directory: output directory.
 
     Returns:
         Tokenizer.
 
     Raises:
-        ConfigError: vocab_size too small, or larger than the captions have merges for.
+        ConfigError: vocab_size is too small, or the captions do not have enough merges for it.
     """
     if vocab_size < NUM_FIXED:
-        raise ConfigError(f'vocab_size: {vocab_size} is below {NUM_FIXED}, the bytes and the two special tokens')
+        raise ConfigError(f'vocab_size: {vocab_size} is below {NUM_FIXED}, the number of byte and special tokens')
     num_merges = vocab_size - NUM_FIXED
     letters = _byte_letters()
     symbols = letters + [c + '</w>' for c in letters]
@@ -267,7 +264,7 @@ def train_tokenizer(captions, vocab_size, directory):
 
 
 def _merges(captions, symbols, vocab_size):
-    """BPE merges, most frequent pair first, as list of (left, right)."""
+    """Compute BPE merges as a list of (left, right), most frequent pair first."""
     from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Backend
 
@@ -281,8 +278,8 @@ def _merges(captions, symbols, vocab_size):
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    # As special tokens the symbols get fixed ids; left to itself the trainer numbers those at a word's end in the
-    # random order of its hash map, and ties between pairs are broken by these numbers.
+    # As special tokens the symbols get fixed ids. Otherwise the trainer would number those at the end of words in the
+    # random order of its hash map, and these numbers decide ties between pairs.
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         end_of_word_suffix='</w>',
@@ -296,6 +293,6 @@ def _merges(captions, symbols, vocab_size):
 
 
 def _byte_letters():
-    """GPT-2's printable letter for each byte, in CLIP's order: printable bytes first, then the others."""
+    """GPT-2's printable letter for each byte, in CLIP's order (printable bytes first, then the others)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]

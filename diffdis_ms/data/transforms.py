@@ -1,4 +1,4 @@
-"""From image bytes to arrays and back: decoding of untrusted files, resize and crop, value ranges."""
+"""Convert image files to arrays and back: decode untrusted files, resize and crop, scale values."""
 
 import io
 import warnings
@@ -14,9 +14,9 @@ from diffdis_ms.pixels import to_uint8, to_unit_range
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
 
-# Pillow knows formats that call other programs (EPS) or have seen little use; these are the ones data sets hold.
+# Some of Pillow's formats call other programs (EPS) or are rarely used. These are the formats of data sets.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
-# Their suffixes. Where a sample has several pictures the first of these is taken: open_clip's jpg, png, jpeg, webp,
+# Their suffixes. If a sample has several images, the first in this order is used: open_clip's jpg, png, jpeg, webp,
 # then the others.
 # fmt: off
 IMAGE_SUFFIXES = (
@@ -27,27 +27,26 @@ IMAGE_SUFFIXES = (
 
 _MAX_ASPECT = 16
 
-# decode_image refuses by its own, lower limit; Pillow's warning on the way there would only be noise.
+# decode_image has its own, lower limit, so Pillow's warning is not needed.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 
 def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
-    """Decode an image that nobody has checked.
+    """Decode an untrusted image.
 
     Args:
         source: the file's bytes, or its path.
-        max_pixels: refuse a picture whose header announces more, before any pixel is decoded.
-        as_stored: Pillow's `convert('RGB')` alone, as torch-fidelity and CLIP read pictures: not turned upright,
-            transparency dropped
-            (but deep pixels are scaled as always).
+        max_pixels: refuse an image with more pixels in its header, before any pixel is decoded.
+        as_stored: use only Pillow's `convert('RGB')`, as torch-fidelity and CLIP do: EXIF orientation is ignored and
+            transparency dropped. Pixels of more than 8 bits are scaled as always.
 
     Returns:
-        PIL image, mode RGB; unless as_stored: EXIF orientation applied, transparent pixels composited on white, first
-        frame of an animation.
+        PIL image, mode RGB, first frame of an animation. Unless as_stored, EXIF orientation is applied and transparent
+        pixels are composited on white.
 
     Raises:
-        BadImage: empty, unreadable, truncated, too large or with a side below 8 pixels; deep pixels whose range
-            nothing declares.
+        BadImage: the image is empty, unreadable, truncated, too large or has a side below 8 pixels; or its pixels have
+            more than 8 bits and their range is not declared.
     """
     if isinstance(source, (str, Path)):
         try:
@@ -62,7 +61,7 @@ def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
         raise BadImage('not an image of a known format') from None
     except Image.DecompressionBombError:
         raise BadImage(f'more than {max_pixels} pixels') from None
-    except Exception as e:  # whatever a decoder makes of arbitrary bytes
+    except Exception as e:  # decoders raise anything on arbitrary bytes
         raise BadImage(f'header cannot be decoded: {_one_line(e)}') from None
     width, height = image.size
     if width * height > max_pixels:
@@ -70,7 +69,7 @@ def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
     if min(width, height) < MIN_SIDE:
         raise BadImage(f'{width} x {height}: a side is below {MIN_SIDE} pixels')
     try:
-        # how pixels lie in the file; gone once they are loaded
+        # pixel modes in the file; not available after loading
         raw = str([tile[3] for tile in getattr(image, 'tile', ())])
         image.load()
         shallow = _eight_bits(image, raw, source)
@@ -85,12 +84,12 @@ def decode_image(source, max_pixels=MAX_PIXELS, as_stored=False):
 
 
 def resize_center_crop(image, size, interpolation='bicubic', mode='shortest'):
-    """Resize the shorter side to `size` (antialiased) and cut out the centre, as CLIP does.
+    """Resize the shorter side to `size` (antialiased) and crop the centre, as CLIP does.
 
     Args:
         image: PIL image. size: pixels.
-        interpolation: name of one of Pillow's, in small letters.
-        mode: 'shortest', or 'squash': both sides are resized to `size`, nothing is cut.
+        interpolation: name of a Pillow filter, in lower case.
+        mode: 'shortest', or 'squash': resize both sides to `size` without cropping.
 
     Returns:
         PIL image, size x size.
@@ -100,7 +99,7 @@ def resize_center_crop(image, size, interpolation='bicubic', mode='shortest'):
         return image if image.size == (size, size) else image.resize((size, size), resampling)
     width, height = image.size
     limit = _MAX_ASPECT * min(width, height)
-    if max(width, height) > limit:  # only the centre is kept, and the resized strip could be huge
+    if max(width, height) > limit:  # crop first: only the centre is kept, and the resized strip could be huge
         image = _center_crop(image, min(width, limit), min(height, limit))
         width, height = image.size
     if (width, height) == (size, size):
@@ -116,13 +115,12 @@ def to_pixels(image):
 
 
 def to_image(array):
-    """float (3, H, W) in [-1, 1], values beyond clipped -> PIL RGB image."""
+    """float (3, H, W) in [-1, 1] -> PIL RGB image; values outside are clipped."""
     return Image.fromarray(np.ascontiguousarray(to_uint8(array).transpose(1, 2, 0)))
 
 
 def clip_normalize(pixels, mean=CLIP_MEAN, std=CLIP_STD):
-    """Pixels (..., 3, H, W) as for `to_unit_range` -> float32 with the mean and standard deviation (of colours in 0..1)
-    taken out."""
+    """Pixels (..., 3, H, W) as for `to_unit_range` -> float32, normalised with mean and standard deviation of 0..1."""
     mean = np.array(mean, np.float32)[:, None, None]
     std = np.array(std, np.float32)[:, None, None]
     return ((to_unit_range(pixels) + 1) / 2 - mean) / std
@@ -131,21 +129,21 @@ def clip_normalize(pixels, mean=CLIP_MEAN, std=CLIP_STD):
 def _upright(image):
     try:
         if not 2 <= image.getexif().get(ExifTags.Base.Orientation, 1) <= 8:
-            return image  # exif_transpose would copy it
+            return image  # avoids the copy by exif_transpose
         return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF beside sound pixels: common in photos from the web
+    except Exception:  # photos from the web often have broken EXIF data but good pixels
         return image
 
 
 def _eight_bits(image, raw, source):
-    """A picture of deep pixels as one of 8 bits; any other as it is. Pillow's own conversion would clip at 255.
+    """Scale an image with more than 8 bits per channel to 8 bits; others are unchanged.
 
-    The range is what the file declares: a TIFF's MaxSampleValue or BitsPerSample, a PNG's sBIT, a PPM's maximum (Pillow
-    scales by it); 0 to 1 for floats that fill it. Sixteen bits are often declared of 12 or 10: a picture that uses no
-    more than a quarter of its range is not known well enough.
+    Pillow's own conversion would clip at 255. The range is the one declared in the file: a TIFF's MaxSampleValue or
+    BitsPerSample, a PNG's sBIT, a PPM's maximum (Pillow scales by it); or 0 to 1 for floats that fill it. 12- or 10-bit
+    images are often declared as 16 bits, so an image that uses at most a quarter of its range is refused.
 
     Args:
-        image: loaded. raw: modes of its tiles, as text. source: the file's bytes.
+        image: loaded image. raw: modes of its tiles, as text. source: the file's bytes.
 
     Raises:
         BadImage: the range is not known.
@@ -156,14 +154,14 @@ def _eight_bits(image, raw, source):
             and image.mode in ('RGB', 'RGBA', 'LA', 'RGBX')
             and max(high for _, high in _extrema(image)) < 64
         ):
-            raise BadImage('16 bits a channel, of which no more than 14 are used: its range is not declared')
+            raise BadImage('16 bits per channel, but at most 14 are used: its range is not declared')
         return image
     pixels = np.asarray(image)
     low, high = float(pixels.min()), float(pixels.max())
     declared = _declared_range(image, source, high)
-    if declared is None or not 0 <= low <= high <= declared:  # NaN is none of them
+    if declared is None or not 0 <= low <= high <= declared:  # also true for NaN
         kind = 'floats' if image.mode == 'F' else f'{8 * pixels.dtype.itemsize}-bit grey values'
-        raise BadImage(f'{kind} from {low:g} to {high:g}: which value is white is not declared')
+        raise BadImage(f'{kind} from {low:g} to {high:g}: the value of white is not declared')
     return Image.fromarray(
         np.clip(pixels * (256 / (declared + 1)) if declared > 255 else pixels * (255 / declared), 0, 255).astype(
             np.uint8
@@ -172,11 +170,11 @@ def _eight_bits(image, raw, source):
 
 
 def _declared_range(image, source, high):
-    """The value that is white, or None where it is not known. `high`: the greatest there is."""
+    """The value of white, or None if it is not known. `high` is the largest value in the image."""
     tags = getattr(image, 'tag_v2', {})
     maximum = tags.get(341, tags.get(281))  # SMaxSampleValue, MaxSampleValue
     maximum = maximum[0] if isinstance(maximum, tuple) else maximum
-    # what many write whatever the values are
+    # many programs write these, whatever the values are
     if maximum is not None and (image.mode == 'F' or maximum != 65535):
         return float(maximum) if maximum > 0 else None
     if image.mode == 'F':
@@ -186,10 +184,10 @@ def _declared_range(image, source, high):
     elif image.format == 'PNG':
         head = source[: max(0, source.find(b'IDAT'))]
         bits = head[head.find(b'sBIT') + 4] if b'sBIT' in head else 16
-        # by the standard values are scaled to all 16
+        # according to the standard, values are scaled to the full 16 bits
         bits = bits if high < 1 << bits else 16
     elif image.format == 'PPM':
-        return 65535.0  # Pillow has scaled it
+        return 65535.0  # Pillow has scaled the values
     else:
         return None
     return (1 << bits) - 1.0 if bits < 16 or bits == 16 and high > 16383 else None
@@ -205,7 +203,7 @@ def _to_rgb(image):
         image = image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
         return Image.alpha_composite(white, image).convert('RGB')
-    return image if image.mode == 'RGB' else image.convert('RGB')  # convert would copy it
+    return image if image.mode == 'RGB' else image.convert('RGB')  # avoids a copy
 
 
 def _center_crop(image, width, height):
@@ -218,7 +216,7 @@ def _one_line(error):
 
 
 def image_grid(images, columns=None, gap=2):
-    """Images of one size on one white sheet, row by row (columns: about as many as rows)."""
+    """Arrange images of one size on a white sheet, row by row (default: about as many columns as rows)."""
     columns = columns or int(np.ceil(len(images) ** 0.5))
     width, height = images[0].size
     rows = -(-len(images) // columns)

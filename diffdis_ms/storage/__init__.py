@@ -1,2 +1,2 @@
-"""Bytes in and out, safely: files written whole or not at all, model directories, any checkpoint file read without
-running it."""
+"""Safe reading and writing: files written completely or not at all, model directories, and checkpoint files, which are
+read without executing anything in them."""

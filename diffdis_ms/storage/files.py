@@ -1,4 +1,4 @@
-"""Files and directories that are written whole or not at all."""
+"""Write files and directories completely or not at all."""
 
 import glob
 import hashlib
@@ -27,16 +27,16 @@ KINDS = {
 
 @contextmanager
 def whole_directory(directory, flushed=True):
-    """A new directory beside `directory` to fill, which takes its place when the block ends; an error leaves
-    `directory` as it was.
+    """Yield a new directory beside `directory`, which replaces it when the block ends. After an error `directory` is
+    unchanged.
 
     Args:
-        directory: may be absent; whatever it is, it is replaced as a whole.
-        flushed: wait until all of it is on the disk first. That takes long for very many files.
+        directory: need not exist; if it does, it is replaced with all its contents.
+        flushed: wait until everything is on disk first, which takes long for very many files.
     """
     directory = Path(os.path.abspath(directory))
     own = f'.{directory.name}.{socket.gethostname()}.'
-    for left in directory.parent.glob(glob.escape(own) + '*'):  # of a process that was killed here
+    for left in directory.parent.glob(glob.escape(own) + '*'):  # left by a process that was killed here
         if not _is_alive(left.name[len(own) :].partition('.')[0]):
             shutil.rmtree(left, ignore_errors=True)
     temporary = directory.with_name(f'{own}{os.getpid()}.tmp')
@@ -62,7 +62,7 @@ def whole_directory(directory, flushed=True):
 
 
 def _is_alive(pid):
-    """Whether a process of this machine has this number (text); True for what is no number."""
+    """Whether this machine has a process with this id (text); True if the text is not a number."""
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -74,10 +74,12 @@ def _is_alive(pid):
 
 @contextmanager
 def whole_file(path):
-    """A binary file to write to, which takes the place of `path` once all of it is on the disk; an error leaves `path`
-    as it was."""
+    """Yield a binary file to write to, which replaces `path` once it is completely on disk.
+
+    After an error `path` is unchanged.
+    """
     path = Path(path)
-    # machines may share the directory
+    # several machines may use the directory
     temporary = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}.tmp')
     try:
         with open(temporary, 'wb') as f:
@@ -90,7 +92,7 @@ def whole_file(path):
 
 
 def write_flushed(path, data):
-    """Write bytes and wait until they are on the disk."""
+    """Write bytes and wait until they are on disk."""
     with open(path, 'wb') as f:
         f.write(data)
         f.flush()
@@ -98,12 +100,13 @@ def write_flushed(path, data):
 
 
 def write_weights(path, arrays):
-    """Write a safetensors file tensor by tensor: the library's own writer wants all of them in memory at once.
+    """Write a safetensors file tensor by tensor. The library's own writer needs all of them in memory at once.
 
     Args:
-        path: of the file. It is not flushed yet: `whole_directory` does that.
-        arrays: {name: array}; or what has `shape`, `dtype` and `pieces(buffers)`, which yields its bytes when its turn
-            comes, read into buffers that it takes from the iterator `buffers`. Two are in use at a time.
+        path: path of the file. It is not flushed; `whole_directory` does that.
+        arrays: {name: array}. Instead of an array, a value may be an object with `shape`, `dtype` and
+            `pieces(buffers)`, which yields its bytes when they are written. It reads them into buffers from the
+            iterator `buffers`; two buffers are in use at a time.
 
     Returns:
         sha256 of the file, as hex digits.
@@ -114,7 +117,7 @@ def write_weights(path, arrays):
         begin, end = end, end + math.prod(array.shape) * dtype.itemsize
         header[name] = {'dtype': KINDS[dtype], 'shape': list(array.shape), 'data_offsets': [begin, end]}
     text = json.dumps(header, separators=(',', ':')).encode()
-    text += b' ' * (-len(text) % 8)  # numbers begin at a multiple of 8
+    text += b' ' * (-len(text) % 8)  # the data starts at a multiple of 8
     digest, pending, flushes, unflushed = hashlib.sha256(), deque(), [], 0
     buffers = cycle([bytearray(PIECE) for _ in range(3)])
     with open(path, 'wb', buffering=0) as f, ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as flushing:
@@ -124,30 +127,31 @@ def write_weights(path, arrays):
             for piece in (
                 array.pieces(buffers)
                 if hasattr(array, 'pieces')
-                else [memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))]
+                else [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data]
             ):
-                pending.append(hashing.submit(digest.update, piece))  # beside the writing: neither holds Python's lock
+                pending.append(hashing.submit(digest.update, piece))  # in parallel: neither needs Python's global lock
                 _write_all(f, piece)
                 unflushed += piece.nbytes
-                if len(pending) > 1:  # the last piece but one lies in a buffer that is filled next
+                if len(pending) > 1:  # the buffer of the piece before the last is filled next
                     pending.popleft().result()
-            if unflushed > FLUSH_EVERY:  # or the disk would sleep now and keep everybody waiting at the end
+            if unflushed > FLUSH_EVERY:  # otherwise the disk is idle now, and all data is flushed at the end
                 flushes.append(flushing.submit(os.fsync, f.fileno()))
                 unflushed = 0
         for waiting in (*pending, *flushes):
-            waiting.result()  # a full disk may show only here
+            waiting.result()  # a full disk may only be reported here
     return digest.hexdigest()
 
 
 def _write_all(f, data):
-    """Unbuffered writes may be short (Linux stops at 2 GB)."""
+    """Write all data. Unbuffered writes may be incomplete (Linux stops at 2 GB)."""
     data = memoryview(data)
     while data.nbytes:
         data = data[f.write(data) :]
 
 
 def sha256(path):
-    """Hex digest of a file; in large pieces, so that beside other Python threads it seldom waits for Python's lock."""
+    """sha256 of a file as hex digits. It reads large pieces, so that other threads' use of Python's lock rarely blocks
+    it."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(8 << 20))
     with open(path, 'rb', buffering=0) as f:
         while size := f.readinto(buffer):
@@ -156,7 +160,7 @@ def sha256(path):
 
 
 def flush(path):
-    """Wait until a file, or a directory's entries, are on the disk."""
+    """Wait until a file, or a directory's entries, are on disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -1,12 +1,13 @@
-"""Model directories: config.yaml, one safetensors file a network, tokenizer/, manifest.json (see the README).
+"""Model directories: config.yaml, one safetensors file per network, tokenizer/, manifest.json (see the README).
 
-A directory is written under a temporary name, flushed and renamed: a reader meets a whole model or none.
+A directory is written under a temporary name, flushed and renamed, so that a reader finds a complete model or none.
 """
 
 import json
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -19,31 +20,32 @@ MANIFEST = 'manifest.json'
 
 
 def parameters_to_numpy(cell, prefix=''):
-    """{name: array} of a network; `prefix` picks parameters by it and is cut off."""
+    """{name: array} of a network's parameters that start with `prefix`, which is removed from the names."""
     return {p.name[len(prefix) :]: p.asnumpy() for p in cell.get_parameters() if p.name.startswith(prefix)}
 
 
-def save_model(directory, config, networks, tokenizer=None, extra=None):
-    """Write a model directory, replacing an earlier one whole.
+def save_model(directory, config, networks, tokenizer=None, extra: Any = None):
+    """Write a model directory; an earlier one is replaced completely.
 
     Args:
-        directory: where to.
+        directory: output directory.
         config: ModelConfig.
         networks: {'unet': {name: array}, ...}: file stem -> parameters; arrays as for `write_weights`.
-        tokenizer: diffdis_ms.data.tokenizer.Tokenizer, or anything with its `save`, or None.
-        extra: entries for manifest.json (training step, source files), or a function that returns them, called last.
+        tokenizer: diffdis_ms.data.tokenizer.Tokenizer, or an object with the same `save`, or None.
+        extra: entries for manifest.json (training step, source files), or a function that returns them and is called
+            last.
     """
     with whole_directory(directory) as temporary:
         if config is not None:
             (temporary / 'config.yaml').write_text(to_yaml(config), encoding='utf-8')
         hashes, flushes = {}, []
-        with ThreadPoolExecutor(1) as flushing:  # one file goes to the disk while the next is written
+        with ThreadPoolExecutor(1) as flushing:  # flush one file while the next is written
             for stem, arrays in networks.items():
                 path = temporary / f'{stem}.safetensors'
                 hashes[path.name] = write_weights(path, arrays)
                 flushes.append(flushing.submit(flush, path))
             for flushed in flushes:
-                flushed.result()  # a full disk may show only here
+                flushed.result()  # a full disk may only be reported here
         if tokenizer is not None:
             tokenizer.save(temporary / 'tokenizer')
         files = sorted(str(p.relative_to(temporary)) for p in temporary.rglob('*') if p.is_file())
@@ -56,7 +58,7 @@ def save_model(directory, config, networks, tokenizer=None, extra=None):
 
 
 def read_config(directory):
-    """The ModelConfig of a model directory; ConfigError where it is none."""
+    """Read the ModelConfig of a model directory; ConfigError if it is not one."""
     directory = Path(directory)
     if not directory.is_dir():
         raise ConfigError(f'model directory {directory} does not exist')
@@ -69,7 +71,7 @@ def read_config(directory):
 
 
 def read_manifest(directory):
-    """Content of manifest.json; ConfigError where it is missing, damaged or lists no files."""
+    """Read manifest.json; ConfigError if it is missing, damaged or lists no files."""
     path = Path(directory) / MANIFEST
     manifest = read_json(path)
     files = manifest.get('files')
@@ -81,15 +83,17 @@ def read_manifest(directory):
 
 
 def file_hashes(directory):
-    """{file: sha256} of what a model is: config.yaml, weights, tokenizer/. Of the files as they are, whatever the
-    manifest says."""
+    """{file: sha256} of the files that determine a model: config.yaml, weights, tokenizer/.
+
+    The hashes are computed from the files, not taken from the manifest.
+    """
     directory = Path(directory)
     files = [directory / 'config.yaml', *directory.glob('*.safetensors'), *directory.glob('tokenizer/**/*')]
     return {str(path.relative_to(directory)): sha256(path) for path in sorted(files) if path.is_file()}
 
 
 def read_weights(path):
-    """{name: array} of a safetensors file; ConfigError where it is missing, cut or not one."""
+    """Read {name: array} from a safetensors file; ConfigError if it is missing, truncated or not one."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f'{path} does not exist: is this a complete model directory?')
@@ -111,12 +115,12 @@ def load_weights(cell, path, may_be_missing=None):
         may_be_missing: predicate on names of parameters that may be absent from the file (None: none may).
 
     Returns:
-        set of str: names of the parameters that the file has.
+        set of str: names of the parameters in the file.
 
     Raises:
-        ConfigError: file missing or damaged, or names or shapes that do not fit; up to three are named.
+        ConfigError: the file is missing or damaged, or names or shapes do not fit (the message gives up to three).
     """
-    from mindspore import Tensor  # here: writing a model directory does not need it
+    from mindspore import Tensor  # imported here, because writing a model directory does not need it
 
     arrays = read_weights(path)
     params = {p.name: p for p in cell.get_parameters()}

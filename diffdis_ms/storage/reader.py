@@ -1,4 +1,4 @@
-"""Any checkpoint file to {name: LazyTensor}: nothing from the file is imported, called or written."""
+"""Read any checkpoint file as {name: LazyTensor}. Nothing in the file is imported, called or changed."""
 
 import re
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from diffdis_ms.storage.torch_file import LEGACY_BYTES, read_legacy, read_zip
 from diffdis_ms.storage.unpickle import Inert
 from diffdis_ms.text_files import decode, parse_json
 
-WRAPPERS = ('state_dict', 'model_state_dict', 'model')  # keys below which trainers put the weights
-MAX_DEPTH = 64  # of modules in modules
-MAX_NAMES = 1_000_000  # things looked at; a long name counts for several
+WRAPPERS = ('state_dict', 'model_state_dict', 'model')  # keys under which trainers store the weights
+MAX_DEPTH = 64  # levels of nested modules
+MAX_NAMES = 1_000_000  # number of visited names; a long name counts several times
 MAX_INDEX = 8 << 20  # bytes of an index.json
-INDEX = re.compile(r'.*\.index(\.[\w-]+)?\.json$')  # also of a variant: .index.fp16.json
+INDEX = re.compile(r'.*\.index(\.[\w-]+)?\.json$')  # also for variants: .index.fp16.json
 HINTS = (
     (b'<', 'an HTML or XML page: the download went wrong'),
     (b'version https://git-lfs', 'a Git LFS pointer: run `git lfs pull`'),
@@ -30,11 +30,11 @@ HINTS = (
 
 @dataclass
 class Checkpoint:
-    """What a file (or the shards of one) holds.
+    """The content of a checkpoint file, or of all its shards.
 
     Attributes:
-        paths: the files read. format: 'zip', 'TorchScript', 'legacy' or 'safetensors'. tensors: by name.
-        other: names at the level of the tensors whose values are none (numbers, texts, objects of unknown classes).
+        paths: the files read. format: 'zip', 'TorchScript', 'legacy' or 'safetensors'. tensors: {name: LazyTensor}.
+        other: names beside the tensors whose values are not tensors (numbers, texts, objects of unknown classes).
     """
 
     paths: list[Path]
@@ -44,7 +44,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path):
-    """Read the names and places of all tensors of a file.
+    """Read names and positions of all tensors of a file.
 
     Args:
         path: .ckpt, .pt, .pth, .bin (zip archive, TorchScript or the format before torch 1.6), .safetensors,
@@ -54,7 +54,7 @@ def open_checkpoint(path):
         Checkpoint; no tensor has been read yet.
 
     Raises:
-        CheckpointError: missing, damaged, hostile, or none of these formats.
+        CheckpointError: the file is missing, damaged, malicious, or in another format.
     """
     path = Path(path)
     if INDEX.match(path.name):
@@ -81,7 +81,7 @@ def open_checkpoint(path):
 
 
 def _open_index(path):
-    """Shards: `weight_map` says which file beside the index holds which tensor."""
+    """Open the shards of an index. Its `weight_map` names the file of each tensor, in the same folder."""
     file = MappedFile(path)
     if file.size > MAX_INDEX:
         raise CheckpointError(f'{path} is too large for an index')
@@ -100,12 +100,12 @@ def _open_index(path):
     for name in set(weight_map.values()):
         if name != Path(name).name or '\\' in name or len(name) > 255 or not name.isprintable() or INDEX.match(name):
             raise CheckpointError(f'{path} names {short(name)}, which is not a file beside it')
-    tensors, paths, kind = {}, [path], None
+    tensors, paths, kind = {}, [path], ''
     for name in sorted(set(weight_map.values())):
         shard = open_checkpoint(path.parent / name)
         unlisted = next((t for t in shard.tensors if t not in weight_map), None)
-        if unlisted is not None:  # looked for at once: shards must not pile up
-            raise CheckpointError(f'{path} does not list {short(unlisted)}, which {short(name)} holds')
+        if unlisted is not None:  # checked per shard, so that shards do not accumulate
+            raise CheckpointError(f'{path} does not list {short(unlisted)}, which {short(name)} contains')
         tensors.update({t: tensor for t, tensor in shard.tensors.items() if weight_map[t] == name})
         paths, kind = paths + shard.paths, kind or shard.format
     missing = next((t for t in weight_map if t not in tensors), None)
@@ -115,9 +115,9 @@ def _open_index(path):
 
 
 def find_tensors(root, path):
-    """The weights in the value of a pickle: (tensors by name, names of what else stands beside them).
+    """Find the weights in the value of a pickle; returns (tensors by name, names of other values beside them).
 
-    They lie in a dict, perhaps below one of WRAPPERS, or in the attributes of a module (TorchScript, torch.save of a
+    Weights are in a dict, perhaps under one of WRAPPERS, or in the attributes of a module (TorchScript, torch.save of a
     module).
     """
     for _ in range(3):
@@ -133,7 +133,8 @@ def find_tensors(root, path):
 
 
 class _Finder:
-    """Walks modules in modules; one that is met again and again (as in a 'billion laughs') is soon given up."""
+    """Walk nested modules. The number of names is limited, so modules that repeat endlessly ('billion laughs') end
+    early."""
 
     def __init__(self, path):
         self.path, self.tensors, self.other, self.left = path, {}, [], MAX_NAMES

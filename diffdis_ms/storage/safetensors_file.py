@@ -1,4 +1,4 @@
-"""safetensors files, read lazily: an 8-byte length, a JSON header, the numbers."""
+"""Read safetensors files lazily. They have an 8-byte length, a JSON header and the data."""
 
 import json
 import struct
@@ -6,11 +6,11 @@ import struct
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import DTYPES, LazyTensor, contiguous_strides, is_shape, short
 
-MAX_HEADER = 8 << 20  # bytes; Stable Diffusion's has 0.2 million, and JSON takes up to 40 times its size once parsed
+MAX_HEADER = 8 << 20  # bytes; Stable Diffusion's has 0.2 million, and parsed JSON takes up to 40 times its size
 
 
 def read_safetensors(file):
-    """{name: LazyTensor}; raises CheckpointError for a header that does not describe the file exactly."""
+    """Read {name: LazyTensor}; raises CheckpointError if the header does not describe the file exactly."""
     size = struct.unpack('<Q', file.read(0, 8))[0]
     if size > min(MAX_HEADER, file.size - 8):
         raise CheckpointError(f'{file.path}: its header would have {size} bytes; not a safetensors file, or cut short')
@@ -44,6 +44,7 @@ def _unique(pairs):
 
 
 def _tensor(file, data, name, entry):
+    first = last = 0
     try:
         kind, shape, (first, last) = entry['dtype'], entry['shape'], entry['data_offsets']
         sound = isinstance(kind, str) and isinstance(shape, list) and is_shape(shape)

@@ -1,4 +1,4 @@
-"""Tensors that stay in their file until they are asked for."""
+"""Tensors that are read from their file only when needed."""
 
 import math
 import mmap
@@ -10,7 +10,7 @@ import numpy as np
 
 from diffdis_ms.errors import CheckpointError
 
-# safetensors' name -> NumPy type as stored; bfloat16 has none and is stored as its 16 bits
+# safetensors' name -> NumPy type of the stored data; NumPy has no bfloat16, which is read as 16-bit integers
 # fmt: off
 DTYPES = {
     'F64': np.dtype('<f8'), 'F32': np.dtype('<f4'), 'F16': np.dtype('<f2'), 'BF16': np.dtype('<u2'),
@@ -21,17 +21,16 @@ DTYPES = {
 
 
 class MappedFile:
-    """A file, mapped for its headers and odd tensors and read for the large ones; raises CheckpointError where it
-    cannot be opened.
+    """A file that is memory-mapped for headers and non-contiguous tensors, and read for large ones.
 
-    Reading is what the system does fastest: mapped pages of gigabytes cost more to set up and to take down than to
-    copy.
+    Reading is faster for large tensors: mapping gigabytes of pages costs more time than copying them. Raises
+    CheckpointError if the file cannot be opened.
     """
 
     def __init__(self, path):
         self.path = os.fspath(path)
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait forever
+            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait forever
                 raise CheckpointError(
                     f'{path} is {"a directory" if os.path.isdir(path) else "no regular file"}, expected a file'
                 )
@@ -48,7 +47,7 @@ class MappedFile:
             raise CheckpointError(f'{path} cannot be read: {getattr(e, "strerror", None) or e}') from None
 
     def read(self, start, size):
-        """Bytes [start, start + size), which must lie in the file."""
+        """Bytes [start, start + size), which must be inside the file."""
         if start < 0 or size < 0 or start + size > self.size:
             raise CheckpointError(
                 f'{self.path} is cut short: bytes {start}..{start + size} of {self.size} are asked for'
@@ -56,7 +55,7 @@ class MappedFile:
         return self.memory[start : start + size]
 
     def read_into(self, rest, start):
-        """Fill a memoryview of bytes from byte `start` on."""
+        """Fill a memoryview with the file's bytes from `start` on."""
         while rest.nbytes:
             count = os.preadv(self._file.fileno(), [rest], start)
             if not count:
@@ -64,7 +63,7 @@ class MappedFile:
             rest, start = rest[count:], start + count
 
     def release(self, start, size):
-        """Tell the system that these bytes are done with: a large file must not pile up in memory."""
+        """Tell the system that these bytes are not needed any more, so that a large file does not fill the memory."""
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         if size and hasattr(mmap, 'MADV_DONTNEED'):
             self.memory.madvise(mmap.MADV_DONTNEED, first, start + size - first)
@@ -72,11 +71,11 @@ class MappedFile:
 
 @dataclass(frozen=True, eq=False)
 class LazyTensor:
-    """A tensor of a checkpoint; bounds were checked when it was made.
+    """A tensor of a checkpoint. Its bounds were checked when it was created.
 
     Attributes:
-        file: MappedFile. start: byte at which element 0 lies. kind: a key of DTYPES.
-        shape: of the tensor. strides: elements from one entry to the next, along each axis.
+        file: MappedFile. start: position of element 0 in bytes. kind: a key of DTYPES.
+        shape: shape of the tensor. strides: distance between neighbouring entries along each axis, in elements.
     """
 
     file: MappedFile
@@ -99,28 +98,28 @@ class LazyTensor:
         return self.size * DTYPES[self.kind].itemsize
 
     def numpy(self):
-        """A contiguous array of the values, read now."""
+        """Read the values into a contiguous array."""
         stored = DTYPES[self.kind]
         if not self.size:
             return np.zeros(self.shape, self.dtype)
         if self._is_contiguous():
             array = np.empty(self.shape, stored)
-            self.file.read_into(memoryview(array.reshape(-1).view(np.uint8)), self.start)
+            self.file.read_into(array.reshape(-1).view(np.uint8).data, self.start)
         else:
             array = self._gather(stored)
         if self.kind == 'BF16':
             array = array.astype(np.uint32)
-            array <<= np.uint32(16)  # in place and of this type: a scalar would become another
+            array <<= np.uint32(16)  # in place and with this type, because a plain shift could change it
             array = array.view(np.float32)
         return array
 
     @property
     def is_plain(self):
-        """Whether the file holds the values of `numpy()` byte by byte."""
+        """Whether the bytes in the file are those of `numpy()`."""
         return self.kind != 'BF16' and self._is_contiguous()
 
     def pieces(self, buffers):
-        """The bytes of a plain tensor, read into buffers in turn (an iterator of them): see `files.write_weights`."""
+        """Yield the bytes of a plain tensor, read into buffers from an iterator of them; see `files.write_weights`."""
         start, left = self.start, self.nbytes
         while left:
             piece = memoryview(next(buffers))[:left]
@@ -133,7 +132,7 @@ class LazyTensor:
 
     def _gather(self, stored):
         flat = np.frombuffer(self.file.memory, stored, self._span(), self.start)
-        # unused ones may be huge
+        # strides of axes of length 1 may be huge
         steps = [stride * stored.itemsize if n > 1 else 0 for n, stride in zip(self.shape, self.strides, strict=True)]
         array = np.lib.stride_tricks.as_strided(flat, self.shape, steps).copy(order='C')
         del flat
@@ -145,8 +144,8 @@ class LazyTensor:
 
 
 def is_shape(sizes):
-    """Whether these are sizes that NumPy can hold: at most 32 of them, whole and not negative, product and bytes below
-    2^63."""
+    """Whether NumPy can have an array of these sizes: at most 32 integers, not negative, with less than 2^63 elements
+    and bytes."""
     return (
         len(sizes) <= 32
         and all(type(n) is int and 0 <= n < 1 << 59 for n in sizes)
@@ -164,8 +163,8 @@ def contiguous_strides(shape):
 
 
 def short(value, limit=80):
-    """repr for a message: names from hostile files are escaped and cut."""
-    if isinstance(value, int):  # Python refuses to print what is longer than 4300 digits
+    """repr for a message, escaped and shortened, because names may come from malicious files."""
+    if isinstance(value, int):  # Python refuses to print integers of more than 4300 digits
         return str(value) if value.bit_length() <= 128 else f'a number of {value.bit_length()} bits'
     text = repr(value[:limit]) if isinstance(value, (str, bytes)) else type(value).__name__
     return text if len(text) <= limit else text[: limit - 3] + '...'

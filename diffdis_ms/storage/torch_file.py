@@ -1,17 +1,18 @@
-"""PyTorch's files: zip archives (torch.save since 1.6, TorchScript) and the older format, a row of pickles and raw
-storages."""
+"""Read PyTorch's files: zip archives (torch.save since 1.6, TorchScript) and the older format, a sequence of pickles
+and raw storages."""
 
 import struct
 import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import DTYPES, LazyTensor, is_shape, short
 from diffdis_ms.storage.unpickle import MAX_BYTES, MAX_NAME, Global, Inert, unpickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_BYTES = b'\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little')  # LONG1, behind the protocol and perhaps a frame
-MAX_DIRECTORY = 16 << 20  # bytes of a zip's central directory: some 150,000 members
+LEGACY_BYTES = b'\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little')  # LONG1, after the protocol and perhaps a frame
+MAX_DIRECTORY = 16 << 20  # bytes of a zip's central directory, enough for about 150,000 members
 MAX_EXPANSION = 64 << 20  # bytes by which a tensor may exceed its storage (stride 0)
 # fmt: off
 STORAGES = {
@@ -30,16 +31,16 @@ TORCH_DTYPES = {
 
 @dataclass
 class Storage:
-    """Raw numbers of a file: `start` is filled in late in the older format, where the data follows the pickle."""
+    """Raw numbers of a file. In the older format the data follows the pickle, so `start` is filled in later."""
 
-    file: object
+    file: Any
     kind: str
     count: int
     start: int = -1
 
 
 def read_zip(file):
-    """The value of `data.pkl` in a zip archive, tensors as LazyTensor."""
+    """Read the value of `data.pkl` in a zip archive, with tensors as LazyTensor."""
     members = _members(file)
     pickles = [name for name in members if name == 'data.pkl' or (name.endswith('/data.pkl') and name.count('/') == 1)]
     if len(pickles) != 1:
@@ -82,7 +83,7 @@ def read_zip(file):
 
 
 def read_legacy(file):
-    """The value of a file of torch.save before 1.6, tensors as LazyTensor."""
+    """Read the value of a file of torch.save before 1.6, with tensors as LazyTensor."""
     position, value = 0, None
     for what, expected in (('magic number', LEGACY_MAGIC), ('protocol', 1001), ('system information', None)):
         value, length = unpickle(_window(file, position), {}, None, f'{file.path}: {what}', 1000)
@@ -139,12 +140,13 @@ def read_legacy(file):
 
 
 def _window(file, position):
-    """Enough of the file for one pickle, and a byte more, by which too long a pickle is told from a cut one."""
+    """The part of the file for one pickle: the largest allowed size, plus one byte to detect pickles that are too
+    long."""
     return file.read(position, min(MAX_BYTES + 1, file.size - position))
 
 
 class _BoundedReader:
-    """What zipfile needs of a file; it would read a central directory of any size at once."""
+    """File object for zipfile with a size limit; otherwise zipfile would read a central directory of any size."""
 
     def __init__(self, file):
         self.file, self.position = file, 0
@@ -168,7 +170,7 @@ class _BoundedReader:
 
 
 def _members(file):
-    """{name: ZipInfo}, after the names were looked at."""
+    """{name: ZipInfo}, after checking the names."""
     try:
         with zipfile.ZipFile(_BoundedReader(file)) as archive:
             infos = archive.infolist()
@@ -188,7 +190,7 @@ def _members(file):
 
 
 def _member(file, members, name):
-    """(start, size) of a stored member's bytes in the file."""
+    """Find the bytes of a stored member in the file; returns (start, size)."""
     info = members.get(name)
     if info is None:
         raise CheckpointError(f'{file.path} lacks {short(name)}: it is incomplete')
@@ -215,7 +217,7 @@ def _member(file, members, name):
 
 
 def _record(file, members, name):
-    """Bytes of a small member, or None where there is none."""
+    """Read the bytes of a small member; None if it does not exist."""
     if name not in members:
         return None
     start, size = _member(file, members, name)
@@ -226,8 +228,8 @@ def _record(file, members, name):
     return file.read(start, size)
 
 
-def _storage_id(pid):
-    """(kind, key, count) of a persistent id; kind is None for one that is not a storage of numbers we know."""
+def _storage_id(pid) -> tuple[Any, Any, Any]:
+    """(kind, key, count) of a persistent id; kind is None if it is not a storage of a known number type."""
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != 'storage' or not isinstance(pid[1], Global):
         return None, None, None
     cls, key, count = pid[1], pid[2], pid[4]
@@ -247,7 +249,7 @@ def _rebuild_now(storage, offset, shape, strides, kind=None):
 
 
 def _rebuild_later(pending, storage, offset, shape, strides, kind=None):
-    """The older format: data lies behind the pickle, so the tensor's start is known later."""
+    """Make a tensor in the older format, whose start is known later because the data follows the pickle."""
     tensor = _tensor(storage, offset, shape, strides, kind)
     if isinstance(tensor, LazyTensor):
         object.__setattr__(tensor, 'start', tensor.start - storage.start)
@@ -256,7 +258,7 @@ def _rebuild_later(pending, storage, offset, shape, strides, kind=None):
 
 
 def _tensor(storage, offset, shape, strides, kind=None):
-    """LazyTensor on a storage, after its bounds were checked; Inert where the storage is of a type we do not know."""
+    """Make a LazyTensor on a storage and check its bounds; Inert if the storage is of an unknown type."""
     if not isinstance(storage, Storage):
         return Inert('tensor', (storage,))
     kind = kind or storage.kind
@@ -281,7 +283,7 @@ def _tensor(storage, offset, shape, strides, kind=None):
 
 
 def _known(rebuild):
-    """What torch's pickles may have called, done with our own functions; all else stays inert."""
+    """Our own functions for the functions that torch's pickles may call. Everything else stays inert."""
 
     def ordered_dict(pairs=()):
         if pairs != () and not (isinstance(pairs, list) and not pairs):

@@ -1,9 +1,8 @@
-"""Pickles read without running them.
+"""Read pickles without running them.
 
-A pickle is a program. Here its opcodes (split by the standard library's pickletools, which only parses) build plain
-values: numbers, strings, lists, tuples, dicts. A class or function is never imported; it stands as a `Global`, two
-strings. What a pickle wants called becomes an `Inert` record of the call, unless `known` has a function of ours for
-that name.
+A pickle is a program. Here its opcodes, parsed by the standard library's pickletools, build only plain values: numbers,
+strings, lists, tuples, dicts. Classes and functions are never imported; they are kept as a `Global` of two strings. A
+call in the pickle becomes an `Inert` record of the call, unless `known` has our own function for that name.
 """
 
 import io
@@ -15,14 +14,14 @@ from typing import Any
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import short
 
-MAX_BYTES = 32 << 20  # of one pickle; Stable Diffusion's has under one million
-MAX_STEPS = 1_000_000  # opcodes; bounds the memory, as each makes at most one small object
-MAX_NAME = 4096  # characters of a name: long ones take long to compare, and it may be asked a million times
+MAX_BYTES = 32 << 20  # of one pickle; Stable Diffusion's has less than one million
+MAX_STEPS = 1_000_000  # opcodes; limits the memory, because each makes at most one small object
+MAX_NAME = 4096  # characters of a name; comparing longer names a million times would take too long
 
 
 @dataclass(frozen=True)
 class Global:
-    """A class or function named in the pickle, not imported."""
+    """A class or function named in the pickle, which is not imported."""
 
     module: str
     name: str
@@ -30,7 +29,7 @@ class Global:
 
 @dataclass(eq=False)
 class Inert:
-    """An object of a class that is not understood: what it would have been made of."""
+    """A record of an object that is not created: its class and arguments."""
 
     cls: Any
     args: Any = ()
@@ -39,19 +38,19 @@ class Inert:
 
 
 def unpickle(data, known, persistent=None, what='pickle', max_steps=MAX_STEPS):
-    """Values of one pickle.
+    """Read the value of a pickle.
 
     Args:
-        data: bytes that begin with it (at most MAX_BYTES of it are looked at).
-        known: {(module, name): function}, called with the pickle's arguments: they check them and build plain values.
-        persistent: function of a persistent id, or None: such ids become Inert.
-        what: its name, for messages. max_steps: opcodes after which it is given up.
+        data: bytes that begin with the pickle (at most MAX_BYTES are read).
+        known: {(module, name): function}; the functions get the pickle's arguments, check them and return plain values.
+        persistent: function of a persistent id; None: persistent ids become Inert.
+        what: name of the pickle, for messages. max_steps: largest number of opcodes.
 
     Returns:
-        (value, length): length is the number of bytes the pickle took.
+        (value, length): length is the pickle's number of bytes.
 
     Raises:
-        CheckpointError: damaged, too large, or made to look like what it is not.
+        CheckpointError: the pickle is damaged, too large, or has contents that no checkpoint has.
     """
     machine, steps = _Machine(known, persistent), 0
     try:
@@ -60,7 +59,7 @@ def unpickle(data, known, persistent=None, what='pickle', max_steps=MAX_STEPS):
             if steps > max_steps:
                 raise CheckpointError(f'has more than {max_steps} steps: no checkpoint needs so many')
             if opcode.name == 'STOP':
-                return machine.pop(), position + 1
+                return machine.pop(), position + 1  # pyright: ignore[reportOptionalOperand]
             machine.step(opcode.name, arg)
     except CheckpointError as e:
         raise CheckpointError(f'{what}: {e}') from None
@@ -71,7 +70,7 @@ def unpickle(data, known, persistent=None, what='pickle', max_steps=MAX_STEPS):
 
 
 class _Machine:
-    """Stack, marks and memo of the pickle protocol."""
+    """The pickle protocol's machine: stack, marks and memo."""
 
     def __init__(self, known, persistent):
         self.known, self.persistent = known, persistent
@@ -98,7 +97,7 @@ class _Machine:
         return items
 
     def call(self, cls, args):
-        """What REDUCE, NEWOBJ and their kin would call."""
+        """Handle a call by REDUCE, NEWOBJ or a similar opcode."""
         function = self.known.get((cls.module, cls.name)) if isinstance(cls, Global) else None
         if function is None or not isinstance(args, tuple):
             return Inert(cls, args)
@@ -124,7 +123,7 @@ class _Machine:
     def _empty_list(self, _):
         self.stack.append([])
 
-    _empty_set = _empty_list  # a set's members would have to be hashed: kept as a list
+    _empty_set = _empty_list  # kept as a list, because members of a set would be hashed
 
     def _empty_dict(self, _):
         self.stack.append({})
@@ -188,7 +187,7 @@ class _Machine:
 
     # memo
     def _put(self, index):
-        if not 0 <= index < 1 << 32:  # of longer ones, many can be made that hash alike
+        if not 0 <= index < 1 << 32:  # larger ones can be chosen to have equal hashes
             raise CheckpointError(f'is damaged (memo index {short(index)})')
         self.memo[index] = self.stack[-1]
 
@@ -237,7 +236,7 @@ class _Machine:
 
     def _build(self, _):
         state = self.pop()
-        if isinstance(self.stack[-1], Inert):  # of an OrderedDict or a tensor it holds nothing that is needed
+        if isinstance(self.stack[-1], Inert):  # the state of an OrderedDict or a tensor is not needed
             self.stack[-1].state = state
 
     def _binpersid(self, _):
@@ -247,14 +246,14 @@ class _Machine:
         self.stack.append(self.persistent(pid) if self.persistent else Inert('persistent id', pid))
 
     def _proto(self, _):
-        """Opcodes tell all there is to know."""
+        """Ignore the protocol number: the opcodes are sufficient."""
 
     _frame = _proto
 
 
 def _key(key):
-    """A dict's key. Names and small numbers are hashed; nested tuples take forever, and long numbers can be made to
-    hash alike."""
+    """Check a dict's key. Only names and small numbers are hashed: nested tuples can take forever, and large numbers
+    can be chosen to have equal hashes."""
     if isinstance(key, str) and len(key) > MAX_NAME:
         raise CheckpointError(f'a name of {len(key)} characters ({short(key)}) is not believed')
     return key if isinstance(key, str) or isinstance(key, int) and key.bit_length() <= 64 else Inert('key', key)

@@ -1,9 +1,9 @@
 """Gradient accumulation that keeps the contrastive batch whole: only memory changes.
 
-The alignment loss compares every row with every other, so its gradient is not a mean over micro-batches. It is taken in
-three passes: first all queries are computed, one micro-batch after the other, without gradients; then the loss over all
-of them (and all processes) and its gradient by each query; then each micro-batch once more, with that gradient fed into
-its queries. Known as gradient caching (Gao et al. 2021).
+The alignment loss compares every row with every other, so its gradient is not a mean over micro-batches. It is computed
+in three passes: first all queries, one micro-batch after the other, without gradients; then the loss over all queries
+of all processes and its gradient with respect to each query; then each micro-batch again, with these gradients applied
+to its queries. This is known as gradient caching (Gao et al. 2021).
 """
 
 import mindspore as ms
@@ -28,7 +28,7 @@ class Queries(nn.Cell):
 
 
 class Alignment(nn.Cell):
-    """L_ITA of all queries, as a cell of its own to be differentiated."""
+    """L_ITA of all queries, as a separate cell to be differentiated."""
 
     def __init__(self, objective):
         super().__init__(auto_prefix=False)
@@ -39,7 +39,7 @@ class Alignment(nn.Cell):
 
 
 class AlignmentGradients(nn.Cell):
-    """(L_ITA, its gradients by the predicted and the true queries, its gradient by the logit scale)."""
+    """(L_ITA, its gradients for the predicted and the true queries, its gradient for the logit scale)."""
 
     def __init__(self, objective):
         super().__init__(auto_prefix=False)
@@ -58,8 +58,10 @@ class AlignmentGradients(nn.Cell):
 
 
 class Surrogate(nn.Cell):
-    """A loss of one micro-batch whose gradient is that of the whole batch's loss by its rows: Eq. 9 of L_IG / steps and
-    p . dL/dp + e . dL/de."""
+    """A loss of a micro-batch with the same gradient as the whole batch's loss has through these rows.
+
+    It is Eq. 9 with L_IG / steps and p . dL/dp + e . dL/de.
+    """
 
     def __init__(self, objective, steps):
         super().__init__(auto_prefix=False)
@@ -75,7 +77,7 @@ class Surrogate(nn.Cell):
 
 
 class Accumulate(nn.Cell):
-    """Adds the gradients of a micro-batch to `sums`, which are shaped like `units`; returns its L_IG."""
+    """Add the gradients of a micro-batch to `sums`, which are shaped like `units`; returns its L_IG."""
 
     def __init__(self, objective, update, steps):
         super().__init__(auto_prefix=False)
@@ -103,14 +105,14 @@ def _clear(total):
 
 
 class Finish(nn.Cell):
-    """The update from the sums, which it reads; they are cleared by `Clear` before the next step."""
+    """The update from the sums, which `Clear` sets to zero before the next step."""
 
     def __init__(self, update, sums, lambda_ita):
         super().__init__(auto_prefix=False)
         self.update, self.sums, self.lambda_ita = update, sums, lambda_ita
 
     def construct(self, scale, losses, d_scale):
-        grads = self.sums  # nothing in this graph writes them
+        grads = self.sums  # only read in this graph
         if self.update.scale_limit is not None:  # the logit scale is the first unit
             grads = (grads[0] + self.lambda_ita * scale * d_scale.reshape(grads[0].shape),) + grads[1:]
         norm, rate = self.update(grads)
@@ -118,7 +120,7 @@ class Finish(nn.Cell):
 
 
 class Clear(nn.Cell):
-    """Zeroes the sums."""
+    """Set the sums to zero."""
 
     def __init__(self, sums):
         super().__init__(auto_prefix=False)
@@ -129,10 +131,10 @@ class Clear(nn.Cell):
 
 
 class AccumulatedStep:
-    """One training step over the `steps` micro-batches of a batch; equals `TrainStep` over the whole batch.
+    """A training step over the `steps` micro-batches of a batch. It equals `TrainStep` over the whole batch.
 
     Args:
-        objective: Objective of one micro-batch. update: Update. steps: micro-batches a batch.
+        objective: Objective of one micro-batch. update: Update. steps: micro-batches per batch.
     """
 
     def __init__(self, objective, update, steps):
@@ -149,12 +151,12 @@ class AccumulatedStep:
         return self
 
     def get_parameters(self):
-        """What a checkpoint keeps: the objective's and the update's; the sums are zero between steps."""
+        """Parameters for a checkpoint: the objective's and the update's. The sums are zero between steps."""
         known = {id(p): p for cell in (self.objective, self.update) for p in cell.get_parameters()}
         return list(known.values())
 
     def main_graph(self, arrays):
-        """(cell, its inputs): the graph that takes longest to compile."""
+        """(cell, its inputs) of the graph that takes longest to compile."""
         inputs = self._micro_batch(arrays, 0)
         query = (Tensor(0.0, mstype.float32),) * 2
         if self.objective.aligned:
@@ -165,8 +167,8 @@ class AccumulatedStep:
         return to_tensors(None if x is None else np.ascontiguousarray(x[a :: self.steps]) for x in arrays)
 
     def run(self, arrays):
-        """One step from NumPy arrays (or None) over this process's batch. Micro-batch a is rows a,
-        a + steps, a + 2 steps ...
+        """Run a step on NumPy arrays (or None) of this process' batch. Micro-batch a has the rows a, a + steps,
+        a + 2 steps ...
 
         Returns:
             (loss, loss_ig, loss_ita, gradient norm before clipping), scalars, the same in all processes.

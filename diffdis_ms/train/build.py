@@ -1,5 +1,4 @@
-"""What an objective is made of: its networks, with weights from model directories or fresh, its loss cell and its
-inputs."""
+"""Build an objective: its networks, with weights from model directories or random ones, its loss cell and inputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -27,23 +26,23 @@ from diffdis_ms.world import World
 
 @dataclass
 class Learner:
-    """What training needs of an objective: its loss cell, its inputs from (batch, step), and the networks of its model
-    directory."""
+    """Everything that training needs of an objective: loss cell, inputs from (batch, step), networks to save."""
 
     objective: Any
     features: Callable
-    networks: dict[str, Any]  # file stem -> network, or a function that makes it when it is first asked for
+    networks: dict[str, Any]  # file stem -> network, or a function that makes it on first use
     tokenizer: Any = None
-    frozen: tuple[str, ...] = ()  # stems of those that are there and do not train
+    frozen: tuple[str, ...] = ()  # stems of networks that are not trained
 
     def network(self, stem):
-        """A network by its file stem; one that training did without (its results are cached) is loaded now."""
+        """Get a network by its file stem. A network that training does not need (its results are cached) is loaded
+        now."""
         if not isinstance(self.networks[stem], nn.Cell):
             self.networks[stem] = self.networks[stem]()
         return self.networks[stem]
 
     def weights(self, averages):
-        """{stem: {parameter: array}} of all networks, with the EMA weights `averages` where there are any."""
+        """{stem: {parameter: array}} of all networks, with the EMA weights `averages` for parameters that have them."""
         return {
             stem: {name: averages.get(name, array) for name, array in parameters_to_numpy(self.network(stem)).items()}
             for stem in self.networks
@@ -51,14 +50,14 @@ class Learner:
 
 
 def resolve_model(config):
-    """Take over what belongs to the weights of `config.init` from their model directories; changes `config.model`.
+    """Copy settings that belong to the weights of `config.init` from their model directories to `config.model`.
 
-    These are the configs of V, T and the UNet and the diffusion of z that it was trained with; of a UNet whose
-    new parameters are trained also the alignment transformer and the diffusion of e.
+    These are the configs of V, T and the UNet, and the diffusion of z that the UNet was trained with. If the UNet's new
+    parameters are trained, they are also the alignment transformer and the diffusion of e.
 
     Raises:
-        ConfigError: a model directory is missing; the config states another value than one says (`config.load`); V is
-            not the one that a UNet was trained with; the networks do not fit together.
+        ConfigError: a model directory is missing; the config states a different value (`config.load`); V is not the one
+            that the UNet was trained with; or the networks do not fit together.
     """
     for stem in ('vae', 'text_encoder', 'unet'):
         directory = getattr(config.init, stem)
@@ -72,18 +71,17 @@ def resolve_model(config):
             if stem == 'unet' and config.init.vae and ours != expected:
                 raise ConfigError(
                     f'init.vae: {config.init.vae} has vae.scaling_factor {ours}, but the UNet of {directory} was'
-                    f' trained with {expected}: name the autoencoder that belongs to it'
+                    f' trained with {expected}: give the autoencoder that belongs to it'
                 )
     if config.init.text_encoder and 'model.image_encoder.projection_dim' not in getattr(config, 'stated', ()):
-        config.model.image_encoder.projection_dim = config.model.text_encoder.projection_dim  # of its own e
+        config.model.image_encoder.projection_dim = config.model.text_encoder.projection_dim  # the same e for both
     validate(config.model, config.objective)
 
 
 def _belongs_to_unet(directory):
-    """Keys of a ModelConfig that describe the UNet of a model directory and what it was trained for.
+    """Keys of a ModelConfig that describe the UNet of a model directory and its training.
 
-    Its new parameters are fresh where the directory was converted (its manifest says so): they suit any diffusion of
-    e.
+    In a converted directory (according to its manifest) the new parameters are untrained and suit any diffusion of e.
     """
     fresh = 'initialized' in read_manifest(directory)
     return ('unet', 'image_diffusion') + (
@@ -92,8 +90,7 @@ def _belongs_to_unet(directory):
 
 
 def _take_over(ours, theirs, key, above, stated, source):
-    """Set `key` (dotted) of a tree of dataclasses to what `theirs` says; ConfigError where another value of it was
-    stated."""
+    """Set `key` (dotted) of a tree of dataclasses to the value in `theirs`; ConfigError if another value was stated."""
     first, _, rest = key.partition('.')
     name, mine, value = f'{above}.{first}', getattr(ours, first), getattr(theirs, first)
     if is_dataclass(value):
@@ -101,7 +98,7 @@ def _take_over(ours, theirs, key, above, stated, source):
             _take_over(mine, value, inner, name, stated, source)
     elif name in stated and mine != value:
         raise ConfigError(
-            f'{name}: {mine}, but the weights of {source} were made with {value}; leave {name} out, or name another '
+            f'{name}: {mine}, but the weights of {source} were made with {value}; leave {name} out, or choose another '
             'directory'
         )
     else:
@@ -109,12 +106,12 @@ def _take_over(ours, theirs, key, above, stated, source):
 
 
 def build(config, captions, tokenizer=None, world=World(), cache=None):
-    """The `Learner` of config.objective, with weights from `config.init` or fresh.
+    """Build the `Learner` of config.objective, with weights from `config.init` or random ones.
 
     Args:
         config: Config after `resolve_model`. captions: the training set, for features that are computed once; None with
             a cache.
-        tokenizer: see `load_tokenizer`. world: World. cache: LatentCache in place of V and T, or None.
+        tokenizer: see `load_tokenizer`. world: World. cache: LatentCache instead of V and T, or None.
 
     Raises:
         ConfigError: weights are missing or do not fit.
@@ -156,7 +153,7 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
     encoders = Encoders(vae, text_encoder, tokenizer, model, min(64, config.train.batch_size))
     features = DiffDisFeatures(encoders, config, captions, world)
     if not config.train.freeze_text_encoder:
-        apply_precision(text_encoder, config.train.precision)  # after the frozen features: those stay float32
+        apply_precision(text_encoder, config.train.precision)  # after the frozen features, which stay float32
     objective = DiffDisObjective(
         unet,
         config,
@@ -172,8 +169,10 @@ def build(config, captions, tokenizer=None, world=World(), cache=None):
 
 
 def _network(cell, stem, directory, config, may_be_missing=None):
-    """Fresh weights, then those of a model directory where one is given. What it lacks and the query starts with
-    (`copied_from`) are copies of its weights."""
+    """Initialise a network, then load the weights of a model directory if one is given.
+
+    Query parameters that the directory lacks start as copies of its other weights (`copied_from`).
+    """
     initialize(cell, config.seed)
     if directory is not None:
         copy_image_weights(cell, keep=load_weights(cell, Path(directory) / f'{stem}.safetensors', may_be_missing))
@@ -181,13 +180,16 @@ def _network(cell, stem, directory, config, may_be_missing=None):
 
 
 def _trained(cell, stem, directory, config, may_be_missing=None):
-    """`_network`, in the precision that training asks for."""
+    """`_network` in the precision of training."""
     return apply_precision(_network(cell, stem, directory, config, may_be_missing), config.train.precision)
 
 
 def load_tokenizer(config):
-    """The tokenizer of a config after `resolve_model`; None for an autoencoder. Raises ConfigError where there is none
-    that fits."""
+    """Load the tokenizer of a config after `resolve_model`; None for an autoencoder.
+
+    Raises:
+        ConfigError: there is no tokenizer, or it does not fit the text encoder.
+    """
     if config.objective == 'autoencoder':
         return None
     init, text = config.init, config.model.text_encoder

@@ -1,5 +1,4 @@
-"""Latents and text features computed once, for training without V and T (`data.cache`): the key that tells a stale
-cache, and its making."""
+"""Make the latent cache (`data.cache`), with which training does not run V and T, and check that it is not stale."""
 
 import hashlib
 import json
@@ -22,21 +21,21 @@ from diffdis_ms.storage.model_dir import read_config
 from diffdis_ms.text_files import read_json
 from diffdis_ms.world import World
 
-VERSION = 1  # of resizing, cropping and what is stored: another one makes old caches stale
-PART = 1024  # samples a file
+VERSION = 1  # of resizing, cropping and the stored data; caches of other versions are stale
+PART = 1024  # samples per file
 WAIT = 600  # seconds
 
 
 def cache_key(vae, text_encoder, image_size):
-    """sha256 of all that decides z, c and e of a picture and a caption.
+    """sha256 of everything that determines z, c and e of an image and a caption.
 
     Args:
-        vae, text_encoder: model directories, whose vae.safetensors and text_encoder.safetensors with tokenizer/ are
-            hashed.
-        image_size: pixels, to which pictures are resized and cropped.
+        vae, text_encoder: model directories; vae.safetensors of the first, and text_encoder.safetensors and tokenizer/
+            of the second are hashed.
+        image_size: pixels to which images are resized and cropped.
 
     Raises:
-        ConfigError: not a model directory, or a file is missing.
+        ConfigError: a directory is not a model directory, or a file is missing.
     """
     vae, text_encoder = Path(vae), Path(text_encoder)
     files = [
@@ -58,35 +57,34 @@ def cache_key(vae, text_encoder, image_size):
 
 
 def check_key(cache, config):
-    """Raises ConfigError where a `LatentCache` was made with other weights, another size, or of other data than a
-    config names."""
+    """Raise ConfigError if a `LatentCache` was made with other weights or another image size than in a config."""
     if cache.key != cache_key(config.init.vae, config.init.text_encoder, config.model.image_size):
         raise ConfigError(
             f'data.cache: {config.data.cache} is stale: it was made with other weights than init.vae and'
-            ' init.text_encoder, another tokenizer or another image_size; make it anew with tools/cache_latents.py'
+            ' init.text_encoder, another tokenizer or another image_size; make it again with tools/cache_latents.py'
         )
 
 
 def check_data(cache, caption_set, config):
-    """Raises ConfigError where a `LatentCache` is not of the caption set."""
+    """Raise ConfigError if a `LatentCache` was not made from the caption set."""
     if cache.data != fingerprint(caption_set, config.data.min_side):
         raise ConfigError(
-            f'data.cache: {config.data.cache} is not of the data set {config.data.path} as it is now; make it anew with'
-            ' tools/cache_latents.py (or set data.path= to use it as it is)'
+            f'data.cache: {config.data.cache} is not of the data set {config.data.path} as it is now; make it again'
+            ' with tools/cache_latents.py (or set data.path= to use it anyway)'
         )
 
 
 class CacheWriter:
-    """Fills a cache directory, part by part; parts that are there already are not made again.
+    """Write a cache directory part by part. Existing parts are not made again.
 
     Args:
-        out: directory. key: `cache_key`. dtype: 'float32' or 'float16'. caption_set: what is cached. min_side: see
+        out: directory. key: `cache_key`. dtype: 'float32' or 'float16'. caption_set: the set to cache. min_side: see
             `good_samples`.
         num_workers: threads that read. world: World; each process makes its share of the parts.
-        overwrite: throw away a cache of another key.
+        overwrite: replace a cache with another key.
 
     Raises:
-        ConfigError: `out` is something else, or a cache of another key.
+        ConfigError: `out` is not a cache, or a cache with another key.
     """
 
     def __init__(self, out, key, *, dtype, caption_set, min_side, num_workers=2, world=World(), overwrite=False):
@@ -113,12 +111,14 @@ class CacheWriter:
                 f.write(json.dumps(begun).encode())
         self.good, self.skipped = good_samples(caption_set, min_side, self.out, num_workers, world)
         if not len(self.good):
-            raise ConfigError(f'none of {len(caption_set)} samples can be used')
+            raise ConfigError(f'none of the {len(caption_set)} samples can be used')
         self.begun, self.starts = begun, list(range(0, len(self.good), PART))
 
     def run(self, encoders):
-        """Make this process's parts; the process that finds all of them there finishes the cache. Returns whether that
-        was this one.
+        """Make this process' parts. The process that finds all parts complete finishes the cache.
+
+        Returns:
+            Whether this process finished the cache.
 
         Args:
             encoders: Encoders.
@@ -145,14 +145,14 @@ class CacheWriter:
         return True
 
     def _replace(self, mark, begun):
-        """The first process throws the old cache away; the others wait for it."""
+        """Delete the old cache in the first process, and wait for that in the others."""
         if self.world.first:
             shutil.rmtree(self.out)
             return
         deadline = time.monotonic() + WAIT
         while not mark.is_file() or _differs(mark, begun):
             if time.monotonic() > deadline:
-                raise ConfigError(f'{self.out}: the first process has not thrown the old cache away within {WAIT} s')
+                raise ConfigError(f'{self.out}: the first process has not deleted the old cache within {WAIT} s')
             time.sleep(0.1)
 
     def _rows(self, number):
@@ -179,8 +179,7 @@ class CacheWriter:
 
 
 def _differs(mark, begun):
-    """Whether begun.json says something else, or is damaged: then nothing is known of the cache, as of one of other
-    data."""
+    """Whether begun.json differs from `begun` or is damaged, in which case the cache counts as one of other data."""
     try:
         return read_json(mark) != begun
     except ConfigError:

@@ -1,5 +1,7 @@
-"""Training checkpoints: checkpoints/step_N/{state.safetensors, state.json, manifest.json}, whole or not there at
-all."""
+"""Training checkpoints: checkpoints/step_N/{state.safetensors, state.json, manifest.json}.
+
+They are written completely or not at all.
+"""
 
 import json
 import re
@@ -18,8 +20,10 @@ from diffdis_ms.train.sharding import SHARD
 
 
 def state_arrays(step):
-    """{name: array} of all that a step carries along: parameters, moments, averages, counters. Of shards the whole: a
-    collective then."""
+    """{name: array} of a step's whole state: parameters, moments, averages, counters.
+
+    Sharded state is gathered, which is a collective.
+    """
     arrays = {}
     for p, name, shape in _parameters(step):
         arrays[name] = np.atleast_1d(p.asnumpy()) if shape is None else step.update.shards.whole(p, shape)
@@ -27,20 +31,19 @@ def state_arrays(step):
 
 
 def _parameters(step):
-    """(parameter, its name in a checkpoint, shape of the whole where it is one process's shard, else None); each name
-    once."""
+    """Yield (parameter, name in a checkpoint, shape of the whole if it is a shard, else None), each name once."""
     shards = step.update.shards
     shapes = {} if shards is None else {SHARD + unit.name: unit.shape for unit in shards.units}
     for p in step.get_parameters():
         prefix, found, name = p.name.partition(SHARD)
         if not found:
             yield p, p.name, None
-        elif prefix:  # shards of the weights themselves are not kept: the weights are
+        elif prefix:  # shards of the weights are not saved, because the weights are
             yield p, prefix + name, shapes[SHARD + name]
 
 
 def save_checkpoint(directory, arrays, state, keep):
-    """Write step_N for state['step'], then drop all but the newest `keep`.
+    """Write step_N for state['step'], then delete all but the newest `keep` checkpoints.
 
     Args:
         directory: the run's `checkpoints`. arrays: `state_arrays`. state: JSON-able: step, loader position, seconds.
@@ -62,10 +65,13 @@ def save_checkpoint(directory, arrays, state, keep):
 
 
 def load_checkpoint(path, step):
-    """Restore what `save_checkpoint` wrote, by any number of processes, with shards or without; returns its state.
+    """Restore a checkpoint of `save_checkpoint`, with any number of processes and with or without shards.
+
+    Returns:
+        The saved `state`.
 
     Raises:
-        ConfigError: damaged, or written by a run with other parameters.
+        ConfigError: the checkpoint is damaged, or belongs to a run with other parameters.
     """
     path = Path(path)
     arrays = read_weights(path / 'state.safetensors')
@@ -73,7 +79,9 @@ def load_checkpoint(path, step):
     sizes = {name: p.size if shape is None else int(np.prod(shape)) for name, (p, shape) in params.items()}
     odd = sorted(set(arrays) ^ set(params)) or [name for name in params if arrays[name].size != sizes[name]]
     if odd:
-        raise ConfigError(f'checkpoint {path} belongs to another config: {odd[0]} differs (resume=none starts anew)')
+        raise ConfigError(
+            f'checkpoint {path} belongs to another config: {odd[0]} differs (resume=none starts from scratch)'
+        )
     shards = step.update.shards
     for name, (p, shape) in params.items():
         array = arrays[name].reshape(p.shape) if shape is None else shards.shard_of(arrays[name])
@@ -85,37 +93,37 @@ def load_checkpoint(path, step):
     missing = {'step', 'seconds', 'loader'} - state.keys()
     if missing:
         raise ConfigError(
-            f'checkpoint {path} is damaged: state.json lacks {sorted(missing)[0]} (resume=none starts anew)'
+            f'checkpoint {path} is damaged: state.json lacks {sorted(missing)[0]} (resume=none starts from scratch)'
         )
     return state
 
 
 def checkpoints(directory):
-    """Checkpoints, oldest first (an unfinished one has a temporary name)."""
+    """List the checkpoints, oldest first. Unfinished ones have a temporary name and are not listed."""
     found = [p for p in Path(directory).glob('step_*') if re.fullmatch(r'step_\d+', p.name) and p.is_dir()]
     return sorted(found, key=lambda p: int(p.name[5:]))
 
 
 def damage(path):
-    """What is wrong with a checkpoint, or None: all files of its manifest are there, as long as they were and with
-    their sha256."""
+    """Describe what is wrong with a checkpoint; None if all files of its manifest have the right size and sha256."""
     try:
         files = read_json(Path(path) / MANIFEST)['files']
         for name in ('state.safetensors', 'state.json'):
             file = Path(path) / name
             if file.stat().st_size != files[name]['bytes'] or sha256(file) != files[name]['sha256']:
-                return f'{name} is not what {MANIFEST} says'
+                return f'{name} does not match {MANIFEST}'
     except (OSError, ValueError, KeyError, TypeError):
         return f'{MANIFEST}, or a file it names, is missing or cannot be read'
     return None
 
 
 def find_checkpoint(resume, directory, report=print):
-    """The checkpoint that `resume` (auto, none or a path) means, or None. Damaged ones are passed over by `auto`, with
-    a warning.
+    """Find the checkpoint for `resume` (auto, none or a path); None if there is none.
+
+    `auto` skips damaged checkpoints with a warning.
 
     Raises:
-        ConfigError: a path that holds none, or a damaged one.
+        ConfigError: the path is not a checkpoint, or a damaged one.
     """
     if resume == 'none':
         return None

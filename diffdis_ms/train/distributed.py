@@ -1,9 +1,9 @@
-"""Data parallel: the two collectives of a training step, and how a process joins the others.
+"""Data parallelism: the two collectives of a training step, and how a process joins the others.
 
-Every process computes the alignment loss over the global batch from the gathered queries, so all of them hold the same
-loss. Gradients are averaged over the processes. Both together decide the gradient of the gather: of the average of n
-equal losses, a process's own rows get n times what they get here, divided by n. So the gather's gradient is n times the
-own slice, without a collective (ReduceScatter, which AllGather's own gradient needs, does not exist on the CPU).
+Every process computes the alignment loss over the global batch from the gathered queries, so all n processes have the
+same loss. The gradients are then averaged over the processes, which divides the gradient of a process' own rows by n.
+To compensate, the gradient of the gather is n times the process' own slice. It needs no collective (AllGather's own
+gradient needs ReduceScatter, which does not exist on the CPU).
 """
 
 import os
@@ -15,8 +15,8 @@ from diffdis_ms.world import World
 
 
 class Gather(nn.Cell):
-    """Rows of all processes, rank by rank: (B, D) -> (n B, D), with the gradient described above. Of one process: its
-    own.
+    """Gather the rows of all processes in the order of ranks: (B, D) -> (n B, D), with the gradient described above.
+    A single process keeps its own rows.
 
     Args:
         world: World.
@@ -33,7 +33,7 @@ class Gather(nn.Cell):
         return self.all_gather(x)
 
     def bprop(self, x, out, dout):
-        """dx of dout (n B, D)."""
+        """Gradient dx from dout (n B, D)."""
         if self.all_gather is None:
             return (dout,)
         rows = x.shape[0]
@@ -41,7 +41,7 @@ class Gather(nn.Cell):
 
 
 class Average(nn.Cell):
-    """Mean over the processes, element by element; of one process: its own.
+    """Elementwise mean over the processes; a single process keeps its own values.
 
     Args:
         world: World.
@@ -59,9 +59,9 @@ class Average(nn.Cell):
 
 
 def join_world():
-    """The `World` of this process: under msrun the communication is set up; otherwise one process alone.
+    """Set up the communication under msrun and return this process' `World`; a single process without msrun.
 
-    The process that msrun starts as the scheduler serves the others in here, until they are done, and ends.
+    The process that msrun starts as scheduler stays in this function until the others are done, and then ends.
     """
     if 'MS_ROLE' not in os.environ:
         return World()

@@ -1,5 +1,4 @@
-"""What a run will be, before it starts: parameters by group, memory by use, the first batch as a picture
-(`tools/train.py --dry-run`)."""
+"""Preview of a run for `tools/train.py --dry-run`: parameters by group, memory by use, the first batch as an image."""
 
 from pathlib import Path
 
@@ -14,12 +13,13 @@ GiB = 2**30
 
 
 def describe(job, report=print):
-    """Report parameters and memory; write output_dir/first_batch.png with its captions in first_batch.txt. With
-    `runtime.compile_cache` the step is compiled, too, so that training starts at once and without the memory that
-    compiling takes.
+    """Report parameters and memory, and write output_dir/first_batch.png with its captions in first_batch.txt.
+
+    With `runtime.compile_cache` the step is also compiled, so that training starts at once and does not need the memory
+    for compiling.
 
     Args:
-        job: build.Job. report: called with each line.
+        job: job.Job. report: called with each line.
     """
     output = Path(job.config.output_dir)
     for line in [*parameter_lines(job), '', *memory_lines(job)]:
@@ -27,7 +27,7 @@ def describe(job, report=print):
     batches = iter(job.loader)
     batch = next(batches)
     batches.close()
-    # Before any picture is decoded: MindSpore's cache knows graphs by their order, and training compiles the step
+    # Before any image is decoded: MindSpore's cache identifies graphs by their order, and training compiles the step
     # first.
     how = job.config.runtime.compile_cache and compile_cached(
         *job.step.main_graph(job.learner.features(batch, 0)), job.config, job.world
@@ -43,19 +43,19 @@ def describe(job, report=print):
     )
     report(f'\nfirst batch: {output / "first_batch.png"}, its captions in first_batch.txt')
     report(
-        f'one step takes {job.global_batch} pairs: {job.config.train.batch_size} a device x'
+        f'one step takes {job.global_batch} pairs: {job.config.train.batch_size} per device x'
         f' {job.config.train.accumulation_steps} micro-batches x {job.world.size} devices;'
         f' {len(job.loader.good)} good samples, {len(job.loader.skipped)} skipped'
     )
 
 
 def _decoded(job, z):
-    """Pictures of cached latents, float32 in [-1, 1]."""
+    """Images decoded from cached latents, float32 in [-1, 1]."""
     return Encoders(job.learner.network('vae'), None, None, job.config.model, min(8, len(z))).decode_latents(z)
 
 
 def parameter_lines(job):
-    """A table: group, parameters, learning rate, weight decay."""
+    """Lines of a table: group, parameters, learning rate, weight decay."""
     options, sizes = job.config.optimizer, {'base': 0, 'new': 0, 'scale': 0}
     for group, units in job.update.units.groups.items():
         sizes[group] = sum(p.size for p in units)
@@ -79,7 +79,7 @@ def _frozen(job):
 
 
 def memory_lines(job):
-    """A table of `memory`, and its sum."""
+    """Lines of a table of `memory`, with its sum."""
     uses = memory(job)
     lines = [f'{"memory, estimated":<40}{"GiB":>8}'] + [
         f'{name:<40}{size / GiB:>8.2f}' for name, size in uses.items() if size
@@ -88,7 +88,7 @@ def memory_lines(job):
 
 
 def memory(job):
-    """{use: bytes} of one device. All but the last are exact; activations are counted from the shapes
+    """{use: bytes} of one device. All are exact except the last: activations are estimated from shapes
     (`activation_elements`)."""
     units = job.update.units
     trained, small = (
@@ -101,7 +101,7 @@ def memory(job):
     if config.objective == 'diffdis':
         each = (
             4 if train.precision == 'fp32' else 3
-        )  # bytes: half of what a 16-bit network keeps are results of norms, float32
+        )  # bytes; half of the activations of a 16-bit network are float32 outputs of norms
         generation = 0 if train.task == 'dis' else train.generation_batch_size or train.batch_size
         alignment = 0 if train.task == 'gen' else train.batch_size
         fused = config.device == 'Ascend' and train.precision != 'fp32'

@@ -1,4 +1,4 @@
-"""From a batch of pixels and captions to the arrays an objective takes; frozen features may be computed once."""
+"""Turn a batch of pixels and captions into the inputs of an objective. Frozen features may be computed only once."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ class DiffDisFeatures:
 
     Args:
         encoders: Encoders. config: Config.
-        caption_set: computed for all its samples at once and kept where `data.cache_in_memory` is on.
+        caption_set: with `data.cache_in_memory`, the features of all its samples are computed at the start and kept.
         world: World.
     """
 
@@ -34,7 +34,7 @@ class DiffDisFeatures:
         self.latent_shape = self.zero_latent.shape[1:]
 
     def __call__(self, batch, step):
-        """Inputs of `DiffDisObjective` for a loader's batch at a step."""
+        """Make the inputs of `DiffDisObjective` for a loader's batch at a step."""
         z, c, e, ids = self._features(batch)
         return z, c, e, ids, *draw_diffdis(self.config.seed, step, self.config, self.latent_shape, self.world)
 
@@ -50,7 +50,7 @@ class DiffDisFeatures:
 
 
 class CachedFeatures:
-    """The same of a `LatentBatch`, which has them.
+    """z, c and e of a `LatentBatch`, which contains them.
 
     Args:
         cache: LatentCache. config: Config. world: World.
@@ -75,7 +75,7 @@ class CachedFeatures:
 
 
 class CLIPFeatures:
-    """Pixels, normalised as an ImageEncoderConfig says, and token ids."""
+    """Pixels, normalised according to an ImageEncoderConfig, and token ids."""
 
     def __init__(self, image):
         self.mean, self.std = image.image_mean, image.image_std
@@ -85,7 +85,7 @@ class CLIPFeatures:
 
 
 class AutoencoderFeatures:
-    """Pixels and the posterior's noise."""
+    """Pixels, and noise for the posterior."""
 
     def __init__(self, config, world=World()):
         train, self.seed, self.world = config.train, config.seed, world

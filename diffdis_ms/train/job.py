@@ -1,4 +1,4 @@
-"""A training run put together from its config: data, networks, optimizer and step."""
+"""Assemble a training run from its config: data, networks, optimizer and step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,11 @@ from diffdis_ms.world import World
 
 @dataclass
 class Job:
-    """A training run put together, ready to step: made by `assemble`."""
+    """An assembled training run, ready for its first step; made by `assemble`."""
 
     config: Any
     world: World
-    captions: Any  # the training set; None where a cache is used alone
+    captions: Any  # the training set; None if only a cache is used
     loader: Any  # Loader or CachedLoader
     learner: Learner
     update: Update
@@ -31,17 +31,17 @@ class Job:
 
     @property
     def first(self):
-        """Whether this process is the one that writes."""
+        """Whether this is the process that writes files."""
         return self.world.first
 
     @property
     def global_batch(self):
-        """Samples a step, over all processes and accumulation steps."""
+        """Samples per step, over all processes and accumulation steps."""
         return self.loader.batch_size
 
 
 def assemble(config):
-    """The `Job` of a config, with fresh state.
+    """Make the `Job` of a config, with initial state.
 
     Raises:
         ConfigError: data, model directories or cache cannot be used.

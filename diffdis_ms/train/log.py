@@ -1,4 +1,4 @@
-"""What a run leaves for its reader: metrics.jsonl and, beside it, TensorBoard's files."""
+"""The log of a run: metrics.jsonl and TensorBoard files."""
 
 import json
 import math
@@ -15,13 +15,14 @@ from diffdis_ms.text_files import lines_of, parse_json, read_text
 
 
 class MetricsLog:
-    """metrics.jsonl, one object a logged step, and the same as TensorBoard scalars. A resumed run drops what was logged
-    after its checkpoint.
+    """Write metrics.jsonl, one object per logged step, and the same values as TensorBoard scalars.
+
+    A resumed run deletes the entries after its checkpoint.
 
     Args:
         output: the run's directory. config: Config. schedules: {'lr', 'lr_new'}. step: first step of this session.
-        samples_a_step: over all processes.
-        writes: off in all processes but the first: nothing is written, rates are still known.
+        samples_a_step: samples per step over all processes.
+        writes: False in all processes but the first, which write nothing but still compute the displayed values.
     """
 
     def __init__(self, output, config, schedules, step, samples_a_step, writes=True):
@@ -50,12 +51,12 @@ class MetricsLog:
             self.board.close()
 
     def write(self, step, outputs, logit_scale, loss_scale=1.0, skipped_steps=0):
-        """Log one step; returns what the progress bar shows."""
+        """Log a step; returns the values for the progress bar."""
         now = time.monotonic()
         rate = (step - self.mark[1]) * self.samples_a_step / max(now - self.mark[0], 1e-9)
         self.mark = now, step
         loss, loss_ig, loss_ita, norm = outputs
-        at = Tensor(max(step - 1 - skipped_steps, 0), ms.float32)  # a skipped step is no update
+        at = Tensor(max(step - 1 - skipped_steps, 0), ms.float32)  # a skipped step makes no update
         lr, lr_new = (float(self.schedules[k](at).asnumpy()) for k in ('lr', 'lr_new'))
         row = {
             'step': step,
@@ -79,7 +80,7 @@ class MetricsLog:
         return {'loss': f'{loss:.4f}', 'ig': f'{loss_ig:.4f}', 'ita': f'{loss_ita:.4f}', 'samples/s': f'{rate:.3g}'}
 
     def pictures(self, step, images, captions):
-        """Sample images of a step, a list of PIL images of one size, with their captions."""
+        """Log sample images of a step: a list of PIL images of one size, with their captions."""
         if self.board is not None:
             self.board.add_images(
                 'samples', np.stack([np.asarray(image.convert('RGB')) for image in images]), step, dataformats='NHWC'
@@ -90,7 +91,7 @@ class MetricsLog:
 
 
 def write_row(file, row):
-    """Append a row of metrics, {name: number or None}, to an open metrics.jsonl; returns it as it was written."""
+    """Append a row of metrics, {name: number or None}, to an open metrics.jsonl; returns it as written."""
     # JSON has no infinity, which the gradients' norm is at an fp16 overflow; an autoencoder has no logit scale
     row = {key: value if value is not None and math.isfinite(value) else None for key, value in row.items()}
     file.write(json.dumps(row) + '\n')
@@ -99,7 +100,7 @@ def write_row(file, row):
 
 
 def _lines_up_to(path, step):
-    """Lines of metrics.jsonl up to a step. What a killed run left of a line at the end of the file is dropped.
+    """Read the lines of metrics.jsonl up to a step. An incomplete last line, left by a killed run, is dropped.
 
     Raises:
         ConfigError: another line is damaged.
@@ -108,7 +109,7 @@ def _lines_up_to(path, step):
     for number, line in enumerate(lines_of(text[: text.rfind('\n') + 1]), 1):
         logged = parse_json(line, f'{path}, line {number}').get('step')
         if type(logged) is not int:
-            raise ConfigError(f'{path}, line {number} is damaged: it has no step; mend or remove it')
+            raise ConfigError(f'{path}, line {number} is damaged: it has no step; repair or remove it')
         if logged <= step:
             kept.append(line)
     return kept

@@ -26,23 +26,23 @@ from diffdis_ms.train.log import MetricsLog
 
 
 class TrainingError(ConfigError):
-    """Training cannot go on; the message says at which step and why."""
+    """Training cannot continue. The message says at which step and why."""
 
 
 class Terminated(Exception):
-    """The run was told to stop (SIGTERM) and has saved its state; the message says where."""
+    """The run was stopped by SIGTERM and has saved its state. The message says at which step."""
 
 
 def train(config, report=print, draw=None):
-    """Run one experiment to its end, resuming where `config.resume` finds a checkpoint.
+    """Run an experiment to its end, from the checkpoint that `config.resume` finds.
 
     Writes output_dir/{config.yaml, metrics.jsonl, skipped.txt, tensorboard/, checkpoints/step_N/, model/}; the model
-    holds the EMA weights. Under msrun every process calls this; the first one writes.
+    has the EMA weights. Under msrun every process calls this, and the first one writes.
 
     Args:
         config: Config.
-        report: called with each line meant for the user.
-        draw: makes sample images for the log, every `train.sample_every` steps: (Learner, captions) -> list of PIL
+        report: called with each line for the user.
+        draw: makes sample images for the log every `train.sample_every` steps: (Learner, captions) -> list of PIL
             images.
 
     Returns:
@@ -51,7 +51,7 @@ def train(config, report=print, draw=None):
     Raises:
         ConfigError: data, model directories or checkpoint cannot be used. TrainingError: loss, gradients or weights are
             not finite.
-        Terminated: SIGTERM came; a checkpoint was written.
+        Terminated: the process got SIGTERM and wrote a checkpoint.
     """
     output = Path(config.output_dir)
     job = assemble(config)
@@ -69,7 +69,7 @@ def train(config, report=print, draw=None):
         options.new_learning_rate,
     ):
         report(
-            f'note: all that trains is new and has optimizer.new_learning_rate = {options.new_learning_rate};'
+            f'note: all trained parameters are new and use optimizer.new_learning_rate = {options.new_learning_rate};'
             f' optimizer.learning_rate = {options.learning_rate} has no effect'
         )
 
@@ -89,14 +89,14 @@ def train(config, report=print, draw=None):
             )
     with MetricsLog(output, config, job.schedules, state['step'], job.global_batch, job.first) as log:
         state = _steps(job, state, log, output / 'checkpoints', draw)
-    averages = job.update.averaged()  # by all processes, where they have shards of it
+    averages = job.update.averaged()  # in all processes, because they may have shards
     if job.first:
         save_trained(output / 'model', job, state, averages)
     return output / 'model'
 
 
 def _steps(job, state, log, directory, draw):
-    """Steps until `max_steps`, `max_minutes` or SIGTERM; returns the last state, which is saved."""
+    """Run steps until `max_steps`, `max_minutes` or SIGTERM; returns the last state, which is saved."""
     train, first, last = job.config.train, state['step'], job.config.train.max_steps
     limit, seconds, started = (train.max_minutes or math.inf) * 60, state['seconds'], time.monotonic()
     captions, scale = [], job.learner.objective.logit_scale
@@ -115,7 +115,7 @@ def _steps(job, state, log, directory, draw):
                 compile_cached(*job.step.main_graph(inputs), job.config, job.world)
             outputs = [float(x.asnumpy() if isinstance(x, Tensor) else x) for x in job.step.run(inputs)]
             if step == first:
-                give_back_memory()  # of compiling
+                give_back_memory()  # that compiling needed
             step += 1
             _check(job, step, outputs, batch)
             state = {'step': step, 'seconds': seconds + time.monotonic() - started, 'loader': job.loader.state()}
@@ -125,7 +125,7 @@ def _steps(job, state, log, directory, draw):
                 bar.set_postfix(shown)
                 if (
                     job.world.size > 1 and job.first and bar.disable
-                ):  # logs of many processes are files: a line instead of a bar
+                ):  # logs of several processes are files, which need lines instead of a bar
                     print(f'step {step}/{last}: ' + ', '.join(f'{k} {v}' for k, v in shown.items()), flush=True)
             if draw is not None and job.first and train.sample_every and step % train.sample_every == 0:
                 log.pictures(step, draw(job.learner, captions), captions)
@@ -135,13 +135,13 @@ def _steps(job, state, log, directory, draw):
         if step > first:
             _save(job, state, directory)
         if stop.terminated:
-            stop.agreed(True)  # nobody leaves before the first process has saved: msrun would kill it
-            raise Terminated(f'stopped at step {step} as asked; the same command continues from there')
+            stop.agreed(True)  # all wait until the first process has saved, or msrun would kill it
+            raise Terminated(f'stopped at step {step} by SIGTERM; the same command continues from there')
     return state
 
 
 def _save(job, state, directory):
-    """A checkpoint, written by the first process; what shards hold all processes gather."""
+    """Save a checkpoint in the first process; all processes take part in gathering shards."""
     if job.first or job.update.shards is not None:
         arrays = state_arrays(job.step)
         wrong = next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
@@ -155,8 +155,8 @@ def _save(job, state, directory):
 
 
 def _check(job, step, outputs, batch):
-    """Raises TrainingError where the loss or the gradients' norm is not finite, unless the loss scale can still
-    fall."""
+    """Raise TrainingError if the loss or the gradients' norm is not finite, unless the loss scale can still be
+    lowered."""
     loss, *_, norm = outputs
     if math.isfinite(loss) and math.isfinite(norm):
         return
@@ -171,7 +171,7 @@ def _check(job, step, outputs, batch):
 
 
 class _Stop:
-    """Listens for SIGTERM while it is entered, and lets all processes stop at the same step."""
+    """Context that listens for SIGTERM and lets all processes stop at the same step."""
 
     def __init__(self, world):
         self.asked = self.terminated = False
@@ -198,8 +198,7 @@ class _Stop:
 
 
 def save_trained(directory, job, state, averages):
-    """The model directory of a run: EMA weights (`averages`) where there are any, the trained logit scale in its
-    config."""
+    """Write the model directory of a run, with EMA weights (`averages`) and the trained logit scale in its config."""
     weights, config = job.learner.weights(averages), job.config
     model = config.model
     if job.learner.objective.logit_scale is not None:
@@ -210,7 +209,7 @@ def save_trained(directory, job, state, averages):
 
 
 def _latent_scale(job, weights):
-    """`Encoders.latent_scale` of the training images, with the weights that are saved: {parameter: array} of V."""
+    """`Encoders.latent_scale` of the training images, for the saved weights {parameter: array} of V."""
     vae, config = job.learner.networks['vae'], job.config
     for p in vae.get_parameters():
         p.set_data(Tensor(weights[p.name]))
@@ -230,11 +229,11 @@ def _latent_scale(job, weights):
 
 
 def _scaling(update):
-    """(loss scale, steps skipped for an overflow)."""
+    """(loss scale, number of steps skipped because of an overflow)."""
     if update.loss_scale is None:
         return 1.0, 0
     return float(update.loss_scale.asnumpy()), int(update.skipped_steps.asnumpy())
 
 
 def _silent(line):
-    """What all processes but the first report."""
+    """`report` for all processes but the first: print nothing."""

@@ -1,9 +1,8 @@
-"""The loss cells, one short class per objective, and the random draws they are fed.
+"""The loss cells, one short class per objective, and their random inputs.
 
-A loss cell is deterministic: timesteps, noise and drop masks come in as inputs. `draw_*` is the one place that draws
-them, from (seed, step) alone, so that a resumed run and an uninterrupted one see the same numbers, and so do one
-process and many. An objective says in `terms` what it computes on its own rows; the loss over the global batch is
-`Objective`'s.
+A loss cell is deterministic: timesteps, noise and drop masks are inputs. `draw_*` draws them from (seed, step) only, so
+that a resumed run gets the same numbers as an uninterrupted one, and any number of processes gets the same numbers. An
+objective computes the terms of its own rows in `terms`; `Objective` computes the loss over the global batch.
 """
 
 import math
@@ -20,7 +19,7 @@ from diffdis_ms.world import World
 
 
 class LogitScale(nn.Cell):
-    """CLIP's temperature: exp of a learnable logarithm, which the training step keeps below `max_logit_scale`."""
+    """CLIP's logit scale: exp of a learnable logarithm, which the training step limits to `max_logit_scale`."""
 
     def __init__(self, config):
         super().__init__(auto_prefix=False)
@@ -40,7 +39,7 @@ class LogitScale(nn.Cell):
 
 
 class Objective(nn.Cell):
-    """A loss of two terms: one a mean over the rows at hand, and the alignment of queries and texts over the global
+    """A loss of two terms: a mean over this process' rows, and the alignment of queries and texts over the global
     batch.
 
     Args:
@@ -48,21 +47,21 @@ class Objective(nn.Cell):
         lambda_ita: weight of the alignment.
 
     Attributes:
-        logit_scale: LogitScale, or None: set by objectives that have one.
+        logit_scale: LogitScale or None; set by objectives that have one.
         aligned: whether `terms` returns queries to align.
 
     Returns:
-        (loss, loss_ig, loss_ita) of this process, scalars; a term that an objective does not have is zero. The first
-        term (the only one of an autoencoder) is called loss_ig throughout.
+        (loss, loss_ig, loss_ita) of this process, scalars. A term that an objective does not have is zero. The first
+        term (an autoencoder's only one) is always called loss_ig.
     """
 
     def __init__(self, world, lambda_ita=1.0):
-        super().__init__(auto_prefix=False)  # parameters keep the names of their own network
+        super().__init__(auto_prefix=False)  # parameters keep their names in their network
         self.lambda_ita, self.gather = lambda_ita, Gather(world)
         self.logit_scale, self.aligned = None, False
 
     def terms(self, *inputs):
-        """(loss_ig scalar, p, e): predicted and true queries (B, D), None where nothing is aligned."""
+        """(loss_ig scalar, p, e): p, e are predicted and true queries (B, D), or None without alignment."""
         raise NotImplementedError
 
     def align(self, p, e):
@@ -83,9 +82,9 @@ class DiffDisObjective(Objective):
         config: Config.
         empty_context: c of the empty caption (1, L, hidden), float32.
         zero_latent: V(0), the latent of the zero image (1, 4, H, W), float32.
-        text_encoder: CLIPTextEncoder that trains along, or None where c and e come in computed.
-        empty_ids: token ids of the empty caption (1, L) int32, needed where T trains along: its context is T's own at
-            each step then.
+        text_encoder: CLIPTextEncoder that is also trained, or None if c and e are inputs.
+        empty_ids: token ids of the empty caption (1, L) int32, needed if T is trained, because its context then changes
+            at each step.
     """
 
     def __init__(self, unet, config, empty_context, zero_latent, text_encoder=None, world=World(), empty_ids=None):
@@ -104,9 +103,9 @@ class DiffDisObjective(Objective):
         self.gen_batch = train.generation_batch_size or train.batch_size
 
     def terms(self, z, c, e, ids, t_z, noise_z, drop_caption, t_e, noise_e, drop_image):
-        """z (B, 4, H, W); c (B, L, hidden), e (B, 1, D), or None where ids (B, L) are given; then `draw_diffdis`."""
+        """z (B, 4, H, W); c (B, L, hidden) and e (B, 1, D), or None with ids (B, L); the others from `draw_diffdis`."""
         empty = self.empty_context
-        if self.text_encoder is not None:  # the empty caption as one row more
+        if self.text_encoder is not None:  # with the empty caption as an additional row
             c, e = self.text_encoder(ops.concat((ids, self.empty_ids)))
             c, e, empty = c[:-1], e[:-1], c[-1:]
         loss_ig, p = Tensor(0.0, mstype.float32), None
@@ -118,7 +117,7 @@ class DiffDisObjective(Objective):
         return loss_ig, p, e
 
     def generation(self, z, c, empty, t_z, noise, drop_caption):
-        """Eq. 4, with e masked and captions dropped for classifier-free guidance."""
+        """Eq. 4, with e masked, and captions dropped for classifier-free guidance."""
         c = ops.where(drop_caption.reshape(-1, 1, 1), empty.astype(c.dtype), c)
         abar = self.abar_z[t_z].reshape(-1, 1, 1, 1)
         z_t = q_sample(z, noise, abar)
@@ -128,19 +127,19 @@ class DiffDisObjective(Objective):
         return image_generation_loss(prediction, z if self.image_target == 'data' else velocity(z, noise, abar))
 
     def query(self, z, e, t_e, noise, drop_image):
-        """e0_hat (B, D), of any length: Eq. 5, with c masked and images dropped for classifier-free guidance."""
+        """e0_hat (B, D), not normalised: Eq. 5, with c masked, and images dropped for classifier-free guidance."""
         z = ops.where(drop_image.reshape(-1, 1, 1, 1), self.zero_latent.astype(z.dtype), z)
         abar = self.abar_e[t_e].reshape(-1, 1, 1)
         e_t = q_sample(e, noise, abar, self.gamma)
         prediction = self.unet(z, t_e, None, e_t.astype(z.dtype)).astype(mstype.float32)  # (B, 1, D)
         if self.text_target == 'noise':
-            # the numerator of `data_from_noise`: its positive divisor falls away in the cosine
+            # only the numerator of `data_from_noise`: its positive divisor does not change the cosine
             prediction = e_t - ops.sqrt(1 - abar) * prediction
         return prediction[:, 0]
 
 
 def draw_diffdis(seed, step, config, latent_shape, world=World()):
-    """What one step of `DiffDisObjective` draws: drawn for the global batch, of which each process takes its share.
+    """Draw the random inputs of a step of `DiffDisObjective` for the global batch; each process takes its share.
 
     Returns:
         tuple of NumPy arrays: t_z (G,) int32, noise_z (G, *latent_shape), drop_caption (G,) bool, t_e (B,) int32,

@@ -1,8 +1,9 @@
-"""MindFormers' learning-rate schedules and AdamW, with the new parameters in a group of their own (Table 5).
+"""MindFormers' learning-rate schedules and AdamW, with a separate group for the new parameters (Table 5).
 
-AdamW and the EMA take some ten operators a parameter, whose launches cost more than their arithmetic where parameters
-are small. So the small parameters of a group are updated as one vector: `Units` joins their gradients and hands the
-updated pieces back. Large parameters (nearly all of Stable Diffusion's memory) are updated in place, without a copy.
+AdamW and the EMA need about ten operators per parameter. For small parameters, launching them costs more time than
+their arithmetic. So the small parameters of a group are updated as one vector: `Units` joins their gradients and writes
+the updated pieces back. Large parameters (nearly all of Stable Diffusion's memory) are updated in place, without a
+copy.
 """
 
 import math
@@ -29,14 +30,14 @@ def _warm_up(step, warmup_steps):
 
 
 class ConstantWarmUp(ConstantWarmUpLR):
-    """MindFormers' schedule without its `if` on a tensor, which would put control flow into every training graph."""
+    """MindFormers' schedule without its `if` on a tensor, which would add control flow to every training graph."""
 
     def construct(self, global_step):
         return self.learning_rate * _warm_up(global_step, self.warmup_steps)
 
 
 class CosineWithWarmUp(CosineWithWarmUpLR):
-    """The same for the cosine: down to zero at `total_steps`."""
+    """MindFormers' cosine schedule without the `if`; it reaches zero at `total_steps`."""
 
     def construct(self, global_step):
         progress = ops.clamp((global_step.astype(mstype.float32) - self.warmup_steps) / self.cosine_steps, 0.0, 1.0)
@@ -44,7 +45,7 @@ class CosineWithWarmUp(CosineWithWarmUpLR):
 
 
 def build_schedule(config, learning_rate):
-    """Linear warm-up, then constant (the paper's) or a cosine down to zero at `train.max_steps`."""
+    """Linear warm-up, then constant (as in the paper) or a cosine that reaches zero at `train.max_steps`."""
     warmup, total = config.optimizer.warmup_steps, config.train.max_steps
     if config.optimizer.schedule == 'constant':
         return ConstantWarmUp(learning_rate=learning_rate, warmup_steps=warmup, total_steps=total)
@@ -60,16 +61,16 @@ def _adamw(beta1, beta2, eps, step_size, lr, decay, p, g, m, v):
 
 
 class AdamW(FormersAdamW):
-    """MindFormers' AdamW (its state, groups and schedules) over float32 parameters, each updated in place by one
+    """MindFormers' AdamW (its state, groups and schedules) on float32 parameters, each updated in place by one
     operator.
 
-    MindFormers' own formula reads the moments again after it has written them, for which MindSpore copies all of them
-    (`step.AfterUpdate`), and divides by `Div`, which keeps tables (`models/attention.py`): together 45 GB for Stable
-    Diffusion.
+    MindFormers' own formula reads the moments after writing them, so MindSpore copies all of them (see
+    `step.AfterUpdate`). It also divides with `Div`, which keeps tables (see `models/attention.py`). Together this takes
+    45 GB for Stable Diffusion.
     """
 
     def construct(self, gradients):
-        """Updates; returns what depends on it. Nothing may read the parameters after it in the same graph."""
+        """Update the parameters; returns a value that depends on it. Nothing may read them later in the same graph."""
         decay, lr = self.get_weight_decay(), self.get_lr()
         step = ops.depend(self.global_step, self.assignadd(self.global_step, self.global_step_increase_tensor))
         t, beta1, beta2 = step.astype(mstype.float32).reshape(()), self.beta1[0], self.beta2[0]
@@ -79,11 +80,10 @@ class AdamW(FormersAdamW):
 
 
 def group_parameters(parameters, config):
-    """Parameters by their rate: {'scale': the logit scale, 'new': what DiffDis trains from fresh weights, 'base': all
-    else}.
+    """Group parameters by learning rate: {'scale': logit scale, 'new': new parameters of DiffDis, 'base': all others}.
 
-    Groups without any are left out. A UNet without `init.unet`, or a T that trains without `init.text_encoder`, is new
-    as a whole (Table 4).
+    Empty groups are left out. A UNet without `init.unet`, or a trained T without `init.text_encoder`, is completely new
+    (Table 4).
     """
     groups = {'scale': [], 'new': [], 'base': []}
     for p in parameters:
@@ -94,8 +94,10 @@ def group_parameters(parameters, config):
 
 
 def group_settings(lr, lr_new, weight_decay):
-    """{group of `group_parameters`: its learning rate and weight decay}: the logit scale goes with the new parameters,
-    without weight decay. lr, lr_new: schedules or numbers."""
+    """{group of `group_parameters`: its learning rate and weight decay}, from lr and lr_new (schedules or numbers).
+
+    The logit scale has the learning rate of the new parameters and no weight decay.
+    """
     return {
         'base': {'lr': lr, 'weight_decay': weight_decay},
         'new': {'lr': lr_new, 'weight_decay': weight_decay},
@@ -104,10 +106,10 @@ def group_settings(lr, lr_new, weight_decay):
 
 
 def build_optimizer(config, parameters, world=World()):
-    """AdamW over the parameters that train, in the groups of `group_parameters`.
+    """Build AdamW for the trained parameters, in the groups of `group_parameters`.
 
     Returns:
-        (Units, optimizer over `Units.units`, or over this process's shards of them where `Units.shards` is set, {'lr':
+        (Units, optimizer over `Units.units`, or over this process' shards of them if `Units.shards` is set, {'lr':
         schedule, 'lr_new': schedule}).
     """
     options = config.optimizer
@@ -139,15 +141,15 @@ def _take(unit, p, start, end):
 
 
 class Units(nn.Cell):
-    """What the optimizer updates: each large parameter, and one vector `small.<group>` for all small ones of a group.
+    """The units that the optimizer updates: each large parameter, and a vector `small.<group>` of a group's small ones.
 
     Args:
         groups: {name: parameters}.
 
     Attributes:
-        parameters: all of them, in the order that `join` takes their gradients.
-        units: what the optimizer updates, in the order of its groups. groups: {name: units}.
-        shards: sharding.Shards where each process updates a shard only, else None.
+        parameters: all parameters, in the order of their gradients for `join`.
+        units: the units in the order of the optimizer's groups. groups: {name: units}.
+        shards: sharding.Shards if each process updates only a shard, else None.
     """
 
     def __init__(self, groups):
@@ -180,7 +182,7 @@ class Units(nn.Cell):
         return joined
 
     def hand_back(self, units, parameters):
-        """Write the updated vectors into the small parameters; returns what depends on it."""
+        """Write the updated vectors to the small parameters; returns a value that depends on it."""
         done = ()
         for unit, (first, end, bounds) in zip(units, self.layout):  # noqa: B905 (a graph knows no keyword)
             if bounds is not None:

@@ -1,4 +1,4 @@
-"""Mixed precision: matmuls and convolutions in 16 bits, everything that sums or normalises in float32."""
+"""Mixed precision: matrix products and convolutions in 16 bits, sums and normalisations in float32."""
 
 import mindspore as ms
 from mindspore import nn
@@ -11,9 +11,9 @@ _FULL = (nn.LayerNorm, nn.GroupNorm)
 def apply_precision(network, precision):
     """Let a network's matrix products and convolutions run in 16 bits.
 
-    Dense layers and convolutions cast their input and their weights, which stay float32 as parameters; attention
-    multiplies what they return, so its products are in 16 bits, too. Norms cast back to float32; softmax does so by
-    itself (`models`' attention), as do the losses (`diffusion/losses.py`), the optimizer and the EMA.
+    Dense layers and convolutions cast their inputs and weights; the parameters themselves stay float32. Attention
+    multiplies their outputs, so its products are also in 16 bits. Norms cast back to float32. Softmax (in the
+    attention), the losses (`diffusion/losses.py`), the optimizer and the EMA compute in float32.
 
     Args:
         network: Cell, changed in place. precision: 'fp32' (nothing is done), 'fp16' or 'bf16'.

@@ -1,9 +1,7 @@
-"""Optimizer-state sharding: each process updates and averages one shard of every parameter, and all of them gather the
-result.
+"""Optimizer-state sharding: each process updates one shard of every parameter and its EMA; all then gather the result.
 
-AdamW's moments and the EMA, 12 of the 20 bytes that training holds a parameter, are divided by the number of processes.
-The arithmetic is element by element, so nothing else changes: not a bit of the weights, and checkpoints are those of a
-run without it.
+AdamW's moments and the EMA take 12 of the 20 bytes per parameter in training. Sharding divides them by the number of
+processes. The arithmetic is elementwise, so the weights are the same to the last bit, and so are the checkpoints.
 """
 
 import mindspore.common.dtype as mstype
@@ -25,7 +23,7 @@ def _whole(all_gather, unit, value):
 
 
 class Shards(nn.Cell):
-    """This process's shard of each unit: the k-th of n equal pieces of its elements, the last one filled up with zeros.
+    """This process' shard of each unit: piece k of n equal pieces of its elements, the last one padded with zeros.
 
     Args:
         units: optim.Units. world: World of more than one process.
@@ -44,21 +42,21 @@ class Shards(nn.Cell):
         self.all_gather, self.map = ops.AllGather(), ops.HyperMap()
 
     def cut(self, grads):
-        """Gradients of the units -> of this process's shards."""
+        """Gradients of the units -> gradients of this process' shards."""
         return self.map(ops.partial(_cut, self.rank, self.count), grads)
 
     def gather(self, units, values):
-        """This process's shards -> the whole units; a collective."""
+        """This process' shards -> the whole units; a collective."""
         return self.map(ops.partial(_whole, self.all_gather), units, values)
 
     def shard_of(self, array):
-        """This process's shard of a NumPy array."""
+        """This process' shard of a NumPy array."""
         size = -(-array.size // self.count)
         flat = np.zeros(size * self.count, np.float32)
         flat[: array.size] = array.reshape(-1)
         return flat[self.rank * size : (self.rank + 1) * size]
 
     def whole(self, shard, shape):
-        """The whole array, of a shape, of all processes' shards, of which this one's is a Parameter; a collective."""
+        """Gather the whole array, of the given shape, from all processes' shards (Parameters); a collective."""
         gathered = self.all_gather(Tensor(shard.asnumpy(), mstype.float32)).asnumpy()
         return gathered[: int(np.prod(shape))].reshape(shape)

@@ -1,5 +1,4 @@
-"""One training step: gradients, their mean over the processes, clipping and AdamW as one graph; the EMA as a second
-one."""
+"""A training step as two graphs: gradients, their mean over the processes, clipping and AdamW; then the EMA."""
 
 import mindspore as ms
 import mindspore.common.dtype as mstype
@@ -13,7 +12,8 @@ ROW = 512  # elements
 
 
 def _sum_of_squares(g):
-    """Of all elements, by rows and then over the rows, for the same bits in every run (`losses.mean_over_samples`)."""
+    """Sum of squares, first by rows and then over the rows, for the same bits in every run (see
+    `losses.mean_over_samples`)."""
     g = g.astype(mstype.float32).reshape(-1)
     missing = -g.size % ROW
     if missing:
@@ -31,7 +31,7 @@ def _assign(p, value):
 
 
 def initial_averages(parameters):
-    """The EMA of each parameter, named ema.<parameter>: it starts as the parameter does."""
+    """The EMA of each parameter, named ema.<parameter>, which starts with the parameter's value."""
     return ParameterTuple([Parameter(p.asnumpy().copy(), name=EMA + p.name, requires_grad=False) for p in parameters])
 
 
@@ -41,19 +41,21 @@ def move_towards(rate, average, p):
 
 
 def ema_rate(step, decay, ramp):
-    """1 - d, d being the decay of the EMA: `decay`, with a ramp min(decay, (1 + step) / (10 + step)), so that a short
-    run is not dominated by its first weights. step: updates before this one, () float32."""
+    """1 - d, where d is the EMA's decay: `decay`, or with a ramp min(decay, (1 + step) / (10 + step)).
+
+    The ramp keeps the first weights from dominating a short run. step: number of earlier updates, () float32.
+    """
     if ramp:
         return 1.0 - ops.minimum((1.0 + step) / (10.0 + step), decay)
     return ops.zeros_like(step) + (1.0 - decay)
 
 
 class AfterUpdate(nn.Cell):
-    """What follows the optimizer, in a graph of its own: the logit scale is kept below its limit, ema <- d * ema + (1 -
-    d) * parameter, and what was updated as a vector, or by other processes, goes back into the parameters.
+    """The work after the optimizer, in a separate graph: limit the logit scale, ema <- d * ema + (1 - d) * parameter,
+    and write units that were updated as a vector, or by other processes, back to the parameters.
 
-    In one graph with the step MindSpore would copy every parameter before the step: it does so wherever a graph reads a
-    parameter both before and after it writes it.
+    In the same graph as the step, MindSpore would copy every parameter, as it does for all parameters that a graph
+    reads both before and after writing them.
 
     Args:
         update: Update.
@@ -67,7 +69,7 @@ class AfterUpdate(nn.Cell):
         self.map = ops.HyperMap()
 
     def construct(self, rate):
-        """rate: 1 - d, 0 where the step was skipped, () float32. Returns a scalar that depends on all that is done."""
+        """rate: 1 - d, or 0 if the step was skipped, () float32. Returns a scalar that depends on all this work."""
         values, done = tuple(self.moved), rate
         if self.scale_limit is not None:  # the first unit
             values = (ops.minimum(values[0], self.scale_limit),) + values[1:]
@@ -80,12 +82,10 @@ class AfterUpdate(nn.Cell):
 
 
 class Update(nn.Cell):
-    """What a step does with its gradients: mean over the processes, global-norm clipping, optimizer. `after` must
-    follow.
+    """Apply the gradients: mean over the processes, global-norm clipping, optimizer. `after` must run next.
 
-    The average starts as the parameters do; its decay is ema_decay, or what `ema_rate` makes of it with
-    `train.ema_ramp`. In fp16 the gradients come in times the loss scale; where one of them is not finite nothing is
-    changed but the scale, which halves, and the count of skipped steps.
+    The EMA starts with the parameters' values; `ema_rate` gives its decay. In fp16 the gradients are multiplied by the
+    loss scale. If one of them is not finite, only the loss scale (halved) and the count of skipped steps change.
 
     Args:
         objective: loss cell. units: `optim.Units` of its trainable parameters. optimizer: over `units.units`. config:
@@ -127,7 +127,7 @@ class Update(nn.Cell):
         rate = ema_rate(step, self.decay, self.ramp)
         if self.scaler is None:
             return norm, ops.depend(rate, self.apply(grads, norm))
-        # The norm is not finite where a gradient is not. all_finite also asks the first Ascend 910, which saturates
+        # The norm is not finite if a gradient is not. all_finite also works on the first Ascend 910, which saturates
         # instead.
         finite = amp.all_finite((norm,))
         if self.many:
@@ -148,7 +148,7 @@ class Update(nn.Cell):
         return ops.depend(norm, self.optimizer(grads))
 
     def averaged(self):
-        """{parameter name: array} of the EMA weights. With shards a collective."""
+        """{parameter name: array} of the EMA weights; a collective if they are sharded."""
         if self.shards is None:
             return self.units.named([p.asnumpy() for p in self.averages])
         return self.units.named(
@@ -157,7 +157,7 @@ class Update(nn.Cell):
 
 
 class Scaled(nn.Cell):
-    """A loss times a scale, in front of the values it had without."""
+    """Return a loss times a scale, followed by the unscaled outputs."""
 
     def __init__(self, objective):
         super().__init__(auto_prefix=False)
@@ -197,16 +197,16 @@ class TrainStep(nn.Cell):
         return mean(loss), mean(loss_ig), mean(loss_ita), norm, rate
 
     def main_graph(self, arrays):
-        """(cell, its inputs): the graph that takes longest to compile."""
+        """(cell, its inputs) of the graph that takes longest to compile."""
         return self, to_tensors(arrays)
 
     def run(self, arrays):
-        """One step from NumPy arrays (or None) over this process's batch: (loss, loss_ig, loss_ita, norm)."""
+        """Run a step on NumPy arrays (or None) of this process' batch; returns (loss, loss_ig, loss_ita, norm)."""
         *values, rate = self(*to_tensors(arrays))
         self.update.after(rate)
         return tuple(values)
 
 
 def to_tensors(arrays):
-    """Tensors of arrays; None stays."""
+    """Convert arrays to Tensors; None stays None."""
     return tuple(None if x is None else Tensor(x) for x in arrays)

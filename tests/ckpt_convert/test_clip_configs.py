@@ -197,5 +197,5 @@ def test_commands_say_what_is_missing_and_what_is_assumed(tmp_path):
         convert(src, tmp_path / 'out')
     done = command('-m', 'ckpt_convert', 'import', '--src', src, '--dst', tmp_path / 'out', '--set', *acts)
     assert (
-        done.returncode == 0 and 'assumed: no config beside the weights says how pictures are prepared' in done.stdout
+        done.returncode == 0 and 'assumed: no config beside the weights gives the image preprocessing' in done.stdout
     ), done

@@ -301,11 +301,11 @@ def test_an_export_says_the_same(made, tmp_path, diffusion):
     export(tmp_path / 'model', tmp_path / 'out', 'diffusers')
     assert config_of(tmp_path / 'out', overrides=()) == config
     edit(tmp_path / 'out' / SCHEDULER, num_train_timesteps=900)  # two files of one directory that contradict each other
-    with pytest.raises(CheckpointError, match='scheduler_config.json says another'):
+    with pytest.raises(CheckpointError, match='scheduler_config.json contradicts'):
         config_of(tmp_path / 'out', overrides=())
     edit(tmp_path / 'out' / SCHEDULER, num_train_timesteps=1000)
     edit(tmp_path / 'out' / VAE, scaling_factor=0.3)
-    with pytest.raises(CheckpointError, match='vae/config.json says another'):
+    with pytest.raises(CheckpointError, match='vae/config.json contradicts'):
         config_of(tmp_path / 'out', overrides=())
     with pytest.raises(CheckpointError, match='image_diffusion'):
         export(tmp_path / 'model', tmp_path / 'ldm', 'ldm')

@@ -207,8 +207,8 @@ def test_damaged_binary_cifar_is_refused(tmp_path):
     path = tmp_path / 'cifar-100-binary' / 'test.bin'
     sound = path.read_bytes()
     for content, reason in (
-        (sound[:-1], 'it is cut'),
-        (b'', 'it is cut'),
+        (sound[:-1], 'it is truncated'),
+        (b'', 'it is truncated'),
         (b'\0\x03' + sound[2:], "'3' is no number in 0..2"),
     ):
         path.write_bytes(content)

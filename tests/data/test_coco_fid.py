@@ -80,19 +80,19 @@ def test_each_picture_once_any_of_its_captions(coco):
 
 
 def test_what_is_missing_is_named(coco, tmp_path):
-    assert 'only 10 pictures' in call('coco-fid', '--src', coco, '--out', tmp_path / 'out', '--count', 11).stderr
+    assert 'only 10 images' in call('coco-fid', '--src', coco, '--out', tmp_path / 'out', '--count', 11).stderr
     first = choose(*read_captions(coco), 5, 0)[2][0]
     (coco / 'val2014' / first).write_bytes(b'broken')
     with pytest.raises(ConfigError, match=f'{first}: not an image'):
         prepare_coco_fid(coco, tmp_path / 'out', 5, progress=False)
     (coco / 'val2014' / first).unlink()
-    with pytest.raises(ConfigError, match=f'1 of the 5 pictures are missing .{first}'):
+    with pytest.raises(ConfigError, match=f'1 of the 5 images are missing .{first}'):
         prepare_coco_fid(coco, tmp_path / 'out', 5, progress=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['coco']
     for content, message in (
         ('{', 'damaged'),
         ('{"images": [{"id": 1}], "annotations": []}', 'not MSCOCO'),
-        ('{"images": [{"id": 1, "file_name": "../x.jpg"}], "annotations": []}', 'no file name'),
+        ('{"images": [{"id": 1, "file_name": "../x.jpg"}], "annotations": []}', 'not a file name'),
     ):
         (coco / 'annotations' / 'captions_val2014.json').write_text(content)
         with pytest.raises(ConfigError, match=message):

@@ -28,7 +28,7 @@ def test_image_folder_has_classes_as_labels_and_captions(tmp_path):
     (tmp_path / 'dog' / '3.png').write_bytes(b'broken')
     folder = ImageFolder(tmp_path)
     assert folder.class_names == ['cat', 'dog', 'empty'] and len(folder) == 4
-    assert folder.skipped == {'empty/': 'no picture in this class folder (it holds .txt)'}
+    assert folder.skipped == {'empty/': 'no image in this class folder (it contains .txt)'}
     samples = [folder.read(i) for i in range(3)]
     assert [(s.key, s.caption, s.label) for s in samples] == [
         ('cat/9.PNG', 'cat', 0),

@@ -183,5 +183,5 @@ def test_read_all_keeps_the_order_and_counts_the_bad():
     assert read.captions == [f'caption {i}' for i in good] and read.labels == [i % 4 for i in good]
     assert read.keys == [f'k{i}' for i in good] and read.indices.tolist() == good
     assert read.skipped == {'k3': 'broken'}
-    with pytest.raises(ConfigError, match='none of 2'):
+    with pytest.raises(ConfigError, match='none of the 2'):
         read_all(Numbers(2, bad={0, 1}), 8)

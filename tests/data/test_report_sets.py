@@ -342,7 +342,7 @@ def test_what_stands_beside_a_picture_is_believed(tmp_path, per_shard, meta):
 def test_keys_without_sidecars_are_no_row_numbers(tmp_path):
     assert sorted(pairs(Cc3mTsv(made.img2dataset(tmp_path / '10', 10, meta=())))) == RIGHT
     message = refused(Cc3mTsv, made.img2dataset(tmp_path / '5', 5, meta=()))
-    assert 'are not those of rows' in message and 'has the rows 0..11' in message
+    assert 'are not row numbers' in message and 'has the rows 0..11' in message
 
 
 def test_folders_of_pictures_with_captions_beside_them_are_no_classes(tmp_path):
@@ -357,7 +357,7 @@ def test_pictures_without_a_row_are_named_and_contradictions_are_errors(tmp_path
 
     images = Cc3mTsv(made.img2dataset(tmp_path / 'a', 5, change=elsewhere))
     assert sorted(pairs(images)) == [p for p in RIGHT if p[0] != 3] and images.num_without_image == 1
-    assert list(images.skipped.values()) == ['its url is that of no row of set.tsv'] and '000003.jpg' in next(
+    assert list(images.skipped.values()) == ['its url is in no row of set.tsv'] and '000003.jpg' in next(
         iter(images.skipped)
     )
 
@@ -410,7 +410,7 @@ def test_prepare_data_shows_what_belongs_to_no_row_and_what_has_no_picture(tmp_p
     assert done.returncode == 0 and 'kept 11 (1 of 12 rows have no image), skipped 1' in done.stdout, done.stderr
     assert (
         tmp_path / 'out' / 'skipped.txt'
-    ).read_text() == 'images/00000/000003.jpg\tits url is that of no row of set.tsv\n'
+    ).read_text() == 'images/00000/000003.jpg\tits url is in no row of set.tsv\n'
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
     assert [summary[name] for name in ('num_rows', 'num_without_image', 'num_by_number', 'num_kept')] == [12, 1, 0, 11]
     one = made.numbered(tmp_path / 'one', first=1)
@@ -461,7 +461,7 @@ def test_pictures_numbered_from_1_are_noticed(tmp_path):
 def test_numbers_that_nothing_confirms_are_said(tmp_path, capfd):
     images = Cc3mTsv(made.numbered(tmp_path, first=0, numbers=(3, 4)))
     assert sorted(pairs(images)) == RIGHT[3:5] and images.num_by_number == 2 and images.num_without_image == 10
-    assert 'by their numbers alone' in capfd.readouterr().err
+    assert 'only by their numbers' in capfd.readouterr().err
 
 
 LONG = 'two "words"\nand a\ttab'

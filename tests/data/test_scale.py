@@ -54,7 +54,7 @@ BAD = {  # kind -> members of the sample, what its reason says
     'caption without image': ({'txt': TEXT}, 'no image'),
     'a format Pillow is not asked for': ({'jpg': encoded('ICO', (32, 32)), 'txt': TEXT}, 'not an image'),
     'broken json': ({'jpg': SOUND, 'json': b'{"caption": "x"'}, 'json'),
-    'half a character': ({'jpg': SOUND, 'json': b'{"caption": "\\ud800 x"}'}, 'halves'),
+    'half a character': ({'jpg': SOUND, 'json': b'{"caption": "\\ud800 x"}'}, 'lone surrogate'),
 }
 GOOD = [  # unusual ones among them: image's extension, pictures, caption's extension and text
     ('jpg', [encoded(seed=k) for k in range(9)], 'txt', 'sample {}'),
@@ -85,7 +85,7 @@ def large(tmp_path_factory):
         folder / 'x.tar', [('../../out.jpg', SOUND), ('../../out.txt', TEXT), ('cut.txt', TEXT), ('cut.jpg', SOUND * 9)]
     ).read_bytes()
     (folder / 'x.tar').write_bytes(content[: 5 * 512 + 1024 + 512 + 700])
-    bad['cut'] = 'ends in the middle'
+    bad['cut'] = 'ends inside it'
     return folder, bad
 
 

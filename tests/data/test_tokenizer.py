@@ -201,4 +201,4 @@ def test_long_texts_are_counted_and_said_once(directory, monkeypatch, capsys):
         tokenizer.encode(batch, 10)
     assert capsys.readouterr().err == '' and len(at_end) == 1
     at_end[0]()
-    assert capsys.readouterr().err == 'warning: 3 of 5 texts have more than 10 tokens; their end is cut off\n'
+    assert capsys.readouterr().err == 'warning: 3 of 5 texts have more than 10 tokens and are truncated\n'

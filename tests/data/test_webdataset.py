@@ -153,7 +153,7 @@ def test_of_a_truncated_tar_the_whole_samples_are_kept(tmp_path):
     (tmp_path / '00000.tar').write_bytes(content[:cut])
     captions = CaptionSet(tmp_path)
     assert [captions.read(i).key for i in range(len(captions))] == ['0000', '0001']
-    assert list(captions.skipped) == ['0002'] and 'cut' in captions.skipped['0002']
+    assert list(captions.skipped) == ['0002'] and 'truncated' in captions.skipped['0002']
 
 
 def test_damage_in_the_middle_of_a_tar_is_reported(tmp_path):

@@ -100,7 +100,7 @@ def test_a_sample_that_breaks_in_a_worker_is_named():
     numbers = Numbers(8)
     loader = Loader(numbers, 4, 8, seed=0, workers='processes')
     numbers.bad = {5}
-    with pytest.raises(ConfigError, match='^sample k5 could be used .*broken') as error:
+    with pytest.raises(ConfigError, match='^sample k5 was good .*broken') as error:
         list(islice(loader, 2))
     assert '\n' not in str(error.value)
 

@@ -157,7 +157,7 @@ def test_prompts_choose_the_pictures(tmp_path):
 @pytest.mark.parametrize(
     'name, text, words',
     [
-        ('c.txt', 'one\ntwo\n', '2 captions for 3 pictures'),
+        ('c.txt', 'one\ntwo\n', '2 captions for 3 images'),
         ('c.txt', 'one\n\nthree\n', 'line 2 is empty'),
         ('c.txt', 'caf\xe9\n'.encode('latin-1'), 'UTF-8'),
         ('c.json', '{"prompts": {"00000.png": "a", "00001.png": "b"}}', 'no caption for 00002.png'),
@@ -168,7 +168,7 @@ def test_prompts_choose_the_pictures(tmp_path):
         ),
         ('c.json', '{"prompts": ["a"]}', 'is expected'),
         ('c.json', '{', 'damaged'),
-        ('c.json', '{"prompts": {"a.png": "\\ud800"}}', 'halves'),
+        ('c.json', '{"prompts": {"a.png": "\\ud800"}}', 'lone surrogate'),
         ('absent.txt', None, 'absent.txt'),
     ],
 )
@@ -463,7 +463,7 @@ def test_command_complains_in_one_line(weights, tmp_path):
     assert_one_line_error(
         command('tools/evaluate.py', 'generation', '--real', tmp_path / 'fake', *paths,
                 '--metrics', 'fid', '--inception', weights, '--batch-size', 2),
-        '00001.png', 'mend or remove',
+        '00001.png', 'repair or remove',
     )
     # fmt: on
     assert not (tmp_path / 'r.json').exists()

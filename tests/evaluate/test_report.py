@@ -82,7 +82,7 @@ def test_tables_beside_the_paper(tmp_path):
         ({'num_samples': 9999}, '9999 images, not 10000'),
         (
             {'missing': {'count': 2, 'names': ['a', 'b'], 'reasons': {}}, 'num_samples': 9998},
-            '2 pictures and 0 classes are missing',
+            '2 images and 0 classes are missing',
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_other_protocols_are_not_set_beside_the_paper(tmp_path, content, words):
         and 'Table 1' not in text
         and f'c10.json: not shown beside the paper\'s numbers: {words}' in text
     )
-    assert ('2 pictures of the set are missing (a, b)' in text) == ('missing' in content)
+    assert ('2 images of the set are missing (a, b)' in text) == ('missing' in content)
 
 
 def test_retrieval_of_another_split_is_not_set_beside_the_paper(tmp_path):

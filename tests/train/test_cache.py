@@ -116,7 +116,7 @@ def test_damage_and_foreign_directories_are_refused(data, tmp_path):
     shutil.copytree(out, lost)
     (lost / 'part_00002.mindrecord').unlink()
     (lost / 'part_00002.mindrecord.db').unlink()
-    with pytest.raises(ConfigError, match='make it anew'):
+    with pytest.raises(ConfigError, match='make it again'):
         LatentCache(lost)
     part = out / 'part_00001.mindrecord'
     part.write_bytes(part.read_bytes()[:200])

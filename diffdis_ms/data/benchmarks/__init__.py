@@ -1,1 +1,1 @@
-"""The test sets of the evaluation in their official files, their class names and prompts."""
+"""Test sets for the evaluation, read from their official files, with their class names and prompts."""

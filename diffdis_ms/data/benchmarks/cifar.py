@@ -1,5 +1,7 @@
-"""CIFAR-10 and CIFAR-100, python and binary version. The pickles are read by `diffdis_ms.storage.unpickle`, which runs
-nothing in them."""
+"""CIFAR-10 and CIFAR-100, python and binary version.
+
+The pickles are read by `diffdis_ms.storage.unpickle`, which executes nothing in them.
+"""
 
 from math import prod
 
@@ -13,10 +15,10 @@ from diffdis_ms.storage.unpickle import Global, Inert, unpickle
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
-MAX_BYTES = 64 << 20  # of a file; the official ones have 31 MB
+MAX_BYTES = 64 << 20  # per file; the official ones have 31 MB
 
-# name -> (python version: folder, batch, field of its labels, meta, field of its names;
-#          binary version: folder, batch, bytes of labels before each picture, names)
+# name -> (python version: folder, batch file, field of the labels, meta file, field of the names;
+#          binary version: folder, batch file, number of label bytes before each image, names file)
 _LAYOUT = {
     'cifar10': (
         ('cifar-10-batches-py', 'test_batch', 'labels', 'batches.meta', 'label_names'),
@@ -30,7 +32,7 @@ _LAYOUT = {
 
 
 class ArraySet:
-    """A classification set in memory, pictures uint8 (N, 3072), channel by channel; attributes as those of
+    """A classification set in memory: images uint8 (N, 3072), channel by channel. It has the attributes of
     `benchmarks.files.FileSet`."""
 
     def __init__(self, pixels, labels, class_names, split):
@@ -48,10 +50,10 @@ class ArraySet:
 
 
 def open_cifar(name, root):
-    """The test split of 'cifar10' or 'cifar100' (fine labels); the python version where both are there.
+    """Open the test split of 'cifar10' or 'cifar100' (fine labels), from the python version if both exist.
 
     Raises:
-        ConfigError: a file is missing, cut, damaged, or not what it should be.
+        ConfigError: a file is missing, truncated, damaged, or not the official one.
     """
     python, binary = _LAYOUT[name]
     python_base, binary_base = (
@@ -83,7 +85,7 @@ def _open_binary(name, base, batch, num_labels, meta):
     record = num_labels + PIXELS
     if not content.size or content.size % record:
         raise ConfigError(
-            f'{name}: {path} has {content.size} bytes, no multiple of {record}: it is cut; extract it again'
+            f'{name}: {path} has {content.size} bytes, not a multiple of {record}: it is truncated; extract it again'
         )
     content = content.reshape(-1, record)
     labels = as_integers(name, path, content[:, num_labels - 1], 0, len(names) - 1)  # CIFAR-100: coarse, then fine
@@ -105,14 +107,14 @@ def _load(name, path):
 
 
 def _encode(text, encoding):
-    """How Python 3 writes bytes into pickles of protocol 2."""
+    """Decode bytes that Python 3 wrote as a call in a protocol 2 pickle."""
     if not isinstance(text, str) or encoding != 'latin1':
         raise ValueError('bytes of an unknown encoding')
     return text.encode('latin-1')
 
 
 def _field(name, path, content, field):
-    """A dict's value; files that Python 3 wrote again may have bytes as keys, which the safe reader keeps as Inert."""
+    """Get a dict's value. Files rewritten by Python 3 may have bytes as keys, which the safe reader keeps as Inert."""
     for key, value in content.items() if isinstance(content, dict) else ():
         if key == field or isinstance(key, Inert) and key.args == field.encode():
             return value
@@ -125,13 +127,15 @@ def _name(name, path, value):
     except (UnicodeDecodeError, AttributeError):
         text = ''
     if not text:
-        raise ConfigError(f'{name}: {path}: {str(value)[:40]!r} is no name')
+        raise ConfigError(f'{name}: {path}: {str(value)[:40]!r} is not a name')
     return text
 
 
 def _pixels(name, path, value):
-    """uint8 (N, 3072) of an array as pickled by NumPy: a call of `_reconstruct` with a state, or of `_frombuffer`
-    (protocol 5)."""
+    """uint8 (N, 3072) from an array pickled by NumPy.
+
+    Such a pickle calls `_reconstruct` and sets a state, or calls `_frombuffer` (protocol 5).
+    """
     function = value.cls.name if isinstance(value, Inert) and isinstance(value.cls, Global) else None
     fields = value.state if function == '_reconstruct' else value.args if function == '_frombuffer' else None
     if function == '_reconstruct' and isinstance(fields, tuple) and len(fields) == 5:

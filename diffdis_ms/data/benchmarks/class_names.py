@@ -1,20 +1,20 @@
-"""Class names and prompt templates of zero-shot classification."""
+"""Class names and prompt templates for zero-shot classification."""
 
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES, TEMPLATES
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.text_files import lines_of, parse_json, read_json, read_text
 
-# {data set: {what it calls a class: the name in CLIP's data/prompts.md, for ImageNet in its notebook
-# Prompt_Engineering_for_ImageNet}}.
-# The set's own names stand there without blanks, marks and capitals; ImageNet's classes are WordNet ids, those of
-# Flowers-102 numbers from 1.
+# {data set: {class: CLIP's name}}. CLIP's names come from its data/prompts.md, and for ImageNet from its notebook
+# Prompt_Engineering_for_ImageNet. A class is the set's own name without spaces, punctuation and capitals; for ImageNet
+# it is the WordNet id, for Flowers-102 a number from 1.
 CLIP_NAMES = Path(__file__).with_name('clip_names.json')
 
-# what CLIP_benchmark's JSON files call a data set, where the name is another
+# names of data sets in CLIP_benchmark's JSON files, if they differ
 _CLIP_BENCHMARK = {
     'flowers102': 'flowers',
     'oxfordpets': 'pets',
@@ -25,19 +25,20 @@ _CLIP_BENCHMARK = {
 
 
 def read_labels(text_or_path, dataset=None, unique=True):
-    """Class names, in order.
+    """Read class names, in order.
 
     Args:
-        text_or_path: 'cat,dog,fox'; or a file: one name a line, or JSON (a list, or an object data set -> list as
-            CLIP_benchmark's).
-        dataset: the key, for a JSON object; CLIP_benchmark's own name of it is found, too.
-        unique: no name may be given twice (CLIP's own list for ImageNet has 'sunglasses' twice).
+        text_or_path: 'cat,dog,fox'; or a file with one name per line, or JSON (a list, or an object data set -> list
+            like CLIP_benchmark's).
+        dataset: the key in a JSON object; CLIP_benchmark's name of the data set is found as well.
+        unique: refuse a name that is given twice (CLIP's own list for ImageNet has 'sunglasses' twice).
 
     Returns:
         list of str.
 
     Raises:
-        ConfigError: no such file, not readable, unknown data set, no name, an empty one, or one given twice.
+        ConfigError: the file is missing or unreadable, the data set is unknown, there is no name, or a name is empty or
+            given twice.
     """
     path = Path(text_or_path)
     if _is_file(path):
@@ -60,21 +61,19 @@ def read_labels(text_or_path, dataset=None, unique=True):
 
 
 def resolve_names(classnames, dataset, images):
-    """Class names in the order of a set's labels, whatever the order in which they were given.
+    """Class names in the order of a set's labels, for names given in any order.
 
     Args:
-        classnames: None for the set's own names; 'clip' for CLIP's, found by what the set calls its classes; or as for
-            `read_labels`.
-            A list of the set's own or of CLIP's names is put in order by name; other names are taken as they stand,
-            one a label.
-        dataset: its name. images: its reader.
+        classnames: None for the set's own names; 'clip' for CLIP's names; or an argument of `read_labels`. The set's or
+            CLIP's own names may be in any order. Other names must be in the order of the labels.
+        dataset: name of the set. images: its reader.
 
     Returns:
-        list of str, or None where the set has no names and none are given.
+        list of str, or None if the set has no names and none are given.
 
     Raises:
-        ConfigError: see `read_labels`; fewer or more names than classes; names of which some are the set's own, at
-            another class' place.
+        ConfigError: see `read_labels`; the number of names is not the number of classes; or some of the names are the
+            set's own, but in the position of another class.
     """
     own = images.class_names
     if classnames is None:
@@ -84,13 +83,13 @@ def resolve_names(classnames, dataset, images):
         return clip_names(dataset, ids)
     names = read_labels(classnames, dataset, unique=False)
     if dataset not in DATASET_TEMPLATES and sorted(names) != sorted(read_json(CLIP_NAMES)['imagenet'].values()):
-        names = read_labels(classnames, dataset)  # no name twice, but in CLIP's own list for ImageNet
+        names = read_labels(classnames, dataset)  # CLIP's own list for ImageNet has a name twice
     count = getattr(images, 'num_classes', None) or (own and len(own))
     if not count:
         return names
     background = [i for i, name in enumerate(names) if name.lower().startswith('background')]
     if dataset == 'caltech101' and len(names) == count + 1 and len(background) == 1:
-        del names[background[0]]  # a class of CLIP's and CLIP_benchmark's lists that is left out here
+        del names[background[0]]  # a class in CLIP's and CLIP_benchmark's lists that is left out here
     if len(names) != count:
         what = f'folders ({_some(own)})' if dataset == 'folder' else 'classes'
         raise ConfigError(f'{dataset}: {classnames} has {len(names)} names for the {count} {what} of the data set')
@@ -105,14 +104,14 @@ def resolve_names(classnames, dataset, images):
 
 
 def clip_names(dataset, ids):
-    """The names CLIP's authors gave the classes of a benchmark set.
+    """Names that CLIP's authors gave to the classes of a benchmark set.
 
     Args:
-        dataset: one of DATASET_TEMPLATES. ids: what the set calls its classes: their own names, WordNet ids (imagenet)
-            or numbers (flowers102).
+        dataset: one of DATASET_TEMPLATES. ids: the set's own ids of its classes: names, WordNet ids (imagenet) or
+            numbers (flowers102).
 
     Raises:
-        ConfigError: another set, or a class that CLIP's list does not have.
+        ConfigError: CLIP has no list for the set, or the list lacks a class.
     """
     names = _clip_names(dataset, ids)
     if names is None:
@@ -135,14 +134,14 @@ def _clip_names(dataset, ids):
 
 
 def _in_order(names, known):
-    """`names` in the order of `known` if they are the same ones, else None."""
+    """`names` in the order of `known` if both have the same elements, else None."""
     given, expected = _keys(names, known)
     name_of = dict(zip(given, names, strict=True))
     return [name_of[key] for key in expected] if Counter(given) == Counter(expected) else None
 
 
 def _refuse_other_places(names, known, source, dataset):
-    """ConfigError where a name of `known` is given, but not in its place."""
+    """Raise ConfigError if a name of `known` is given in the wrong position."""
     given, expected = _keys(names, known)
     for label, key in enumerate(expected):
         if expected.count(key) == 1 and key in given and given[label] != key:
@@ -160,7 +159,7 @@ def _keys(names, known):
 
 
 def _key(name):
-    """A name without blanks, marks and capitals."""
+    """A name without spaces, punctuation and capitals."""
     return re.sub(r'[\W_]+', '', name.casefold()) or name.strip()
 
 
@@ -169,19 +168,19 @@ def _some(names, count=5):
 
 
 def read_templates(name_or_path, dataset=None):
-    """Prompt templates, each with `{}` where the class name goes.
+    """Read prompt templates, each with `{}` for the class name.
 
     Args:
-        name_or_path: a name of `TEMPLATES`; 'clip' for those CLIP's authors wrote for `dataset`; one template
-            ('a drawing of a {}'); or a file as for `read_labels` (CLIP_benchmark's `{c}` is understood, too).
-        dataset: the data set: for 'clip', and the key of a JSON object.
+        name_or_path: a name in `TEMPLATES`; 'clip' for those that CLIP's authors wrote for `dataset`; one template
+            ('a drawing of a {}'); or a file as for `read_labels` (CLIP_benchmark's `{c}` also works).
+        dataset: name of the data set, for 'clip' and as the key in a JSON object.
 
     Returns:
         list of str.
 
     Raises:
-        ConfigError: unknown name, no templates of CLIP for this data set, unreadable file, no template, or a template
-            without `{}`.
+        ConfigError: the name is unknown, CLIP has no templates for this data set, the file is unreadable, there is no
+            template, or a template has no `{}`.
     """
     text = str(name_or_path)
     if text in TEMPLATES:
@@ -189,8 +188,8 @@ def read_templates(name_or_path, dataset=None):
     if text == 'clip':
         if dataset not in DATASET_TEMPLATES:
             raise ConfigError(
-                f'templates: CLIP has none of its own for {dataset or "this data set"}, only for'
-                f' {", ".join(DATASET_TEMPLATES)}; take another name or a file'
+                f'templates: CLIP has no templates for {dataset or "this data set"}, only for'
+                f' {", ".join(DATASET_TEMPLATES)}; use another name or a file'
             )
         return list(DATASET_TEMPLATES[dataset])
     if _is_file(Path(text)):
@@ -199,25 +198,24 @@ def read_templates(name_or_path, dataset=None):
         templates = [text]
     else:
         raise ConfigError(
-            f'templates: {text!r} is neither a file nor one of {", ".join(TEMPLATES)}, clip nor a text with {{}} in it'
+            f'templates: {text!r} is not a file, one of {", ".join(TEMPLATES)} or clip, or a text with {{}} in it'
         )
     templates = [t.replace('{c}', '{}') for t in templates if t.strip()]
     if not templates:
-        raise ConfigError(f'templates: none in {text}')
+        raise ConfigError(f'templates: {text} has none')
     for template in templates:
         rest = template.replace('{}', '')
         if rest == template or '{' in rest or '}' in rest:
-            raise ConfigError(f'templates: {template!r} needs {{}} where the class name goes, and no other brace')
+            raise ConfigError(f'templates: {template!r} needs {{}} for the class name, and no other braces')
     return templates
 
 
 def choose_templates(templates, dataset):
-    """(name, list) of the prompt templates of a zero-shot evaluation.
+    """Choose the prompt templates of a zero-shot evaluation; returns (name, list).
 
     Args:
-        templates: as for `read_templates`, or None: 'clip' (the ensemble of CLIP's authors, which the
-            paper's figures are of) for the benchmark sets, 'plain' (the bare name) for others, of whose pictures and
-            captions nothing is known.
+        templates: as for `read_templates`. None means 'clip' for the benchmark sets (the ensemble of CLIP's authors,
+            which the paper uses), and 'plain' (the bare name) for others, because nothing is known of their images.
     """
     if templates is None:
         templates = 'clip' if dataset in DATASET_TEMPLATES else 'plain'
@@ -227,11 +225,11 @@ def choose_templates(templates, dataset):
 def _is_file(path):
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a long list of names is no path
+    except (OSError, ValueError):  # a long list of names is not a path
         return False
 
 
-def _read_list(path, dataset):
+def _read_list(path, dataset: Any):
     text = read_text(path)
     if path.suffix.lower() != '.json':
         return lines_of(text.strip())
@@ -242,9 +240,9 @@ def _read_list(path, dataset):
         if dataset not in content and _CLIP_BENCHMARK.get(dataset) in content:
             dataset = _CLIP_BENCHMARK[dataset]
         if dataset not in content:
-            wrong = f'has no data set {dataset!r}; it has' if dataset else 'holds several data sets, name one'
+            wrong = f'has no data set {dataset!r}; it has' if dataset else 'has several data sets; name one'
             raise ConfigError(f'{path} {wrong}: {", ".join(sorted(content))}')
         content = content[dataset]
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
-        raise ConfigError(f'{path} does not hold a list of strings')
+        raise ConfigError(f'{path} is not a list of strings')
     return content

@@ -1,5 +1,7 @@
-"""MSCOCO and Flickr30k with Karpathy's splits: `dataset_coco.json` or `dataset_flickr30k.json` beside the folders of
-images."""
+"""MSCOCO and Flickr30k with Karpathy's splits.
+
+The file `dataset_coco.json` or `dataset_flickr30k.json` is expected beside the image folders.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from diffdis_ms.data.sources.folders import read_image
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.text_files import read_json
 
-MAX_BYTES = 1 << 30  # of the JSON file; COCO's has 144 million
+MAX_BYTES = 1 << 30  # of the JSON file; COCO's has 144 MB
 KARPATHY_SETS = {
     'coco': ('dataset_coco.json', ('', 'images')),
     'flickr30k': ('dataset_flickr30k.json', ('flickr30k-images', 'flickr30k_images', 'images', '')),
@@ -16,27 +18,29 @@ KARPATHY_SETS = {
 
 
 class KarpathySet:
-    """The images of one split with all their captions (five or more each).
+    """The images of a split, each with all its captions (five or more).
 
     Attributes:
-        class_names: None. split: name of the split, for results. missing: keys of the images that are not there.
+        class_names: None. split: name of the split, for results. missing: keys of the images that do not exist.
     """
 
     class_names = None
 
     def __init__(self, name, root, split='test'):
         """Args:
-            name: 'coco' (images in root/val2014/, as the file says) or 'flickr30k' (images in root/flickr30k-images/).
+            name: 'coco' (images in the folders named in the file, root/val2014/) or 'flickr30k' (images in
+                root/flickr30k-images/).
             root: the folder of the JSON file. split: 'train', 'val', 'test' or 'restval'.
 
         Raises:
-            ConfigError: the file or all images are not there (the path expected is named), or it is not such a file.
+            ConfigError: the file or all images are missing (the message names the expected path), or it is not
+                Karpathy's file.
         """
         file_name, folders = KARPATHY_SETS[name]
         self.root, self.split = Path(root), f'Karpathy {split}'
         file = self.root / file_name
         if not file.is_file():
-            raise ConfigError(f'{file} does not exist: it holds Karpathy\'s split of {name}')
+            raise ConfigError(f'{file} does not exist: it should contain Karpathy\'s split of {name}')
         content = read_json(file, limit=MAX_BYTES)
         try:
             images = [image for image in content['images'] if image['split'] == split]
@@ -78,7 +82,7 @@ class KarpathySet:
         return self._samples[i][1]
 
     def read(self, i):
-        """Sample `i`, with its first caption; raises BadSample for an image that cannot be used."""
+        """Read sample `i` with its first caption; raises BadSample if its image cannot be used."""
         path, captions = self._samples[i]
         if not (self._folder / path).is_file():
             raise BadSample(str(path), 'no such image file')

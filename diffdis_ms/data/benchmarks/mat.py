@@ -1,4 +1,4 @@
-"""Benchmark sets with labels in .mat files: Stanford Cars, Flowers-102, ImageNet."""
+"""Benchmark sets with labels in .mat files (Stanford Cars, Flowers-102, ImageNet)."""
 
 import os
 import re
@@ -26,7 +26,7 @@ _VAL_NAME = re.compile(r'ILSVRC2012_val_\d{8}\.JPEG')
 
 
 def open_cars(name, root):
-    """Stanford Cars; class names as in cars_meta.mat. The test labels are a download of their own beside the devkit."""
+    """Open Stanford Cars, with the class names of cars_meta.mat. The test labels are a separate download."""
     base = find_base(root, ('stanford_cars',), ('devkit', 'cars_test', 'cars_test_annos_withlabels.mat'))
     meta = base / 'devkit' / 'cars_meta.mat'
     names = as_strings(name, meta, load_mat(name, meta, 'class_names'))
@@ -38,8 +38,10 @@ def open_cars(name, root):
 
 
 def open_flowers(name, root):
-    """Flowers-102: `tstid` of setid.mat, in its order. The files hold no class names: they must be given, in the order
-    of the labels."""
+    """Open Flowers-102: `tstid` of setid.mat, in its order.
+
+    The files have no class names. They must be given, in the order of the labels.
+    """
     base = find_base(root, ('flowers-102', '102flowers', 'flowers102'), ('imagelabels.mat', 'setid.mat', 'jpg'))
     labels_path, ids_path = base / 'imagelabels.mat', base / 'setid.mat'
     labels = load_mat(name, labels_path, 'labels')
@@ -59,11 +61,10 @@ def open_flowers(name, root):
 
 
 def open_imagenet(name, root):
-    """ImageNet's validation split, sorted into folders by WordNet id, or flat with the devkit; classes are the sorted
-    ids, as in torchvision.
+    """Open ImageNet's validation split, in folders by WordNet id, or flat with the devkit.
 
-    A class is named by the first of its synonyms, so that 'crane' and 'maillot' name two classes each. Class folders
-    without the devkit have no names.
+    Classes are ordered by WordNet id, as in torchvision. The name of a class is its first synonym; 'crane' and
+    'maillot' are names of two classes each. Without the devkit, classes have no names.
     """
     val = next(
         (folder for folder in (root / 'val', root / 'ILSVRC2012_img_val', root) if _holds_val(folder)), root / 'val'
@@ -78,7 +79,7 @@ def open_imagenet(name, root):
         )
     if not folders and not flat:
         raise ConfigError(
-            f'{name}: expected {val / _VAL.format(1)} (or folders like {val}/n01440764), which is not there; '
+            f'{name}: expected {val / _VAL.format(1)} (or folders like {val}/n01440764), which does not exist; '
             'extract ILSVRC2012_img_val.tar there'
         )
     above = val.parent if val == root else root
@@ -128,13 +129,13 @@ def _flat_val(name, val, num_images, data):
 
 
 def _leaves(name, path):
-    """[(ILSVRC2012_ID, WordNet id, first synonym)] of the classes: the synsets without children."""
+    """List the classes as [(ILSVRC2012_ID, WordNet id, first synonym)]. They are the synsets without children."""
     synsets = load_mat(name, path, 'synsets', ('ILSVRC2012_ID', 'WNID', 'words', 'num_children'))
     synsets = synsets[[n == 0 for n in as_integers(name, path, synsets['num_children'], 0, len(synsets))]]
     numbers = as_integers(name, path, synsets['ILSVRC2012_ID'], 1, 1 << 20)
     wnids, words = as_strings(name, path, synsets['WNID']), as_strings(name, path, synsets['words'])
     if not numbers or len(set(numbers)) < len(numbers) or len(set(wnids)) < len(wnids):
-        raise ConfigError(f'{name}: {path}: the synsets have no class, or one twice')
+        raise ConfigError(f'{name}: {path}: there is no class among the synsets, or one occurs twice')
     return [
         (number, wnid, word.split(',')[0].strip()) for number, wnid, word in zip(numbers, wnids, words, strict=True)
     ]

@@ -1,5 +1,4 @@
-"""Prompt templates, as tables: general ones, and those that CLIP's authors published for each data set (CLIP's
-data/prompts.md)."""
+"""Tables of prompt templates: general ones, and those of CLIP's authors for each data set (CLIP's data/prompts.md)."""
 
 # fmt: off
 TEMPLATES = {
@@ -32,7 +31,7 @@ TEMPLATES = {
 # fmt: on
 
 _A_AND_THE = ['a photo of a {}.', 'a photo of the {}.']
-# pictures of 32 x 32: much of what is said of a photo is about its quality
+# images of 32 x 32: many of these templates describe a photo's quality
 # fmt: off
 _CIFAR = [
     'a photo of a {}.', 'a blurry photo of a {}.', 'a black and white photo of a {}.', 'a low contrast photo of a {}.',

@@ -1,29 +1,25 @@
-"""The paper's 12 zero-shot classification sets, from their official downloads as they are on the disk once extracted.
+"""The paper's 12 zero-shot classification sets, read from their extracted official downloads.
 
-The root may be the official folder or the one that holds it. What is read, and where other tools differ:
+The root may be the official folder or its parent. This table lists what is read, and how other tools differ:
 
 | set | images | classes and their names |
 | --- | --- | --- |
 | cifar10, cifar100 | test split | the set's own; fine labels |
-| caltech101 | all: there is no official split | 101 folders; BACKGROUND_Google is left out, Faces and Faces_easy are
-both kept |
+| caltech101 | all (no official split) | 101 folders: without BACKGROUND_Google, with Faces and Faces_easy |
 | stanfordcars | test | cars_meta.mat |
-| flowers102 | `tstid`: 6149 images, as in torchvision (some papers swap it with `trnid`) | none in the files:
---classnames |
+| flowers102 | `tstid`: 6149 images, as in torchvision (some papers swap it with `trnid`) | none: use --classnames |
 | food101 | test | meta/labels.txt |
-| sun397 | partition 01 of 10, its test half (torchvision reads all 108,754 images) | ClassName.txt: 'a/apse/indoor' is
-'apse indoor' |
+| sun397 | test half of partition 01 of 10 (torchvision: all 108,754) | ClassName.txt: 'a/apse/indoor': 'apse indoor' |
 | dtd | partition 1 of 10, test | folders |
-| aircraft | test, by variant; the 20-pixel banner with the copyright is kept, as CLIP and torchvision do | variants.txt
-|
+| aircraft | test, by variant; with the 20-pixel copyright banner, as in CLIP and torchvision | variants.txt |
 | oxfordpets | test | from the names of the images |
-| eurosat | all 27,000: there is no official split | folders, words apart: 'AnnualCrop' is 'Annual Crop' |
+| eurosat | all 27,000 (no official split) | folders, words separated: 'AnnualCrop' is 'Annual Crop' |
 | imagenet | validation | first synonym, ordered by WordNet id |
 
-Caltech101's background class names no object; CLIP's and CLIP_benchmark's lists have it as a 102nd class, so numbers
-differ slightly. Underscores in names become spaces; upper and lower case stay. A missing file, also an image of the
-split, is an error: the metric of part of a split is not comparable. Where a set has no list of its images, `split` says
-how many there are if they are not as many as officially.
+Caltech101's background class is not an object. CLIP's and CLIP_benchmark's lists have it as a 102nd class, so their
+numbers differ slightly. Underscores in names become spaces; upper and lower case are kept. A missing file or image is
+an error, because a metric over part of a split is not comparable. If a set's number of images is not the official one,
+its `split` says so (this happens for sets without a list of images).
 """
 
 import re
@@ -58,19 +54,19 @@ NUM_PETS = 37
 
 
 def open_benchmark(name, root, split='test', allow_missing=False):
-    """Reader of a benchmark set.
+    """Open a benchmark set.
 
     Args:
-        name: one of BENCHMARKS. root: the official folder, or the one that holds it.
+        name: one of BENCHMARKS. root: the official folder or its parent.
         split: 'test', which for imagenet is the validation split ('val').
-        allow_missing: accept a set of which images are missing; its `missing` names them.
+        allow_missing: accept a set with missing images; its `missing` names them.
 
     Returns:
         An object with `len()`, `.read(i) -> Sample` (raises BadSample), `.class_names` (list or None), `.num_classes`
         and `.split`.
 
     Raises:
-        ConfigError: unknown set or split; a file is missing (it is named), cut or malformed.
+        ConfigError: the set or split is unknown, or a file is missing, truncated or malformed (the message names it).
     """
     if name not in BENCHMARKS:
         raise ConfigError(f'dataset: {name!r} is none of {", ".join(BENCHMARKS)}')
@@ -119,7 +115,7 @@ def _open_sun(name, root):
     lists = [base, base / 'Partitions', base.parent / 'Partitions', base.parent, root / 'Partitions']
     classes_path = first_existing([folder / 'ClassName.txt' for folder in lists])
     classes = [line.strip('/') for line in read_class_lines(name, classes_path)]
-    names = [spaced(' '.join(c.split('/')[1:])) for c in classes]  # the first is only the initial letter
+    names = [spaced(' '.join(c.split('/')[1:])) for c in classes]  # the first part is only the initial letter
     if not all(names):
         raise malformed(name, classes_path, classes[names.index('')], '/a/<class>')
     path = first_existing([folder / 'Testing_01.txt' for folder in lists])
@@ -163,7 +159,7 @@ def _open_pets(name, root):
         label = as_integers(name, path, numbers[:1], 1, NUM_PETS)[0] - 1
         cls = image.rpartition('_')[0]
         if names.setdefault(label, cls) != cls:
-            raise malformed(name, path, line, f'class id {label + 1} for {names[label]} alone')
+            raise malformed(name, path, line, f'class id {label + 1} only for {names[label]}')
         rows.append((f'{image}.jpg', label))
     if len(names) != max(names) + 1:
         raise ConfigError(f'{name}: {path} has no image of class id {min(set(range(max(names))) - set(names)) + 1}')
@@ -180,7 +176,7 @@ def _open_eurosat(name, root):
 
 
 def _by_class(name, path, label_of, expected, suffix=''):
-    """[(path, label)] of a list of `<class>/<file>`."""
+    """List [(path, label)] from a list of `<class>/<file>`."""
     rows = []
     for line in read_lines(name, path):
         image = line.lstrip('/')
@@ -191,7 +187,7 @@ def _by_class(name, path, label_of, expected, suffix=''):
     return rows
 
 
-# name -> (reader, number of its images officially)
+# name -> (reader, official number of images)
 BENCHMARKS = {
     'cifar10': (open_cifar, 10_000),
     'cifar100': (open_cifar, 10_000),

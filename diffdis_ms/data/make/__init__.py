@@ -1,1 +1,1 @@
-"""What writes data sets: from other sources, the demo set, COCO for FID."""
+"""Write data sets: from other sources, the demo set, and COCO for FID."""

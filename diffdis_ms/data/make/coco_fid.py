@@ -1,8 +1,7 @@
-"""MSCOCO for FID and CLIP-score: captions of val2014 chosen at random, and their pictures cut square, as text-to-image
-models are measured.
+"""MSCOCO for FID and CLIP-score, as usual for text-to-image models: random captions of val2014 and square crops.
 
-What papers call "30,000 captions of MSCOCO": a random choice of val2014's 40,504 pictures, one of its captions each.
-Here both choices are drawn from a seed, and the pictures of the chosen captions are the real set.
+"30,000 captions of MSCOCO" in papers means a random choice of val2014's 40,504 images with one caption each. Here the
+choice of images and captions depends only on a seed, and the chosen images are the real set.
 """
 
 import json
@@ -25,20 +24,20 @@ MAX_BYTES = 1 << 30
 
 
 def prepare_coco_fid(src, out, count=30_000, size=256, *, seed=0, num_workers=2, overwrite=False, progress=True):
-    """Write 00000.png, ... (the pictures, shorter side resized to `size`, centre cropped), prompts.json and
-    prompts.txt.
+    """Write 00000.png, ... (the images: shorter side resized to `size`, centre crop), prompts.json and prompts.txt.
 
     Args:
         src: folder with annotations/captions_val2014.json and val2014/. out: directory; see `prepare.staged`.
-        count: captions, each of another picture. size: pixels. seed: decides which. num_workers: threads that decode.
+        count: number of captions, each of a different image. size: pixels. seed: seed of the choice. num_workers:
+            threads that decode.
 
     Returns:
         dict, as in summary.json: source, size, seed, num_kept, num_skipped (0), and images: {name: file, image id,
         caption id}.
 
     Raises:
-        ConfigError: a file is missing or damaged, fewer pictures with captions than `count`, or a picture of the
-            choice cannot be read.
+        ConfigError: a file is missing or damaged, there are fewer than `count` images with captions, or a chosen image
+            cannot be read.
     """
     if count < 1 or size < 8 or seed < 0 or num_workers < 1:
         raise ConfigError(
@@ -50,8 +49,8 @@ def prepare_coco_fid(src, out, count=30_000, size=256, *, seed=0, num_workers=2,
     missing = [file for file, *_ in chosen if not (folder / file).is_file()]
     if missing:
         raise ConfigError(
-            f'{folder}: {len(missing)} of the {count} pictures are missing ({", ".join(sorted(missing)[:3])}'
-            f'{", ..." if len(missing) > 3 else ""}); extract val2014.zip whole'
+            f'{folder}: {len(missing)} of the {count} images are missing ({", ".join(sorted(missing)[:3])}'
+            f'{", ..." if len(missing) > 3 else ""}); extract the whole val2014.zip'
         )
     names = [f'{i:05d}.png' for i in range(count)]
 
@@ -90,8 +89,12 @@ def prepare_coco_fid(src, out, count=30_000, size=256, *, seed=0, num_workers=2,
 
 
 def read_captions(src):
-    """({image id: file name}, {image id: [(caption id, caption)]}) of captions_val2014.json; captions are one line
-    each, blank ones left out."""
+    """Read captions_val2014.json.
+
+    Returns:
+        ({image id: file name}, {image id: [(caption id, caption)]}). Captions are joined to one line each; blank ones
+        are left out.
+    """
     path = next((src / name for name in ANNOTATIONS if (src / name).is_file()), src / ANNOTATIONS[0])
     content = read_json(path, limit=MAX_BYTES)
     files, captions = {}, {}
@@ -104,20 +107,23 @@ def read_captions(src):
                 captions.setdefault(int(row['image_id']), []).append((int(row['id']), text))
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise ConfigError(
-            f'{path} is not MSCOCO\'s file of captions ({type(e).__name__}: {" ".join(str(e).split())[:60]})'
+            f'{path} is not MSCOCO\'s captions file ({type(e).__name__}: {" ".join(str(e).split())[:60]})'
         ) from None
     bad = next((name for name in files.values() if Path(name).name != name or not name), None)
     if bad is not None:
-        raise ConfigError(f'{path}: {bad!r} is no file name')
+        raise ConfigError(f'{path}: {bad!r} is not a file name')
     return files, {image: sorted(found) for image, found in captions.items() if image in files}
 
 
 def choose(files, captions, count, seed):
-    """[(file, image id, caption id, caption)]: pictures in a random order, one caption each, drawn from `seed`
-    alone."""
+    """Choose images in random order with one caption each, depending only on `seed`.
+
+    Returns:
+        [(file, image id, caption id, caption)].
+    """
     images = sorted(captions)
     if count > len(images):
-        raise ConfigError(f'--count {count}: there are only {len(images)} pictures with captions')
+        raise ConfigError(f'--count {count}: there are only {len(images)} images with captions')
     rng = np.random.Generator(np.random.Philox(seed))
     rows = rng.permutation(len(images))[:count].tolist()
     places = rng.random(count).tolist()

@@ -1,13 +1,14 @@
-"""The demo set: every emoji that Pillow can draw in colour, captioned with its English name; no download.
+"""The demo set: every emoji that Pillow can draw in colour, with its English name as caption. Nothing is downloaded.
 
-Held out are (base concept, skin tone) combinations that training never shows, while it shows the concept in other tones
-and the tone on other concepts: what is asked of the model is to compose them.
+The held-out set has combinations of base concept and skin tone that are not in the training set. Training does have the
+concept with other tones and the tone on other concepts, so the model has to compose them.
 """
 
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
@@ -23,8 +24,8 @@ TONES = ('light', 'medium-light', 'medium', 'medium-dark', 'dark')
 LICENCE = 'pictures: OpenMoji (openmoji.org), CC BY-SA 4.0'
 
 _TONE = re.compile(r' (medium-light|medium-dark|light|medium|dark) skin tone')
-_EM = 0.72  # font size as a share of the picture; the widest glyph then takes 92 %
-_ALIKE = 2.0  # of 255
+_EM = 0.72  # font size as a fraction of the image size; the widest glyph then takes 92 %
+_ALIKE = 2.0  # out of 255
 _NO_CHARACTER = '\U0010fffe'  # no font draws it
 
 
@@ -34,8 +35,8 @@ class Emoji:
 
     emoji: str
     caption: str
-    base: str  # caption without its skin-tone words
-    tones: tuple  # skin tones in the caption's order: none, one or two
+    base: str  # caption without skin-tone words
+    tones: tuple  # skin tones in the order of the caption: none, one or two
     image: Image.Image
 
 
@@ -44,13 +45,13 @@ def draw_all(size=128, progress=True):
 
     Args:
         size: pixels.
-        progress: show a bar (never where stderr is no terminal).
+        progress: show a bar (only if stderr is a terminal).
 
     Returns:
-        (list of Emoji, dict caption -> reason of those that cannot be used).
+        (list of Emoji, dict caption -> reason for those that cannot be used).
 
     Raises:
-        ConfigError: a package is missing, or Pillow cannot shape sequences.
+        ConfigError: a package is missing, or this Pillow cannot draw sequences of characters as one glyph.
     """
     named = _names()
     font = _font(round(size * _EM))
@@ -79,24 +80,25 @@ def draw_all(size=128, progress=True):
 
 
 def split_caption(caption):
-    """'man dark skin tone bald' -> ('man bald', ('dark',))."""
+    """Split a caption into base and skin tones: 'man dark skin tone bald' -> ('man bald', ('dark',))."""
     return _TONE.sub('', caption), tuple(_TONE.findall(caption))
 
 
 def split_held_out(drawn, seed=0):
     """Choose the held-out combinations.
 
-    Every concept with one skin tone gives one tone, going round the tones; then concepts give a second one until there
-    are `NUM_HELD_OUT`. Each concept with two tones (couples: near-duplicates of each other) gives one combination.
-    Never held out are lookalikes, for training would show their picture under another caption, and a combination whose
-    concept would be left with fewer than two in training.
+    From every concept with one skin tone, one tone is held out, taking the tones in turn; then a second tone is held
+    out from some concepts until there are `NUM_HELD_OUT`. From each concept with two tones (couples, which are
+    near-duplicates of each other), one combination is held out. Two kinds are never held out: lookalikes, because
+    training would have their image with another caption, and combinations whose concept would have fewer than two left
+    in training.
 
     Args:
         drawn: list of Emoji.
-        seed: decides which combinations.
+        seed: seed of the choice.
 
     Returns:
-        (train, held_out), lists of Emoji in the order given.
+        (train, held_out), lists of Emoji in the given order.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     alike = lookalikes(drawn)
@@ -116,7 +118,7 @@ def split_held_out(drawn, seed=0):
         group = concepts[2][base]
         give(group, _shuffled(sorted(group), rng)[0])
     order = _shuffled(sorted(concepts[1]), rng)
-    for step in (0, 2):  # the second tone of a concept lies two steps from its first
+    for step in (0, 2):  # the second tone of a concept is two steps from its first
         for i, base in enumerate(order):
             if len(held) < NUM_HELD_OUT:
                 give(concepts[1][base], (TONES[(i + step) % len(TONES)],))
@@ -125,9 +127,9 @@ def split_held_out(drawn, seed=0):
 
 
 def lookalikes(drawn):
-    """The set of Emoji with skin tones whose picture another caption with the same tones has, too ('man cook', 'cook').
+    """The set of Emoji with skin tones that look like another one with the same tones ('man cook', 'cook').
 
-    The same to the eye: thumbnails of 32 x 32 differ by less than 2 of 255 (root mean square).
+    Two emoji look alike if their 32 x 32 thumbnails differ by less than 2 out of 255 (root mean square).
     """
     groups = defaultdict(list)
     for e in drawn:
@@ -148,27 +150,27 @@ def lookalikes(drawn):
 def prepare_emoji(out, size=128, seed=0, overwrite=False, progress=True):
     """Write the demo set: `train/*.tar`, `held_out/*.tar`, `held_out/classnames.txt`, `summary.json`, `skipped.txt`.
 
-    A held-out sample's label is the place of its base concept in classnames.txt. The json member of a sample holds
-    emoji, caption, base and split.
+    A held-out sample's label is the index of its base concept in classnames.txt. The json member of a sample has the
+    keys emoji, caption, base and split.
 
     Args:
         out: directory; see `diffdis_ms.data.make.prepare.staged`.
         size: pixels, at least 32.
         seed: decides which combinations are held out.
-        overwrite: replace `out` whatever it is.
-        progress: show a bar (never where stderr is no terminal).
+        overwrite: replace `out` even if it is not an earlier result.
+        progress: show a bar (only if stderr is a terminal).
 
     Returns:
         dict, as in summary.json: source, size, seed, num_emoji, num_kept, num_train, num_held_out,
-            num_held_out_concepts,
-        num_lookalikes (see `lookalikes`; they are in training only), num_skipped, skipped (caption -> reason), licence.
+        num_held_out_concepts, num_lookalikes (see `lookalikes`; they are only in training), num_skipped, skipped
+        (caption -> reason), licence.
 
     Raises:
         ConfigError: `out` is refused, size or seed is out of range, a package is missing.
     """
     if size < 32 or seed < 0:
         raise ConfigError(f'size {size} must be at least 32 and seed {seed} not below 0')
-    check_out(out, overwrite)  # before the work
+    check_out(out, overwrite)  # before the work is done
     drawn, skipped = draw_all(size, progress)
     train, held_out = split_held_out(drawn, seed)
     class_names = sorted({e.base for e in held_out})
@@ -199,7 +201,7 @@ def prepare_emoji(out, size=128, seed=0, overwrite=False, progress=True):
 
 
 def _names():
-    """[(emoji, caption)] sorted by caption."""
+    """All emoji as [(emoji, caption)], sorted by caption."""
     try:
         import emoji
     except ImportError:
@@ -207,13 +209,16 @@ def _names():
     named = []
     for text, data in emoji.EMOJI_DATA.items():
         if data['status'] == emoji.STATUS['fully_qualified'] and data.get('en'):
-            caption = data['en'].strip(':').replace('_', ' ').replace('’', "'")  # the apostrophe that people type
+            caption = data['en'].strip(':').replace('_', ' ').replace('’', "'")  # the apostrophe on keyboards
             named.append((text, f'flag of {caption}' if _is_place_flag(text) else caption))
     return sorted(named, key=lambda item: item[::-1])
 
 
 def _is_place_flag(text):
-    """Two regional indicators, or a black flag followed by tags: `emoji` calls these by the place alone."""
+    """Whether an emoji is the flag of a place, which the package `emoji` names by the place only.
+
+    It is two regional indicators, or a black flag followed by tags.
+    """
     return all('\U0001f1e6' <= c <= '\U0001f1ff' for c in text) or '\U000e007f' in text
 
 
@@ -235,14 +240,14 @@ def _font(size):
 
 
 def _draw(text, font, size):
-    """White canvas of twice the size, so that what would be cut can be seen."""
+    """Draw on a white canvas of twice the size, so that `_crop` can see what would be cut off."""
     canvas = Image.new('RGB', (2 * size, 2 * size), 'white')
     ImageDraw.Draw(canvas).text((size, size), text, font=font, anchor='mm', embedded_color=True)
     return canvas
 
 
-def _crop(canvas, size):
-    """The picture with its ink in the centre, or None, and the reason why there is none."""
+def _crop(canvas, size) -> tuple[Any, str | None]:
+    """Crop the image with its content in the centre; returns (image or None, reason if None)."""
     ink = (np.asarray(canvas) != 255).any(axis=2)
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if not rows.size:
@@ -254,7 +259,7 @@ def _crop(canvas, size):
 
 
 def _without_their_tones(drawn):
-    """Emoji whose picture is also that of the same concept in other tones: the font leaves the tones out."""
+    """Emoji that look the same as their concept in other tones, because the font ignores the tones."""
     groups = defaultdict(list)
     for e in drawn:
         groups[e.base, e.image.tobytes()].append(e)

@@ -1,4 +1,4 @@
-"""Prepared data sets: a directory of tars or MindRecord with a summary, put in place only once it is complete."""
+"""Write prepared data sets: a directory of tars or MindRecord files with a summary, which appears when complete."""
 
 import contextlib
 import json
@@ -19,11 +19,11 @@ from diffdis_ms.storage.files import whole_directory
 
 @contextlib.contextmanager
 def staged(out, overwrite=False):
-    """Yields a new directory beside `out`, which takes `out`'s place when the block ends without an error.
+    """Yield a new directory beside `out`, which replaces `out` when the block ends without an error.
 
     Args:
-        out: may be absent, empty or an earlier result (it holds summary.json); anything else is refused.
-        overwrite: replace whatever `out` is.
+        out: may be absent, empty or an earlier result (with summary.json); anything else is refused.
+        overwrite: replace `out` even if it is something else.
 
     Raises:
         ConfigError: `out` exists and is something else, or is a directory that must not be replaced.
@@ -34,10 +34,12 @@ def staged(out, overwrite=False):
 
 
 def check_out(out, overwrite=False):
-    """Raises ConfigError if `staged` may not write to `out`."""
+    """Raise ConfigError if `staged` may not write to `out`."""
     here, place = Path.cwd(), Path(out).resolve()
     if place in (here, *here.parents, Path.home()):
-        raise ConfigError(f'{out} cannot be the output directory: it would be replaced as a whole; name a new one')
+        raise ConfigError(
+            f'{out} cannot be the output directory, because all its contents would be replaced; name a new one'
+        )
     if overwrite or not place.exists() or (place / SUMMARY).is_file() or (place.is_dir() and not any(place.iterdir())):
         return
     raise ConfigError(
@@ -46,12 +48,11 @@ def check_out(out, overwrite=False):
 
 
 def write_summary(directory, summary):
-    """Write summary.json, and skipped.txt with a line `key<TAB>reason` for each of `summary['skipped']` (dict key ->
-    reason)."""
+    """Write summary.json, and skipped.txt with a line `key<TAB>reason` for each entry of `summary['skipped']`."""
     directory = Path(directory)
     write_skipped(directory / 'skipped.txt', summary['skipped'])
     text = json.dumps(summary, ensure_ascii=False, indent=1)
-    # names in a tar may hold any bytes
+    # names in a tar may contain any bytes
     (directory / SUMMARY).write_text(text + '\n', encoding='utf-8', errors='backslashreplace')
 
 
@@ -74,19 +75,19 @@ def rewrite(
         caption_set: see `open_captions`.
         out: directory; see `staged`.
         size: pixels.
-        source: name of the kind of source, for the summary.
+        source: kind of the source, for the summary.
         seed: decides the order in which samples are written, so that each tar is a random part of the set.
         num_workers: threads that read and decode.
         overwrite: see `staged`.
-        progress: show a bar (never where stderr is no terminal).
-        writer: TarWriter or MindRecordWriter. min_side: pictures with a shorter side are skipped.
+        progress: show a bar (only if stderr is a terminal).
+        writer: TarWriter or MindRecordWriter. min_side: images with a shorter side are skipped.
 
     Returns:
-        dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason); of a TSV also
+        dict, as in summary.json: source, size, seed, num_kept, num_skipped, skipped (key -> reason); for a TSV also
         num_rows, num_without_image and num_by_number (see `Cc3mTsv`).
 
     Raises:
-        ConfigError: `out` is refused, size or seed is out of range, or no sample is good.
+        ConfigError: `out` is refused, size or seed is out of range, or no sample can be used.
     """
     if size < 1 or seed < 0 or num_workers < 1:
         raise ConfigError(f'size {size} and workers {num_workers} must be above 0, seed {seed} not below')
@@ -116,7 +117,7 @@ def rewrite(
                 out_set.write(f'{out_set.num_samples:08d}', sample.image, sample.caption, sample.label, meta)
         if not out_set.num_samples:
             raise ConfigError(
-                f'none of {len(order)} samples can be used; the first: {": ".join(next(iter(skipped.items())))}'
+                f'none of the {len(order)} samples can be used; the first: {": ".join(next(iter(skipped.items())))}'
             )
         if caption_set.class_names:
             (temp / 'classnames.txt').write_text('\n'.join(caption_set.class_names) + '\n', encoding='utf-8')

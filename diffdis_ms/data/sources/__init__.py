@@ -1,1 +1,1 @@
-"""What can be read for training: one reader a format, each gives `samples.Sample`s."""
+"""Readers of training data, one per format; each returns `samples.Sample`s."""

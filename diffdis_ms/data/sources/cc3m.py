@@ -1,5 +1,4 @@
-"""Conceptual Captions as it is published: a TSV `caption<TAB>url`, and a folder with what one of the usual tools has
-downloaded."""
+"""Conceptual Captions as published: a TSV `caption<TAB>url`, and a folder of images from a usual download tool."""
 
 import os
 import re
@@ -7,6 +6,7 @@ import sys
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,41 +17,42 @@ from diffdis_ms.data.transforms import IMAGE_SUFFIXES
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.text_files import parse_json, read_text
 
-DEPTH = 2  # folders below the image folder that are looked into
+DEPTH = 2  # levels of folders below the image folder that are searched
 _NAME = re.compile(r'(\d{1,12})(?:_(\d{1,10}))?')
 
 
 class Cc3mTsv:
-    """Rows of a TSV with the images that have been downloaded for them; rows without one are no samples (links die),
-    only counted.
+    """Rows of a TSV with their downloaded images. Rows without an image (dead links) are counted, but are no samples.
 
-    Which row an image belongs to, in the folder or up to two folders below:
-    - `00012/000123456.jpg` with `.json` or `.txt` beside it, as img2dataset's `--output_format files` writes them: the
-      row with this url, or with this caption. Its number says nothing: it is the row's only where a shard has 10, 100,
-      ... or 10,000 images;
-    - `training/123456_2850374957`, DownloadConceptualCaptions': the row of the first number (from 0; a header is not
-      counted). The second is the crc32 of the url and must fit (or fit a row beside it), so that validation and
-      training images may lie in one place. Its files have no suffix;
-    - `123456.jpg`, `00123456.jpg`: the row of this number. Only a guess, so all such numbers must be numbers of rows.
+    Images are in the folder or up to two levels below. They are matched to rows as follows:
+    - `00012/000123456.jpg` with a `.json` or `.txt` beside it (img2dataset's `--output_format files`): the row with
+      this url, or with this caption. The number is not used, because it is the row's number only if a shard has 10,
+      100, ... or 10,000 images.
+    - `training/123456_2850374957` without suffix (DownloadConceptualCaptions): the row of the first number, counted
+      from 0 without a header. The second number is the crc32 of the url and must match this row or one next to it. So
+      validation and training images may be in the same folder.
+    - `123456.jpg`, `00123456.jpg`: the row of this number. This is only a guess, so all such numbers must be row
+      numbers.
 
     Attributes:
-        class_names: None. num_rows: rows of the TSV. num_without_image: those that have none. skipped: {image: why it
-            belongs to no row}.
-        num_by_number: images that nothing but their number assigns to a row. files, folder: the TSV and the images,
-            where the TSV lies.
+        class_names: None. num_rows: rows of the TSV. num_without_image: rows without an image. skipped: {image: reason
+            why it has no row}.
+        num_by_number: images that are matched only by their number. files: the TSV and the images. folder: the TSV's
+            folder.
     """
 
     class_names = None
 
     def __init__(self, path, images=None, first_number=None):
         """Args:
-            path: the TSV, or a directory that holds one. images: folder of the images (None: that of the TSV).
-            first_number: number of the first row's image in names that are numbers alone, 0 or 1; None: 0, if all
+            path: the TSV, or a directory with one. images: folder of the images (None: that of the TSV).
+            first_number: number of the first row's image if image names are plain numbers, 0 or 1; None: 0, if all
                 numbers agree with it.
 
         Raises:
-            ConfigError: no TSV, or several; not a table of captions and urls; no such folder, or no image in it belongs
-                to a row; numbers that are not those of rows; a sidecar that contradicts the TSV.
+            ConfigError: there is no TSV, or several; it is not a table of captions and urls; the image folder does not
+                exist, or no image in it belongs to a row; image numbers are not row numbers; a file beside an image
+                contradicts the TSV.
         """
         self.path = _find_tsv(Path(path))
         self.folder = self.path.absolute().parent
@@ -60,13 +61,13 @@ class Cc3mTsv:
             raise ConfigError(f'{self.images}: no such directory of images')
         self._table = UrlTable(self.path)
         self.num_rows, self.skipped, self.num_by_number = len(self._table), {}, 0
-        # rows of urls and captions; an image whose sidecar names another row than its number
+        # rows of urls and captions; an image whose sidecar file names another row than its number
         self._rows_of, self._other_number = {}, None
-        # [(row, path or None where there are several)]
+        # [(row, path, or None if there are several)]
         self._found = sorted(self._match(first_number).items())
         self._rows_of = {}
         if not self._found:
-            why = ': '.join(next(iter(self.skipped.items()), ('it', 'holds no image')))
+            why = ': '.join(next(iter(self.skipped.items()), ('it', 'has no image')))
             raise ConfigError(
                 f'{self.images}: no image belongs to a row of {self.path.name} ({why}); expected names like '
                 '000000012.jpg (row 12, '
@@ -79,7 +80,7 @@ class Cc3mTsv:
         return len(self._found)
 
     def read(self, i):
-        """Sample `i`; raises BadSample for a caption or image that cannot be used."""
+        """Read sample `i`; raises BadSample if its caption or image cannot be used."""
         row, path = self._found[i]
         key = f'row {row}'
         if path is None:
@@ -96,7 +97,10 @@ class Cc3mTsv:
         )
 
     def _match(self, first_number):
-        """{row: path}; None where two images claim a row. What sidecars and checksums say goes before bare numbers."""
+        """Match images to rows: {row: path}, with None if several images match a row.
+
+        Sidecar files and checksums take precedence over plain numbers.
+        """
         sure, guessed = {}, []
         for path, beside in tqdm(_walk(self.images, DEPTH), desc='images', disable=None, unit='', leave=False):
             stem, suffix = os.path.splitext(os.path.basename(path))
@@ -104,25 +108,23 @@ class Cc3mTsv:
             if suffix and suffix.lower() not in IMAGE_SUFFIXES or not suffix and not (match and match[2]):
                 continue
             sidecars = [f'{os.path.splitext(path)[0]}{s}' for s in ('.json', '.txt') if f'{stem}{s}' in beside]
-            number = int(match[1]) if match else None
+            number: Any = int(match[1]) if match else None
             name = os.path.relpath(path, self.images)
             if sidecars:
                 row = self._row_by_sidecars(name, sidecars, number, sure)
                 if row is not None and number is not None and number != row:
                     self._other_number = name
             elif match and match[2]:
-                # a header counted, or numbered from 1
+                # the tool counted a header, or numbered from 1
                 near = (k for k in (number, number - 1, number + 1) if 0 <= k < self.num_rows)
                 row = next((k for k in near if int(match[2]) == zlib.crc32(self._table.url(k))), None)
                 if row is None:
-                    self._skip(name, f'the checksum in its name is not of the url of row {number}')
+                    self._skip(name, f'the checksum in its name does not match the url of row {number}')
             else:
                 if match:
                     guessed.append((name, number, path))
                 else:
-                    self._skip(
-                        name, 'neither a number in its name nor a .json or .txt beside it says which row it belongs to'
-                    )
+                    self._skip(name, 'no number in its name and no .json or .txt beside it tells its row')
                 continue
             if row is not None:
                 sure[row] = None if row in sure else path
@@ -130,12 +132,12 @@ class Cc3mTsv:
         return {**found, **sure}
 
     def _by_number(self, guessed, first_number, sure):
-        """{row: path} of images of which only the number is known; ConfigError where these cannot be rows' numbers."""
+        """Match images by their numbers: {row: path}; ConfigError if these cannot be row numbers."""
         if self._other_number and first_number is None:
             for name, _, _ in guessed:
                 self._skip(
                     name,
-                    f'its number alone says no row: {self._other_number} belongs to another row than its number\'s',
+                    f'its number does not tell its row: {self._other_number} belongs to a row of another number',
                 )
             return {}
         first, found = first_number or 0, {}
@@ -148,20 +150,20 @@ class Cc3mTsv:
                 f'{self.images}: {name} has the number {number}, but {self.path.name} has the rows '
                 f'0..{self.num_rows - 1}'
                 + (
-                    ': are the images numbered from 1? Then say so with --first-number 1'
+                    ': are the images numbered from 1? Then use --first-number 1'
                     if from_one
                     else (
-                        ': numbers of images are not those of rows here (img2dataset\'s keys are none); keep its '
+                        ': image numbers are not row numbers here (img2dataset\'s keys are not); keep its '
                         '.json beside each '
-                        'image, or say --first-number 0 if they are'
+                        'image, or use --first-number 0 if they are'
                     )
                 )
-                + '; with a wrong guess every image gets the caption of another'
+                + '; with a wrong guess every image would get the caption of another'
             )
         for name, number, path in guessed:
             row = number - first
             if not 0 <= row < self.num_rows:
-                self._skip(name, f'its number {number} is no row of {self.path.name} ({first}..{last})')
+                self._skip(name, f'its number {number} is not a row of {self.path.name} ({first}..{last})')
             elif row not in sure:
                 found[row] = None if row in found else path
                 self.num_by_number += 1
@@ -169,21 +171,21 @@ class Cc3mTsv:
                 self._skip(name, f'row {row} has another image, which its .json, .txt or checksum confirms')
         if found and first_number is None and 0 not in found:
             print(
-                f'warning: {self.images}: {len(found)} images belong to rows by their numbers alone, counted from '
+                f'warning: {self.images}: {len(found)} images are matched to rows only by their numbers, counted from '
                 '0, and none has the number 0; '
-                'if they are numbered from 1, say so with --first-number 1',
+                'if they are numbered from 1, use --first-number 1',
                 file=sys.stderr,
             )
         return found
 
     def _row_by_sidecars(self, name, sidecars, number, taken):
-        """The row whose url or caption stands beside an image; None where there is none (then it is skipped)."""
+        """Find the row whose url or caption is in a file beside an image; None if there is none (it is skipped)."""
         try:
             url, captions = _read_sidecars(name, sidecars)
         except BadSample as e:
             return self._skip(name, e.reason)
         if url is None and not captions:
-            return self._skip(name, 'neither url nor caption stands beside it')
+            return self._skip(name, 'the file beside it has neither url nor caption')
         if len(set(captions)) > 1:
             raise ConfigError(
                 f'{self.images / name}: the caption in its .txt is not that in its .json ({_cut(captions[0])} / '
@@ -192,20 +194,18 @@ class Cc3mTsv:
         caption = captions[0] if captions else None
         rows = self._rows('url', url) if url is not None else self._rows('caption', caption)
         if not rows:
-            return self._skip(
-                name, f'its {"url" if url is not None else "caption"} is that of no row of {self.path.name}'
-            )
+            return self._skip(name, f'its {"url" if url is not None else "caption"} is in no row of {self.path.name}')
         same = [row for row in rows if caption is None or _plain(self._table.caption(row)) == caption]
         if not same:
             raise ConfigError(
                 f'{self.images / name}: its .json or .txt has the caption {_cut(caption)}, but {self.path.name} '
                 'gives its url the '
-                f'caption {_cut(_plain(self._table.caption(rows[0])))}: are these of one set?'
+                f'caption {_cut(_plain(self._table.caption(rows[0])))}: do they belong to the same set?'
             )
         return number if number in same else next((row for row in same if row not in taken), same[0])
 
     def _rows(self, what, value):
-        """Rows that have a url or caption."""
+        """Rows with a given url or caption."""
         if what not in self._rows_of:
             known = self._rows_of[what] = {}
             for row in range(self.num_rows):
@@ -224,7 +224,7 @@ class Cc3mTsv:
 
 
 def _read_sidecars(name, paths):
-    """(url or None, list of captions) that stand beside an image; raises BadSample for a file that cannot be read."""
+    """Read (url or None, list of captions) from the files beside an image; raises BadSample if one is unreadable."""
     url, captions = None, []
     for path in paths:
         text = read_text(path, partial(BadSample, name))
@@ -238,8 +238,10 @@ def _read_sidecars(name, paths):
 
 
 def _plain(text):
-    """A caption, str or bytes, as it is compared: runs of blanks as one, without quotes, of which tools take some for
-    those of the table."""
+    """Simplify a caption, str or bytes, for comparison: single spaces, no quotes.
+
+    Some tools mistake quotes in captions for quotes of the table.
+    """
     return ' '.join((text.decode('utf-8', 'replace') if isinstance(text, bytes) else text).replace('"', ' ').split())
 
 
@@ -250,14 +252,14 @@ def _cut(text):
 def _find_tsv(path):
     files = visible_files(path, '*.tsv') if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise ConfigError(f'{path}: no tsv file there; expected lines caption<TAB>url')
+        raise ConfigError(f'{path}: there is no tsv file; expected lines caption<TAB>url')
     if len(files) > 1:
         raise ConfigError(f'{path} has several tsv files ({", ".join(f.name for f in files[:3])}); name one of them')
     return files[0]
 
 
 def _walk(folder, depth):
-    """(path, names beside it) of files, sorted, hidden ones left out; paths are strings: there may be millions."""
+    """Yield (path, names beside it) for files, sorted, without hidden ones. Paths are strings to save memory."""
     with os.scandir(folder) as entries:
         entries = sorted(
             (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if not is_hidden(entry.name)

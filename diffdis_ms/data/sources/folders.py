@@ -1,5 +1,4 @@
-"""Plain folders as caption sets: one folder a class, or a csv `dir,text` beside the images; and the choice of the
-reader."""
+"""Plain folders as caption sets (one folder per class, or a csv `dir,text`), and the choice of a path's reader."""
 
 import csv
 import glob
@@ -9,8 +8,8 @@ from pathlib import Path
 from diffdis_ms.data.listing import folders_of, is_hidden, left_out, list_images
 from diffdis_ms.data.samples import Sample, read_image, visible_files, warn_of
 from diffdis_ms.data.sources.cc3m import Cc3mTsv
-from diffdis_ms.data.sources.mindrecord import SUFFIX as MINDRECORD
 from diffdis_ms.data.sources.mindrecord import MindRecordSet
+from diffdis_ms.data.sources.mindrecord_file import SUFFIX as MINDRECORD
 from diffdis_ms.data.sources.webdataset import open_tars
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.text_files import lines_of, read_text
@@ -20,20 +19,19 @@ MAX_CSV_BYTES = 4 << 30
 
 
 class ImageFolder:
-    """`root/<class name>/<image>`; the class name is the caption, its place the label.
+    """Images in `root/<class name>/<image>`. The caption is the class name, the label its index.
 
-    Classes are all folders but hidden ones (`listing.is_hidden`), also those without a picture that can be read, so
-    that no label moves;
-    in `listing.number_order`: 2 before 10.
+    All folders except hidden ones (`listing.is_hidden`) are classes, in `listing.number_order` (2 before 10). Folders
+    without readable images are also classes, so that labels do not shift.
 
     Attributes:
-        class_names: list of the class folders' names. files, folder: the images, and the root.
-        skipped: {what: reason} of folders without a picture, and of pictures that lie deeper, beside the folders, or
+        class_names: list of the class folders' names. files: the images. folder: the root.
+        skipped: {what: reason} for folders without images, and for images that are deeper, beside the class folders, or
             in other formats.
     """
 
     def __init__(self, root):
-        """Raises ConfigError: no such directory, or no images in folders below it. Warns of what is left out."""
+        """Raises ConfigError if there is no such directory or no images in folders below it. Warns of skipped files."""
         self.root = Path(root)
         if not self.root.is_dir():
             raise ConfigError(f'{root} is not a directory; expected {root}/<class name>/<images>')
@@ -43,13 +41,13 @@ class ImageFolder:
             images, others = list_images(folder), left_out(folder)
             self._samples += [(path, label) for path in images]
             if not images and not others:
-                others = {f'{folder.name}/': f'no picture in this class folder ({_suffixes(folder)})'}
+                others = {f'{folder.name}/': f'no image in this class folder ({_suffixes(folder)})'}
             self.skipped.update(others)
         if not self._samples:
             what = ': '.join(next(iter(self.skipped.items()), ('', 'no folder')))
             raise ConfigError(f'{root} has no images in class folders; expected {root}/<class name>/<images> ({what})')
         self.skipped.update(
-            {path.name: 'lies beside the class folders, in none of them' for path in list_images(self.root)}
+            {path.name: 'is beside the class folders, not in one of them' for path in list_images(self.root)}
         )
         warn_of(self.skipped, self.root)
         self.files, self.folder = [path for path, _ in self._samples], self.root
@@ -58,37 +56,36 @@ class ImageFolder:
         return len(self._samples)
 
     def read(self, i):
-        """Sample `i`; raises BadSample for an image that cannot be used."""
+        """Read sample `i`; raises BadSample if its image cannot be used."""
         path, label = self._samples[i]
         key = f'{path.parent.name}/{path.name}'
         return Sample(key, read_image(path, key), self.class_names[label], label)
 
 
 class CsvFolder:
-    """The MindSpore Stable Diffusion examples' format: csv files with the header `dir,text`, image paths relative to
-    the csv.
+    """The format of MindSpore's Stable Diffusion examples: csv with the header `dir,text`, image paths relative to it.
 
-    As Python, pandas or Excel write it: commas, semicolons or tabs, any order and capitals of the header, quoted
-        fields with line breaks,
-    UTF-8 or UTF-16 with a byte order mark, backslashes in paths. Other columns are left alone.
+    Files by Python, pandas or Excel are accepted: commas, semicolons or tabs, any order and capitals in the header,
+    quoted fields with line breaks, UTF-8 or UTF-16 with a byte order mark, backslashes in paths. Other columns are
+    ignored.
 
     Attributes:
-        class_names: None. files, folder: the csv files and the images that they name, and where the first lies.
+        class_names: None. files: the csv files and the images that they name. folder: folder of the first csv file.
     """
 
     class_names = None
 
     def __init__(self, path):
         """Args:
-            path: a csv file, or a directory whose *.csv are read one after the other.
+            path: a csv file, or a directory whose *.csv are all read, one after the other.
 
         Raises:
-            ConfigError: no csv, wrong columns, no row, or not a csv in UTF-8.
+            ConfigError: there is no csv file, or one has wrong columns, no row, or is not csv text in UTF-8.
         """
         path = Path(path)
         files = visible_files(path, '*.csv') if path.is_dir() else [path]
         if not files or not files[0].is_file():
-            raise ConfigError(f'{path}: no csv file there; expected one with the columns {",".join(CSV_COLUMNS)}')
+            raise ConfigError(f'{path}: there is no csv file; expected one with the columns {",".join(CSV_COLUMNS)}')
         self._rows = [(file.parent, *row) for file in files for row in _read_csv(file)]
         if not self._rows:
             raise ConfigError(f'{path}: no row below the header')
@@ -98,8 +95,11 @@ class CsvFolder:
         return len(self._rows)
 
     def read(self, i):
-        """Sample `i`; raises BadSample for a blank caption, a path that leaves the csv's folder, or an image that
-        cannot be used."""
+        """Read sample `i`.
+
+        Raises:
+            BadSample: the caption is blank, the path leaves the csv's folder, or the image cannot be used.
+        """
         folder, name, caption = self._rows[i]
         key = name or f'row {i + 1}'
         if caption is None:
@@ -118,7 +118,7 @@ class CsvFolder:
 
 
 def open_captions(path):
-    """The reader that fits a path.
+    """Open the reader for a path.
 
     Args:
         path: tar, glob pattern of tars or directory with *.tar (CaptionSet, RetrievalSet); the same with *.mindrecord
@@ -129,7 +129,7 @@ def open_captions(path):
         An object with `len()`, `.read(i) -> Sample` and `.class_names`.
 
     Raises:
-        ConfigError: nothing fits.
+        ConfigError: no reader fits.
     """
     root = Path(path)
     if root.is_dir():
@@ -147,8 +147,8 @@ def open_captions(path):
         )
         if described:
             raise ConfigError(
-                f'{described} has its caption in a file beside it, so that its folder is no class: pack the set as'
-                ' tars, or give the tsv that its pictures were downloaded from'
+                f'{described} has its caption in a file beside it, so its folder is not a class: pack the set as'
+                ' tars, or give the tsv file that its images were downloaded from'
             )
         if firsts:
             return ImageFolder(root)
@@ -172,12 +172,11 @@ def open_captions(path):
 
 def _suffixes(folder):
     suffixes = sorted({path.suffix.lower() or path.name for path in folder.iterdir() if not is_hidden(path.name)})
-    return f'it holds {", ".join(suffixes[:5])}' if suffixes else 'it is empty'
+    return f'it contains {", ".join(suffixes[:5])}' if suffixes else 'it is empty'
 
 
 def _read_csv(path):
-    """Rows (path of the picture, caption) of a csv; the caption is None where the row has more fields than the
-    header."""
+    """Read rows (image path, caption) of a csv; the caption is None if the row has more fields than the header."""
     text = read_text(path, limit=MAX_CSV_BYTES)
     header = lines_of(text[:10_000])[0] if text else ''
     delimiter = next((d for d in ',;\t|' if set(CSV_COLUMNS) <= set(_names(header.split(d)))), ',')
@@ -186,14 +185,14 @@ def _read_csv(path):
         names = _names(next(rows, ()))
         if any(names.count(column) != 1 for column in CSV_COLUMNS):
             raise ConfigError(
-                f'{path}: the header must name the columns {",".join(CSV_COLUMNS)}, each once; it is '
+                f'{path}: the header must contain the columns {",".join(CSV_COLUMNS)}, each once; it is '
                 f'{",".join(names)[:80]!r}'
             )
         places = [names.index(column) for column in CSV_COLUMNS]
         return [_fields(row, places, len(names)) for row in rows if row]
     except csv.Error as e:
         raise ConfigError(
-            f'{path}: line {rows.line_num} is not csv ({e}); a field with quotes in it is quoted itself, its quotes '
+            f'{path}: line {rows.line_num} is not csv ({e}); a field that contains quotes must be quoted, its quotes '
             'doubled'
         ) from None
 

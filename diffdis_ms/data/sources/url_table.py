@@ -1,9 +1,10 @@
-"""A table of captions and urls as text (Conceptual Captions' TSV), by row, read in place: it may have millions of
-rows."""
+"""A text table of captions and urls (Conceptual Captions' TSV) with access by row. Rows stay on disk: there may be
+millions."""
 
 import csv
 import io
 import re
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +20,17 @@ _NEWLINE, _QUOTE = 10, 34
 class UrlTable:
     """Rows of a tab-separated file `caption<TAB>url`, without a header or with one in any spelling and order.
 
-    A field may be quoted as pandas and csv do it ("a ""red"" fox", also with line breaks). Quotes that do not fit that
-    are part of the captions, as in the official file. Blank lines are no rows. UTF-8, or UTF-16 with its mark.
+    Fields may be quoted as by pandas and csv ("a ""red"" fox", also with line breaks). Other quotes are part of the
+    captions, as in the official file. Blank lines are not rows. The encoding is UTF-8, or UTF-16 with a byte order
+    mark.
 
     Attributes:
-        path: of the file. header: list of the columns' names, or None.
+        path: path of the file. header: list of the column names, or None.
     """
 
     def __init__(self, path):
-        """Raises ConfigError: empty, a row whose url column holds no url, or a header that does not say which column
-        is which."""
+        """Raises ConfigError if the file is empty, a row has no url in the url column, or the header does not name the
+        columns."""
         self.path = path
         if not path.stat().st_size:
             raise ConfigError(f'{path} is empty; expected lines caption<TAB>url')
@@ -42,7 +44,7 @@ class UrlTable:
             mark = b''
         if (self._text[:65536] == 0).any():
             raise ConfigError(
-                f'{path} holds NUL characters: it is binary, or UTF-16 without a byte order mark; save it as UTF-8'
+                f'{path} contains NUL characters: it is binary, or UTF-16 without a byte order mark; save it as UTF-8'
             )
         self.quoted = False
         self._split(len(mark))
@@ -59,24 +61,24 @@ class UrlTable:
                 raise ConfigError(
                     f'{path}: row {row + 1} ({_shown(content[start:end])}) has no url in column {column + 1}: is a '
                     'caption with '
-                    'a line break or a tab not quoted? Later rows would get captions of others'
+                    'a line break or a tab not quoted? Later rows would get wrong captions'
                 )
 
     def __len__(self):
         return len(self._starts)
 
     def url(self, row):
-        """Url of a row, as bytes; b'' where there is none."""
+        """Url of a row, as bytes; b'' if there is none."""
         fields = self._fields(self._record(row))
         return fields[self._url].strip() if len(fields) > self._url else b''
 
     def caption(self, row):
-        """Caption of a row, as bytes, without blanks around it."""
+        """Caption of a row, as bytes, stripped."""
         fields = self._fields(self._record(row))
         return fields[self._caption].strip() if len(fields) > self._caption else b''
 
     def _split(self, first):
-        """Find where records start and end: at each newline, or at those outside of quotes."""
+        """Find the start and end of each record: at every newline, or only at newlines outside quotes."""
         ends = np.flatnonzero(self._text == _NEWLINE)
         if self.quoted:
             quotes = np.flatnonzero(self._text == _QUOTE)
@@ -88,8 +90,11 @@ class UrlTable:
         self._starts, self._ends = starts[~blank], ends[~blank]
 
     def _is_quoted(self):
-        """Whether fields are quoted: one begins with a quote, and all that do end with one and have no lone quote
-        inside."""
+        """Whether fields are quoted.
+
+        This is the case if a field begins with a quote, and all fields that do also end with a quote and have no single
+        quote inside.
+        """
         count = np.count_nonzero(self._text == _QUOTE)
         if not count or count % 2:
             return False
@@ -118,7 +123,7 @@ class UrlTable:
             return
         self.header = [field.decode('utf-8', 'replace').strip() for field in fields]
         names = [name.lower() for name in self.header]
-        found = [
+        found: list[Any] = [
             next((names.index(name) for name in known if name in names), None) for known in (URL_NAMES, CAPTION_NAMES)
         ]
         if len(names) == 2 and None in found and found != [None, None]:

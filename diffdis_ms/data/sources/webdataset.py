@@ -1,14 +1,14 @@
-"""Webdataset tars, read and written with the standard library: `KEY.png`, `KEY.txt`, `KEY.cls`, `KEY.json` are one
-sample.
+"""Webdataset tars, read and written with the standard library.
 
-Which member is what, whatever the case of its extension; the first of each line that is there is taken:
+`KEY.png`, `KEY.txt`, `KEY.cls` and `KEY.json` form one sample. These extensions are recognised, in upper or lower case;
+if a sample has several of a line, the first is used:
 
-| picture | jpg, png, jpeg, webp (open_clip's order), then the others of `transforms.IMAGE_SUFFIXES`, then img |
+| image | jpg, png, jpeg, webp (open_clip's order), then the others of `transforms.IMAGE_SUFFIXES`, then img |
 | caption | txt, caption, cap, text; else "caption", "text" or "txt" of the json |
 | label | cls |
 
-Texts are in UTF-8, or in what the mark at their start says. A dotted extension (`KEY.seg.png`, a mask) is never taken.
-Members of hidden and system names (macOS' `._KEY.jpg`, `__MACOSX/`) are no samples.
+Texts are in UTF-8, or in the encoding of their byte order mark. An extension with a dot (`KEY.seg.png`, a mask) is
+never used. Members with hidden or system names (macOS' `._KEY.jpg`, `__MACOSX/`) are ignored.
 """
 
 import io
@@ -18,6 +18,7 @@ import re
 import tarfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diffdis_ms.data.listing import in_hidden
 from diffdis_ms.data.samples import (
@@ -38,14 +39,14 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 class CaptionSet:
-    """Samples of webdataset tars, by index. Members are located once and read in place; any number of threads may read.
+    """Samples of webdataset tars, by index. Tars are indexed once and stay packed; any number of threads may read.
 
     Attributes:
         paths: the tars.
         class_names: list from `classnames.txt` beside the tars or one folder up (CLIP_benchmark's layout), or None.
-        skipped: dict key -> reason of samples already lost while indexing (no image, cut by the tar's end).
-        files, folder: the tars, and their folder. checked: tools/prepare_data.py wrote them, so that all samples are
-            good.
+        skipped: dict key -> reason for samples found unusable while indexing (no image, truncated tar).
+        files, folder: the tars, and their folder. checked: whether tools/prepare_data.py wrote them, so that all
+            samples are good.
     """
 
     def __init__(self, path, require_caption=True, max_member_bytes=MAX_MEMBER_BYTES):
@@ -53,11 +54,11 @@ class CaptionSet:
 
         Args:
             path: a directory with *.tar, one tar, or a glob pattern.
-            require_caption: a sample without caption is bad; else its caption is ''.
+            require_caption: whether a sample without caption is bad; otherwise its caption is ''.
             max_member_bytes: a sample with a larger member is bad.
 
         Raises:
-            ConfigError: no tar there, not a tar, or no sample in it.
+            ConfigError: there is no tar, a file is not a tar, or there is no sample.
         """
         self.paths = find_files(path, '*.tar', 'tar')
         self.require_caption = require_caption
@@ -78,12 +79,11 @@ class CaptionSet:
         return len(self._samples)
 
     def read(self, i):
-        """Sample `i`; raises BadSample for a picture or caption that cannot be used, OSError if the tar itself is
-        gone."""
+        """Read sample `i`; raises BadSample if its image or caption cannot be used, OSError if the tar is gone."""
         tar, key, members = self._samples[i]
         image_extension = next(e for e in _IMAGES if e in members)
         content = {}
-        with open(tar, 'rb') as file:  # a handle of its own: thread safe, and thousands of shards exhaust no limit
+        with open(tar, 'rb') as file:  # opened per read: thread-safe, and no limit on open files with many shards
             for extension in members:
                 if extension == image_extension or extension in _USED and extension not in _IMAGES:
                     content[extension] = self._member(file, key, extension, *members[extension])
@@ -111,7 +111,7 @@ class CaptionSet:
         file.seek(offset)
         content = file.read(size)
         if len(content) != size:
-            raise BadSample(key, f'.{extension} is cut: the tar has become shorter')
+            raise BadSample(key, f'.{extension} is truncated: the tar has become shorter')
         return content
 
     def _index(self, path):
@@ -124,18 +124,18 @@ class CaptionSet:
                 continue
             key, extension = os.path.normpath(match[1]) if match[1].startswith('./') else match[1], match[2].lower()
             if offset + size > length:
-                cut[key] = f'cut: {path.name} ends in the middle of it'
+                cut[key] = f'truncated: {path.name} ends inside it'
             elif extension in samples.setdefault(key, {}):
                 cut[key] = f'two members .{extension} in {path.name}'
             else:
                 samples[key][extension] = (offset, size)
         if end is not None:
-            cut[f'{path.name}@{end}'] = 'the tar is damaged here, what follows is lost'
+            cut[f'{path.name}@{end}'] = 'the tar is damaged here, the rest is lost'
         for key, extensions in samples.items():
             if key not in cut and not any(e in extensions for e in _IMAGES):
                 dotted = next((e for e in sorted(extensions) if e.rpartition('.')[2] in _IMAGES), None)
                 cut[key] = (
-                    f'no image: nothing says that .{dotted} is the picture, name it .{dotted.rpartition(".")[2]}'
+                    f'no image: .{dotted} is not an image extension, name it .{dotted.rpartition(".")[2]}'
                     if dotted
                     else 'no image'
                 )
@@ -145,11 +145,10 @@ class CaptionSet:
 
 
 class RetrievalSet(CaptionSet):
-    """CLIP_benchmark's tars for retrieval: several captions in one .txt, one a line. As a training set each picture
-    has its first caption."""
+    """CLIP_benchmark's tars for retrieval, with several captions in a .txt, one per line. Training uses the first."""
 
     def captions_of(self, i):
-        """All captions of picture `i`; raises BadSample as `read` does."""
+        """All captions of image `i`; raises BadSample like `read`."""
         tar, key, members = self._samples[i]
         extension = next((e for e in _CAPTIONS if e in members), None)
         if extension is None:
@@ -164,8 +163,10 @@ class RetrievalSet(CaptionSet):
 
 
 def open_tars(path, require_caption=True):
-    """CaptionSet of tars, or RetrievalSet where `dataset_type.txt` beside them or one folder up says `retrieval`;
-    arguments as for `CaptionSet`."""
+    """Open tars as a RetrievalSet if `dataset_type.txt` beside them or one folder up is `retrieval`, else a CaptionSet.
+
+    The arguments are those of `CaptionSet`.
+    """
     folder = find_files(path, '*.tar', 'tar')[0].absolute().parent
     for file in (folder / 'dataset_type.txt', folder.parent / 'dataset_type.txt'):
         if file.is_file():
@@ -176,21 +177,23 @@ def open_tars(path, require_caption=True):
 
 
 class TarWriter:
-    """Writes `00000.tar`, `00001.tar`, ... of a directory: the same samples give the same bytes.
+    """Write `00000.tar`, `00001.tar`, ... to a directory. The same samples give the same bytes.
 
-    A shard has a temporary name until it is complete; after an error no unfinished one is left.
+    A shard has a temporary name until it is complete. After an error no unfinished shard remains.
 
         with TarWriter(directory) as writer:
             writer.write('000001', image, 'a red fox', label=3, meta={'source': 'here'})
     """
 
     def __init__(self, directory, samples_per_shard=1000, image_format='PNG'):
-        """`image_format`: 'PNG', or 'JPEG' (quality 95)."""
+        """Args: image_format: 'PNG', or 'JPEG' (quality 95)."""
         self.directory = Path(directory)
         self.samples_per_shard = samples_per_shard
         self.image_format = image_format
         self.num_samples = 0
-        self._tar, self._temp, self._shards = None, None, 0
+        self._tar: Any = None
+        self._temp: Any = None
+        self._shards = 0
 
     def __enter__(self):
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -209,14 +212,14 @@ class TarWriter:
         """Append a sample.
 
         Args:
-            key: name without dot or slash, used once.
+            key: unique name without dot or slash.
             image: PIL RGB image.
             caption: string.
             label: int or None.
             meta: JSON-able dict or None.
         """
         if not key or '.' in key or '/' in key:
-            raise ValueError(f'key {key!r}: a key is not empty and has neither dot nor slash')
+            raise ValueError(f'key {key!r}: a key must not be empty, and must not contain a dot or slash')
         if self._tar is None:
             self._temp = self.directory / f'.{self._shards:05d}.tar.{os.getpid()}'
             self._tar = tarfile.open(fileobj=open(self._temp, 'wb'), mode='w', format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed by close)
@@ -235,7 +238,7 @@ class TarWriter:
             self._finish()
 
     def _add(self, key, extension, content):
-        info = tarfile.TarInfo(f'{key}.{extension}')  # TarInfo's defaults: mtime, uid and gid 0, mode 644
+        info = tarfile.TarInfo(f'{key}.{extension}')  # defaults of TarInfo: mtime, uid and gid 0, mode 644
         info.size = len(content)
         self._tar.addfile(info, io.BytesIO(content))
 
@@ -259,8 +262,10 @@ _USED = {*_IMAGES, *_CAPTIONS, 'cls', 'json'}
 
 
 def _members(path):
-    """Regular members as [(name, offset, size)], and the offset where the tar is damaged (None: sound, or cut in a
-    member)."""
+    """List regular members as [(name, offset, size)], and the offset where the tar is damaged.
+
+    The offset is None if the tar is intact or truncated within a member.
+    """
     found = []
     end = 0
     try:
@@ -274,14 +279,14 @@ def _members(path):
                 end = tar.offset
                 if member.isreg() and not member.issparse():
                     found.append((member.name, member.offset_data, member.size))
-                tar.members = []  # tarfile would keep every header
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  (tarfile would keep every header)
     except (tarfile.TarError, ValueError, OverflowError) as e:
         if not end:
             raise ConfigError(
                 f'{path} is not an uncompressed tar file ({" ".join(str(e).split())}); '
                 'write it again, or gunzip it if it is compressed'
             ) from None
-    with open(path, 'rb') as file:  # tarfile takes a broken header for the end
+    with open(path, 'rb') as file:  # tarfile mistakes a broken header for the end
         file.seek(end)
         block = file.read(_BLOCK)
     return found, end if block.strip(b'\0') else None

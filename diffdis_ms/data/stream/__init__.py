@@ -1,1 +1,1 @@
-"""What training sees: which samples are good, in which order, read ahead and cached."""
+"""The training data stream: check samples, order them, read ahead, cache."""

@@ -1,8 +1,8 @@
-"""Which samples of a set can be used, known before training starts: so all processes agree on it without a word.
+"""Check which samples of a set can be used. This happens before training, so that all processes know the same ones.
 
-What `tools/prepare_data.py` wrote is good by construction. Of anything else every sample is read and decoded once. The
-verdict is kept in a file named after the source's files, their sizes and times, so that it is found again as long as
-nothing has changed.
+Sets written by `tools/prepare_data.py` need no check. For all others, every sample is read and decoded once. The result
+is stored in a file whose name depends on the names, sizes and times of the source files, so that it is used again until
+one of them changes.
 """
 
 import hashlib
@@ -22,24 +22,24 @@ from diffdis_ms.storage.files import whole_file
 from diffdis_ms.text_files import decode, parse_json
 from diffdis_ms.world import World
 
-VERSION = 2  # of what is checked: another one makes old verdicts void
-PART = 1000  # samples a process checks before it writes down what it found
+VERSION = 2  # of the checks: results of other versions are not used
+PART = 1000  # samples that a process checks before it stores the result
 
 
 def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, world=World(), progress=True):
-    """Check a set, or find the verdict of an earlier check.
+    """Check a set, or load the result of an earlier check.
 
     Args:
-        caption_set: has `len()` and `read(i) -> Sample`. Where it names its `files`, the verdict is kept: beside the
-            data if that can be written, else in `directory`. `checked` says that all of it is good.
-        min_side: a picture with a shorter side is bad. At least 8: smaller ones are never decoded.
-        directory: for the verdict, may be absent. num_workers: threads.
-        world: World. Each process checks its share of the parts, then helps with what the others have not finished.
-        progress: show a bar (never where stderr is no terminal).
+        caption_set: has `len()` and `read(i) -> Sample`. If it has `files`, the result is stored beside the data if
+            that is writable, else in `directory`. If it has `checked`, all of it is good.
+        min_side: images with a shorter side are bad. At least 8, because smaller images are never decoded.
+        directory: for the result; it need not exist. num_workers: threads.
+        world: World. Each process checks its share of the parts, then helps with those that others have not finished.
+        progress: show a bar (only if stderr is a terminal).
 
     Returns:
-        good: int64 (N,), ascending. skipped: {key: reason} of all others, those included that the reader itself had
-            lost.
+        good: int64 (N,), ascending. skipped: {key: reason} of all others, including those that the reader itself
+            skipped.
     """
     count, skipped = len(caption_set), dict(getattr(caption_set, 'skipped', {}))
     if getattr(caption_set, 'checked', False):
@@ -53,8 +53,10 @@ def good_samples(caption_set, min_side=MIN_SIDE, directory=None, num_workers=2, 
 
 
 def fingerprint(caption_set, min_side):
-    """16 hex digits of which samples there are and how they are checked: names, sizes and times of the files. None
-    where there are no files."""
+    """Hash, as 16 hex digits, of the names, sizes and times of a set's files and of the check's settings.
+
+    None if the set has no files.
+    """
     files = getattr(caption_set, 'files', None)
     if files is None:
         return None
@@ -71,12 +73,12 @@ def fingerprint(caption_set, min_side):
                 )
             )
         except (OSError, ValueError):
-            digest.update(b'?')  # a csv may name what is not there
+            digest.update(b'?')  # a csv may name files that do not exist
     return digest.hexdigest()[:16]
 
 
 def check_sample(caption_set, i, min_side):
-    """None where sample `i` is good, else (key, reason)."""
+    """None if sample `i` is good, else (key, reason)."""
     try:
         check_side(caption_set.read(i), min_side)
     except BadSample as e:
@@ -85,19 +87,19 @@ def check_sample(caption_set, i, min_side):
 
 
 def write_skipped(path, skipped):
-    """Write a line `key<TAB>reason` for each of {key: reason}; what would break a line is escaped."""
+    """Write a line `key<TAB>reason` for each of {key: reason}; characters that would break a line are escaped."""
     with whole_file(path) as f:
         for key, reason in skipped.items():
             f.write(f'{one_line(key)}\t{one_line(reason)}\n'.encode())
 
 
 def one_line(text):
-    """Text without control characters and halves of characters (names in a tar may have both)."""
+    """Escape control characters and lone surrogates in a text (names in a tar may have both)."""
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
 def _check(caption_set, files, count, min_side, num_workers, world, progress):
-    """[(i, key, reason)] of the bad samples, ascending."""
+    """List the bad samples as [(i, key, reason)], ascending."""
     starts = range(0, count, PART)
     order = world.order(len(starts)) if files.places else range(len(starts))
     found = files.load('all', 0, count)
@@ -109,7 +111,7 @@ def _check(caption_set, files, count, min_side, num_workers, world, progress):
         tqdm(total=count, desc='checking samples', disable=None if progress else True, unit='') as bar,
     ):
         for k in order:
-            found = files.load('all', 0, count)  # another process has put it together
+            found = files.load('all', 0, count)  # another process has finished the check
             if found is not None:
                 return found
             rows = range(starts[k], min(starts[k] + PART, count))
@@ -125,7 +127,7 @@ def _check(caption_set, files, count, min_side, num_workers, world, progress):
 
 
 class _Files:
-    """Where verdicts are written: one of the whole set, and until it is there one of each part."""
+    """The files with the results: one for the whole set, and one per part until that exists."""
 
     def __init__(self, caption_set, min_side, directory):
         self.places, digest = [], fingerprint(caption_set, min_side)
@@ -136,7 +138,7 @@ class _Files:
         self.places = [p for p in places if _writable(p) or (p / f'{self.name}.json').is_file()]
 
     def load(self, part, start, stop):
-        """[(i, key, reason)] of a file, or None where there is none that makes sense."""
+        """Load [(i, key, reason)] from a file; None if there is no valid file."""
         for place in self.places:
             try:
                 path = self._path(place, part)
@@ -150,7 +152,7 @@ class _Files:
         return None
 
     def save(self, part, rows):
-        """Into the first place that can be written. What cannot be kept is only checked again next time."""
+        """Write to the first writable directory. Without one, the samples are simply checked again next time."""
         for place in self.places:
             try:
                 path = self._path(place, part)
@@ -164,7 +166,7 @@ class _Files:
                 pass
 
     def finish(self, rows):
-        """Write the verdict of the whole set; its parts go."""
+        """Write the result of the whole set and delete its parts."""
         self.save('all', rows)
         for place in self.places:
             shutil.rmtree(self._path(place, 0).parent, ignore_errors=True)

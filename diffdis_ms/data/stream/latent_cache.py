@@ -1,5 +1,6 @@
-"""Latents and text features that were computed once: MindRecord files that tools/cache_latents.py writes and training
-reads.
+"""The latent cache: latents and text features computed once. tools/cache_latents.py writes it, training reads it.
+
+It is a directory with these files:
 
 cache.json            key, data (fingerprint of the data set), dtype, shapes, number of samples and of parts;
                       written last
@@ -18,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from diffdis_ms.data.sources.mindrecord import SUFFIX, Records, close_writer, open_writer
+from diffdis_ms.data.sources.mindrecord_file import SUFFIX, Records, close_writer, open_writer
 from diffdis_ms.data.stream.order import Stream
 from diffdis_ms.data.stream.workers import BATCHES_AHEAD, ordered_map
 from diffdis_ms.errors import ConfigError
@@ -40,7 +41,7 @@ DTYPES = {'float32': np.float32, 'float16': np.float16}
 
 @dataclass
 class LatentBatch:
-    """What a training step gets from a cache."""
+    """A batch for a training step, from a cache."""
 
     z: np.ndarray  # float32 (B, 4, h, w)
     c: np.ndarray  # float32 (B, L, hidden)
@@ -53,15 +54,15 @@ class LatentCache:
     """A finished cache.
 
     Attributes:
-        key, data: what it was made with and of. good: int64 (N,). num_samples: of the set. zero_latent, empty_context:
-            float32.
+        key, data: what it was made with, and from which data. good: int64 (N,). num_samples: number of samples in the
+            data set. zero_latent, empty_context: float32.
     """
 
     def __init__(self, directory):
-        """Raises ConfigError: not a cache, not finished, or damaged."""
+        """Raises ConfigError if the directory is not a cache, not finished, or damaged."""
         directory = Path(directory)
         if not directory.is_dir():
-            raise ConfigError(f'data.cache: {directory} does not exist; tools/cache_latents.py makes it')
+            raise ConfigError(f'data.cache: {directory} does not exist; make it with tools/cache_latents.py')
         for name in (SUMMARY, CONSTANTS):
             if not (directory / name).exists():
                 raise ConfigError(
@@ -79,17 +80,17 @@ class LatentCache:
             )
         except (ConfigError, OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
             raise ConfigError(
-                f'data.cache: {directory} is damaged ({" ".join(str(e).split())}); make it anew'
+                f'data.cache: {directory} is damaged ({" ".join(str(e).split())}); make it again'
             ) from None
         self._records = Records(directory)
         if len(self._records.paths) != parts or len(self._records) != len(self.good) or self._records.skipped:
             raise ConfigError(
-                f'data.cache: {directory} has {len(self._records)} rows in {len(self._records.paths)} parts that can be'
-                f' read, {len(self.good)} in {parts} are expected; make it anew'
+                f'data.cache: {directory} has {len(self._records)} rows in {len(self._records.paths)} readable'
+                f' parts, but {len(self.good)} in {parts} are expected; make it again'
             )
 
     def read(self, row):
-        """(z, c, e, caption, index) of a row; ConfigError where it is damaged."""
+        """Read (z, c, e, caption, index) of a row; ConfigError if it is damaged."""
         try:
             fields, blobs = self._records.row(row)
             arrays = [
@@ -98,20 +99,20 @@ class LatentCache:
             return (*arrays, str(fields['caption']), int(fields['index']))
         except (ValueError, KeyError, TypeError) as e:
             raise ConfigError(
-                f'data.cache: row {row} of {self._records.folder} is damaged ({e}); make the cache anew'
+                f'data.cache: row {row} of {self._records.folder} is damaged ({e}); make the cache again'
             ) from None
 
 
 class CachedLoader(Stream):
-    """Batches without end of a cache: the same stream as the `Loader`'s over the data set that it was made of."""
+    """Endless batches from a cache, in the same order as the `Loader`'s over the data set that it was made from."""
 
     def __init__(self, cache, batch_size, seed, num_workers=2, world=World()):
-        """Args: cache: LatentCache. num_workers: threads that read. The others as for `Loader`."""
+        """Args: cache: LatentCache. num_workers: threads that read. The others are those of `Loader`."""
         super().__init__(cache.good, cache.num_samples, batch_size, seed, world)
         self.cache, self.num_workers = cache, num_workers
 
     def __iter__(self):
-        """Yields `LatentBatch` for ever, this process' share, from where `state()` stands."""
+        """Yield this process' share of each `LatentBatch`, endlessly, from the position of `state()` on."""
         ahead, rows = deque(), self.batch_size // self.world.size
         with ThreadPoolExecutor(self.num_workers) as pool:
             stream = ordered_map(
@@ -124,24 +125,24 @@ class CachedLoader(Stream):
                 z, c, e, captions, found = zip(*(row for _, row in islice(stream, rows)), strict=True)
                 indices = ahead.popleft()
                 if not np.array_equal(found, indices):
-                    raise ConfigError('data.cache: its rows are not those of its index; make it anew')
+                    raise ConfigError('data.cache: its rows do not match its index; make it again')
                 self._next += 1
                 yield LatentBatch(np.stack(z), np.stack(c), np.stack(e), list(captions), indices)
 
 
 def part_path(directory, number):
-    """File of a part."""
+    """Path of a part's file."""
     return Path(directory) / f'part_{number:05d}{SUFFIX}'
 
 
 def write_part(directory, number, rows, dtype):
-    """Write a part whole: its file, then its index, which says that it is there.
+    """Write a part: its file, then its index file, whose existence means that the part is complete.
 
     Args:
-        directory, number: see `part_path`. rows: list of (z, c, e, caption, index). dtype: of the arrays on the disk.
+        directory, number: see `part_path`. rows: list of (z, c, e, caption, index). dtype: dtype of the stored arrays.
     """
     path = part_path(directory, number)
-    temporary = path.parent / f'.{path.stem}.tmp'  # a directory: the file knows its own name
+    temporary = path.parent / f'.{path.stem}.tmp'  # a directory, because a MindRecord file stores its own name
     temporary.mkdir(exist_ok=True)
     for left in temporary.iterdir():
         left.unlink()

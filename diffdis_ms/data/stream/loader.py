@@ -1,4 +1,4 @@
-"""Endless, exactly resumable batches of a caption set; and one pass over it for evaluation."""
+"""Endless, exactly resumable batches of a caption set, and a single pass over a set for evaluation."""
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +19,17 @@ _WORKERS = {'threads': in_threads, 'processes': in_processes}
 
 @dataclass
 class Batch:
-    """What a training step gets."""
+    """A batch for a training step."""
 
     pixels: np.ndarray  # uint8 (B, 3, S, S), B = batch_size / size
     captions: list[str]
     indices: np.ndarray  # int64 (B,): positions in the caption set
-    token_ids: np.ndarray | None = None  # int32 (B, L), where the loader has a tokenizer
+    token_ids: np.ndarray | None = None  # int32 (B, L), if the loader has a tokenizer
 
 
 @dataclass
 class Samples:
-    """The good samples of a whole set, in its order; N counts them."""
+    """The N good samples of a whole set, in its order."""
 
     pixels: np.ndarray  # uint8 (N, 3, S, S)
     captions: list[str]
@@ -40,15 +40,15 @@ class Samples:
 
 
 class Loader(Stream):
-    """Batches without end, the same stream for one process and for many.
+    """Endless batches; the stream is the same for any number of processes.
 
-    Epoch e is a permutation of the good samples drawn from (seed, e) alone, batch k the samples [k * batch_size, (k +
-    1) * batch_size) of all epochs in a row (`GlobalOrder`), and of it this process gets its share
-    (`World.share`). So all processes make the same number of steps whatever the number of samples, each good sample is
-    seen exactly once an epoch, and a position counts for any number of processes.
+    Epoch e is a permutation of the good samples that depends only on (seed, e). Batch k has the samples
+    [k * batch_size, (k + 1) * batch_size) of all epochs in a row (`GlobalOrder`). Each process gets its share of every
+    batch (`World.share`). So all processes make the same number of steps, each good sample is seen exactly once per
+    epoch, and a saved position is valid for any number of processes.
 
     Attributes:
-        good: int64, indices of the samples that can be used. skipped: dict key -> reason of all others.
+        good: int64, indices of the samples that can be used. skipped: dict key -> reason for all others.
     """
 
     def __init__(
@@ -73,19 +73,20 @@ class Loader(Stream):
         """Args:
             caption_set: has `len()` and `read(i) -> Sample`; `read` is called from several threads. See
                 `check.good_samples`.
-            batch_size: samples a batch, over all processes (and accumulation steps); a multiple of their number.
+            batch_size: samples per batch of all processes (and accumulation steps) together; a multiple of their
+                number.
             image_size: pixels; images are resized and cropped to it.
             seed: integer >= 0; decides order and augmentation.
             num_workers: threads or processes that read, decode and tokenise.
-            cache: keep decoded pixels in memory (3 * image_size^2 bytes a sample).
+            cache: keep decoded pixels in memory (3 * image_size^2 bytes per sample).
             random_flip: mirror half of the images.
-            random_shift: move images by up to so many pixels each way, padded white.
-            shuffle: off: every epoch in the set's own order.
+            random_shift: shift images by up to this many pixels in each direction, padded with white.
+            shuffle: False: every epoch in the set's own order.
             world: World.
-            min_side: pictures with a shorter side are skipped (not where the set is good by construction).
-            check_directory: where the verdict on the samples is kept if the data's own directory cannot be written.
-            workers: 'threads', or 'processes' of MindSpore's dataset pipeline (see `workers.py`): for many of them.
-            tokenizer: Tokenizer for `Batch.token_ids`, or None. token_length: tokens a caption.
+            min_side: images with a shorter side are skipped (unless the set needs no check).
+            check_directory: directory for the result of the check if the data's own directory is not writable.
+            workers: 'threads', or 'processes' of MindSpore's dataset pipeline, for many workers (see `workers.py`).
+            tokenizer: Tokenizer for `Batch.token_ids`, or None. token_length: tokens per caption.
 
         Raises:
             ConfigError: the set has fewer good samples than a batch, or a number is out of range.
@@ -100,7 +101,7 @@ class Loader(Stream):
         if workers not in _WORKERS:
             raise ConfigError(f'data.workers: {workers!r} is none of {", ".join(_WORKERS)}')
         if cache and workers == 'processes':
-            raise ConfigError('data.cache_in_memory needs data.workers=threads: processes share no memory')
+            raise ConfigError('data.cache_in_memory needs data.workers=threads, because processes share no memory')
         if len(caption_set) < batch_size:  # before all of them are read
             raise ConfigError(too_few(f'at most {len(caption_set)}', batch_size, getattr(caption_set, 'skipped', {})))
         self.caption_set, self.image_size = caption_set, image_size
@@ -111,10 +112,10 @@ class Loader(Stream):
         self._cache = {} if cache else None
 
     def __iter__(self):
-        """Yields `Batch` for ever, this process' share, from where `state()` stands.
+        """Yield this process' share of each `Batch`, endlessly, from the position of `state()` on.
 
         Raises:
-            ConfigError: a sample that was good when it was checked cannot be read any more; its key is named.
+            ConfigError: a sample that was good when it was checked cannot be read any more; the message names its key.
         """
         ahead = deque()  # indices of the batches that are being read
         batches = _WORKERS[self.workers](
@@ -134,8 +135,10 @@ class Loader(Stream):
             batches.close()
 
     def _result(self, item):
-        """(pixels, token ids, caption, False); what cannot be read gives blanks, the reason, and True: processes cannot
-        raise."""
+        """Load (pixels, token ids, caption, False), or on failure (blank pixels, blank ids, reason, True).
+
+        It does not raise, because worker processes cannot.
+        """
         try:
             return (*self._load(item), False)
         except (ConfigError, OSError) as e:
@@ -159,7 +162,7 @@ class Loader(Stream):
     def _augment(self, pixels, epoch, index):
         if not (self.random_flip or self.random_shift):
             return pixels
-        # + 1: a seed sequence ends in zeros, (seed, epoch, 0) would be the permutation's
+        # + 1, because (seed, epoch, 0) gives the same generator as (seed, epoch), which the permutation uses
         rng = generator(self.seed, epoch, index + 1)
         flip = rng.integers(2)
         down, right = rng.integers(-self.random_shift, self.random_shift + 1, 2)
@@ -169,7 +172,7 @@ class Loader(Stream):
 
 
 def shift(pixels, down, right):
-    """uint8 (3, H, W) moved by whole pixels, what becomes free is white."""
+    """Shift uint8 (3, H, W) by whole pixels and fill with white."""
     if not (down or right):
         return pixels
     moved = np.full_like(pixels, 255)
@@ -192,7 +195,7 @@ def read_all(caption_set, image_size, num_workers=2, progress=True):
         caption_set: as for `Loader`.
         image_size: pixels.
         num_workers: threads.
-        progress: show a bar (never where stderr is no terminal).
+        progress: show a bar (only if stderr is a terminal).
 
     Returns:
         Samples.
@@ -213,25 +216,30 @@ def read_all(caption_set, image_size, num_workers=2, progress=True):
             else:
                 rows.append((*row, i))
     if not rows:
-        raise ConfigError(f'none of {len(caption_set)} samples can be used; the first: {next(iter(skipped.items()))}')
+        raise ConfigError(
+            f'none of the {len(caption_set)} samples can be used; the first: {next(iter(skipped.items()))}'
+        )
     pixels, captions, labels, keys, indices = zip(*rows, strict=True)
     return Samples(np.stack(pixels), list(captions), list(labels), list(keys), np.array(indices), skipped)
 
 
 def read_good(caption_set, i, image_size):
-    """(pixels (3, S, S) uint8, caption) of a sample that was good when the set was checked; ConfigError where it is not
-    any more."""
+    """Read (pixels (3, S, S) uint8, caption) of a sample that was good when the set was checked.
+
+    Raises:
+        ConfigError: the sample cannot be used any more.
+    """
     row = read_pixels(caption_set, i, image_size)
     if isinstance(row, BadSample):
         raise ConfigError(
-            f'sample {row.key} could be used when the data was checked and cannot now ({row.reason}): the data has '
-            'changed; restore it, or write it anew with tools/prepare_data.py'
+            f'sample {row.key} was good when the data was checked, but now cannot be used ({row.reason}): the data has '
+            'changed; restore it, or write it again with tools/prepare_data.py'
         )
     return row[:2]
 
 
 def read_pixels(caption_set, i, image_size, resize=resize_center_crop):
-    """(pixels (3, S, S) uint8, caption, label, key) of sample `i`, or its BadSample: a thread hands on what it met."""
+    """Read (pixels (3, S, S) uint8, caption, label, key) of sample `i`; returns its BadSample instead of raising it."""
     try:
         sample = caption_set.read(i)
     except BadSample as e:

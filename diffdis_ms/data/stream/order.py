@@ -1,7 +1,8 @@
-"""The order in which training sees its samples: a pure function of (seed, epoch), the same on every process."""
+"""The order of training samples. It is a pure function of (seed, epoch), the same in every process."""
 
 import zlib
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 
@@ -11,25 +12,25 @@ from diffdis_ms.world import World
 
 
 def generator(*key):
-    """A random generator that depends on integers >= 0 alone."""
+    """Make a random generator that depends only on the given integers >= 0."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 class GlobalOrder:
-    """Epochs one after the other, each a permutation of all samples, cut into full batches.
+    """Consecutive epochs, each a permutation of all samples, cut into full batches.
 
-    The batch that straddles two epochs holds no sample twice (in a contrastive loss it would be its own negative):
-    those of the new epoch that are already in it wait until just after it. So every batch is full, and every sample
-    comes exactly once an epoch.
+    A batch that spans two epochs must not have a sample twice, which would be its own negative in a contrastive loss.
+    So samples of the new epoch that are already in the batch are moved to just after it. Every batch is full, and every
+    sample occurs exactly once per epoch.
     """
 
     def __init__(self, samples, batch_size, seed, shuffle=True):
         """Args:
-        samples: int64 (N,): what to order, N >= batch_size. batch_size: samples a batch, all processes together.
-        seed: integer >= 0. shuffle: off: every epoch in the order of `samples`.
+        samples: int64 (N,), the samples to order, N >= batch_size. batch_size: samples per batch of all processes.
+        seed: integer >= 0. shuffle: False: every epoch in the order of `samples`.
         """
         self.samples, self.batch_size, self.seed, self.shuffle = samples, batch_size, seed, shuffle
-        self._kept = -1, None  # the epoch that was asked for last, and its order
+        self._kept: tuple[int, Any] = -1, None  # the epoch requested last, and its order
 
     def batch(self, number):
         """Batch `number` of the endless stream: epochs int64 (B,), samples int64 (B,)."""
@@ -37,20 +38,21 @@ class GlobalOrder:
         epochs, places = np.divmod(places, len(self.samples))
         return epochs, np.concatenate([self.epoch(int(e))[places[epochs == e]] for e in np.unique(epochs)])
 
-    def epoch(self, number):
-        """Samples of an epoch in their order, int64 (N,)."""
+    def epoch(self, number) -> Any:
+        """Samples of an epoch, in order, int64 (N,)."""
         if self._kept[0] == number:
             return self._kept[1]
         n, b = len(self.samples), self.batch_size
-        # What waits stays among an epoch's first B. With two batches or more an epoch's end is therefore its
-        # permutation's; with less it follows from the epochs before, from the first one on (they are short).
+        # Moved samples stay among an epoch's first B. So with two or more batches, the end of an epoch is the end of
+        # its permutation. With fewer, it depends on the earlier epochs, computed from the first on (they are short).
         long = n >= 2 * b
         first, order = (
             (number, None) if long else (self._kept[0] + 1, self._kept[1]) if self._kept[0] < number else (0, None)
         )
+        before: Any
         for e in range(first, number + 1):
             before, order = order, self._permutation(e)
-            begun = e * n % b  # samples of the epoch before in the batch that this epoch completes
+            begun = e * n % b  # samples of the previous epoch in the batch that this epoch completes
             if begun:
                 end = (self._permutation(e - 1) if long else before)[-begun:]
                 waits = np.isin(order[:b], end)
@@ -63,21 +65,21 @@ class GlobalOrder:
 
 
 class Stream:
-    """Where a process stands in the endless stream of batches; what `Loader` and `CachedLoader` share.
+    """The position of a process in the endless stream of batches; base of `Loader` and `CachedLoader`.
 
     Attributes:
-        good: int64, the samples that are seen. batch_size: of all processes together. skipped: {key: reason} of the
-            samples that are not.
+        good: int64, the samples in the stream. batch_size: samples per batch of all processes. skipped: {key: reason}
+            of the other samples.
     """
 
     def __init__(self, good, num_samples, batch_size, seed, world=World(), shuffle=True, skipped=None):
-        """Raises ConfigError: fewer good samples than a batch, or a number that is out of range."""
+        """Raises ConfigError if there are fewer good samples than a batch, or a number is out of range."""
         for name, value, low in (('batch_size', batch_size, 1), ('seed', seed, 0)):
             if value < low:
                 raise ConfigError(f'{name}: {value} is below {low}')
         if batch_size % world.size:
             raise ConfigError(
-                f'train.batch_size: {batch_size} samples cannot be shared equally by {world.size} processes; make'
+                f'train.batch_size: {batch_size} samples cannot be divided equally among {world.size} processes; make'
                 f' it a multiple of {world.size}'
             )
         self.good = good
@@ -92,17 +94,18 @@ class Stream:
         self._next = 0  # number of the next batch
 
     def state(self):
-        """Where the stream stands after the last batch that was yielded: a JSON-able dict for `restore`, equal on all
-        processes."""
+        """Position of the stream after the last yielded batch, as a JSON-able dict for `restore`.
+
+        It is the same in all processes.
+        """
         epoch, position = divmod(self._next * self.batch_size, len(self.good))
         return {'epoch': epoch, 'position': position, **self._identity()}
 
     def restore(self, state):
-        """Continue after the batch that `state()` was taken at, by any number of processes; counts for iterators made
-        from now on.
+        """Continue from a `state()`, with any number of processes. It affects iterators made from now on.
 
         Raises:
-            ConfigError: the state is of another seed, batch size or set of good samples.
+            ConfigError: the state belongs to another seed, batch size or set of good samples.
         """
         for key, mine in self._identity().items():
             if state.get(key) != mine:
@@ -113,11 +116,11 @@ class Stream:
         self.seek((state['epoch'] * len(self.good) + state['position']) // self.batch_size)
 
     def seek(self, number):
-        """Continue with batch `number` of the stream, from 0; counts for iterators made from now on."""
+        """Continue with batch `number` of the stream, counted from 0. It affects iterators made from now on."""
         self._next = number
 
     def _identity(self):
-        """What decides the stream. `good_samples` is a checksum: it tells processes apart that see different data."""
+        """Everything that determines the stream. The checksum `good_samples` reveals processes with other data."""
         return {
             'seed': self.seed,
             'batch_size': self.batch_size,
@@ -127,8 +130,10 @@ class Stream:
         }
 
     def _items(self, number, ahead):
-        """(epoch, index) of this process' samples from batch `number` on; the indices of each batch are appended to
-        `ahead` as it begins."""
+        """Yield (epoch, index) of this process' samples from batch `number` on.
+
+        The indices of each batch are appended to `ahead` when it begins.
+        """
         for k in count(number):
             epochs, samples = (self.world.share(rows) for rows in self._order.batch(k))
             ahead.append(samples)
@@ -136,9 +141,9 @@ class Stream:
 
 
 def too_few(good, batch_size, skipped):
-    """The message that there are fewer good samples than a batch."""
+    """Make the message for fewer good samples than a batch."""
     reasons = '; '.join(f'{one_line(k)}: {v}' for k, v in islice(skipped.items(), 3))
     return (
         f'{good} good samples ({len(skipped)} skipped{", for example " + reasons if reasons else ""}) do not fill one'
-        f' batch of {batch_size}; lower train.batch_size or mend the data'
+        f' batch of {batch_size}; lower train.batch_size or repair the data'
     )

@@ -1,9 +1,9 @@
-"""Reading ahead in parallel, in order: threads, or MindSpore's dataset pipeline with processes of its own.
+"""Read ahead in parallel and in order, with threads or with the processes of MindSpore's dataset pipeline.
 
-Pillow decodes and resizes without Python's lock, so a few threads are as fast as processes (measured with two: 864 and
-862 images/s) and start and end at once, where MindSpore's processes take some 6 s to end. What needs the lock (reading,
-tokenising, array handling) is about a tenth of a sample's time, so that with some 8 threads and more processes should
-win; that is an estimate, not measured.
+Pillow decodes and resizes without Python's global lock, so a few threads are as fast as processes (measured with two:
+864 and 862 images/s). Threads also start and end at once, while MindSpore's processes take about 6 s to end. Work that
+needs the lock (reading, tokenising, array handling) is about a tenth of the time per sample, so processes should be
+faster from about 8 workers on. This is an estimate, not measured.
 """
 
 import multiprocessing
@@ -19,13 +19,15 @@ import numpy as np
 
 from diffdis_ms.errors import ConfigError
 
-BATCHES_AHEAD = 3  # of a loader
-_WAIT = 1.0  # seconds between two looks at whether the workers are alive
+BATCHES_AHEAD = 3  # batches that a loader reads ahead
+_WAIT = 1.0  # seconds between checks that the workers are alive
 
 
 def look_ahead(items, count):
-    """Yields `items`, which may be endless, taking each when `count` more have been taken: work that taking one starts
-    goes on meanwhile."""
+    """Yield `items`, which may be endless, while keeping `count` further ones taken.
+
+    Work that starts when an item is taken runs meanwhile.
+    """
     taken = deque()
     for item in items:
         taken.append(item)
@@ -35,22 +37,24 @@ def look_ahead(items, count):
 
 
 def ordered_map(pool, function, items, window):
-    """Yields (item, function(item)) in the order of `items`, which may be endless; `window` calls are under way while
-    the caller works on a result."""
+    """Yield (item, function(item)) in the order of `items`, which may be endless.
+
+    `window` calls run while the caller works on a result.
+    """
     for item, future in look_ahead(((item, pool.submit(function, item)) for item in items), window):
         yield item, future.result()
 
 
 def in_threads(function, items, num_workers, rows, ahead):
-    """Batches of `function`'s results over endless `items`.
+    """Yield batches of `function`'s results over endless `items`.
 
     Args:
-        function: item -> (pixels uint8 array, token ids int32 array, caption, whether it failed), of the same shapes
-            always; it does not raise.
-        items: of pairs of ints. num_workers: threads. rows: results a batch. ahead: batches read ahead.
+        function: item -> (pixels uint8 array, token ids int32 array, caption, whether it failed), always with the same
+            shapes. It must not raise.
+        items: pairs of ints. num_workers: threads. rows: results per batch. ahead: batches read ahead.
 
     Yields:
-        pixels and token ids stacked, list of captions, bool (rows,) of failures.
+        Stacked pixels, stacked token ids, list of captions, bool (rows,) of failures.
     """
     pool = ThreadPoolExecutor(num_workers)
     try:
@@ -63,19 +67,20 @@ def in_threads(function, items, num_workers, rows, ahead):
 
 
 def in_processes(function, items, num_workers, rows, ahead):
-    """As `in_threads`, in a MindSpore dataset pipeline whose workers are forked processes; what `function` holds must
-    not be changed by it.
+    """Do the same as `in_threads` in a MindSpore dataset pipeline with forked worker processes.
+
+    `function` must not change its own state.
 
     Raises:
-        ConfigError: more workers than MindSpore takes; one of them has died.
+        ConfigError: there are more workers than MindSpore accepts, or one has died.
     """
-    import mindspore.dataset as ds  # seconds: readers alone do without it
+    import mindspore.dataset as ds  # takes seconds to import, and threads do not need it
 
     if num_workers > os.cpu_count():
         raise ConfigError(
-            f'data.num_workers: {num_workers} processes on {os.cpu_count()} cores; MindSpore takes one a core at most'
+            f'data.num_workers: {num_workers} processes on {os.cpu_count()} cores, but MindSpore allows one per core'
         )
-    os.environ['TOKENIZERS_PARALLELISM'] = 'false'  # its threads would not survive the fork
+    os.environ['TOKENIZERS_PARALLELISM'] = 'false'  # threads do not survive a fork
     source = ds.GeneratorDataset(
         lambda: ((np.array(item, np.int64),) for item in items),
         ['item'],
@@ -94,8 +99,7 @@ def in_processes(function, items, num_workers, rows, ahead):
     iterator = source.batch(rows, num_parallel_workers=1).create_tuple_iterator(num_epochs=1, output_numpy=True)
     workers = set()  # MindSpore starts them with the first batch
     done, closing = queue.Queue(1), threading.Event()
-    # Waited for in a thread: whoever waits inside of MindSpore handles no signal, and when a worker dies it waits for
-    # ever.
+    # A thread waits for MindSpore, because waiting inside it blocks signals, and never ends if a worker dies.
     thread = threading.Thread(target=_hand_on, args=(iterator, done, closing), daemon=True)
     thread.start()
     try:
@@ -109,8 +113,10 @@ def in_processes(function, items, num_workers, rows, ahead):
 
 
 def _hand_on(iterator, done, closing):
-    """Batches of the pipeline, or the error that ended it; then its end. MindSpore allows no second thread on the same
-    pipeline."""
+    """Put the pipeline's batches into a queue, or the error that ended it, then close it.
+
+    All in one thread, because MindSpore does not allow a second thread on the same pipeline.
+    """
     try:
         for batch in iterator:
             while not closing.is_set():
@@ -121,14 +127,14 @@ def _hand_on(iterator, done, closing):
                     pass
             if closing.is_set():
                 break
-    except RuntimeError as e:  # what went wrong in MindSpore
+    except RuntimeError as e:  # MindSpore's errors
         done.put(e)
     finally:
         iterator.stop()
 
 
 def _get(done, workers, others):
-    """The next batch; `workers` is brought up to date, the children of this process that are not `others`."""
+    """Get the next batch, and update `workers`: this process' children that are not in `others`."""
     while True:
         try:
             batch = done.get(timeout=_WAIT)
@@ -138,7 +144,7 @@ def _get(done, workers, others):
             if all(map(_is_alive, workers)):
                 continue
             raise ConfigError(
-                'a process that reads data has died (is the memory, or /dev/shm, too small?); start again with fewer '
+                'a process that reads data has died (is memory or /dev/shm too small?); start again with fewer '
                 'data.num_workers, or data.workers=threads'
             ) from None
         if isinstance(batch, RuntimeError):
@@ -150,20 +156,20 @@ def _is_alive(process):
     if not process.is_alive():
         return False
     try:
-        os.kill(process.pid, 0)  # MindSpore may have collected it, which Python takes for alive
+        os.kill(process.pid, 0)  # MindSpore may have reaped it, then Python thinks it is alive
     except ProcessLookupError:
         return False
     return True
 
 
 class _InWorker:
-    """The function as an operation of the pipeline."""
+    """Wrap the function as an operation of the pipeline."""
 
     def __init__(self, function):
         self.function, self.parent = function, os.getpid()
 
     def __call__(self, item):
-        if os.getpid() != self.parent:  # a handler of the training process ("save, then end") is not for its workers
+        if os.getpid() != self.parent:  # workers must not run the training process' signal handlers
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             self.parent = os.getpid()
         pixels, ids, caption, failed = self.function(tuple(item.tolist()))
