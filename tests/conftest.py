@@ -1,4 +1,4 @@
-"""MindSpore in graph mode on the CPU, quiet, for every test."""
+"""MindSpore in graph mode on the CPU, quiet, for every test; how tests share graphs and are spread over processes."""
 
 import os
 import shutil
@@ -25,6 +25,18 @@ def pytest_unconfigure(config):
         del os.environ[GRAPHS]
 
 
+FIRST = ('train', 'formers', 'evaluate')  # directories of tests that take longest
+
+
+def pytest_collection_modifyitems(items):
+    """For pytest-xdist: a file's tests stay together, as they share what they made. All slow ones are one group, so
+    that no two of them need their memory at once. The longest groups come first, so that processes end together."""
+    for item in items:
+        item.group = 'slow' if item.get_closest_marker('slow') else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(item.group))
+    items.sort(key=lambda item: (item.group != 'slow', item.path.parent.name not in FIRST))
+
+
 @pytest.fixture
 def tiny_config():
     """A fresh tiny ModelConfig; a test may change it."""
@@ -35,6 +47,6 @@ def tiny_config():
 def trained(tmp_path_factory):
     """A workspace in which the tiny DiffDis was trained for 8 steps by tools/train.py: (directory, its stdout)."""
     directory = make_workspace(tmp_path_factory.mktemp('trained'))
-    done = command('tools/train.py', '--config', directory / 'diffdis.yaml')
+    done = command('tools/train.py', '--config', directory / 'diffdis.yaml', 'tensorboard=true')
     assert done.returncode == 0, done.stderr
     return directory, done.stdout

@@ -15,7 +15,7 @@ from diffdis_ms.storage.model_dir import read_config
 from tests.data.replicas import make_coco
 from tests.test_docs import check_block
 from tests.workspace import ROOT, assert_one_line_error, command, draw, make_data
-from tools import sample
+from tools import sample, train
 
 TOOLS = [*sorted((ROOT / 'tools').glob('*.py')), ROOT / 'ckpt_convert/__main__.py']
 
@@ -104,20 +104,38 @@ def test_a_help_that_does_not_teach_is_found():
     assert examples('examples:\n  python a.py \\\n      --b\n      explained\n') == ['python a.py        --b']
 
 
+@pytest.mark.parametrize(
+    'line, files, overrides',
+    [
+        ('--config a.yaml', ['a.yaml'], []),
+        ('--config a.yaml b.yaml seed=1 max_steps=3', ['a.yaml', 'b.yaml'], ['seed=1', 'max_steps=3']),
+        ('--config a.yaml --config b.yaml', ['a.yaml', 'b.yaml'], []),
+        ('seed=1 --config a.yaml b.yaml seed=2', ['a.yaml', 'b.yaml'], ['seed=1', 'seed=2']),
+        ('--config a.yaml seed=2 --dry-run seed=3', ['a.yaml'], ['seed=2', 'seed=3']),
+        ('--dry-run --config a.yaml init.vae=v.yaml', ['a.yaml'], ['init.vae=v.yaml']),
+        ('--config runs/lr=1/config.yaml ./seed=1.yaml', ['runs/lr=1/config.yaml', './seed=1.yaml'], []),
+        ('--config a.yaml --seed 3 b.yaml', ['a.yaml'], ['b.yaml']),  # which `load` refuses
+    ],
+)
+def test_train_tells_files_from_overrides_and_keeps_their_order(line, files, overrides):
+    args = train.parse_args(line.split())
+    assert (args.files, args.overrides) == (files, overrides)
+
+
+@pytest.mark.parametrize('line', ['', 'seed=1', '--config', '--config seed=1', '--dry-run'])
+def test_train_needs_a_file(line, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        train.parse_args(line.split())
+    assert '--config' in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_sample_writes_pictures_and_a_grid(model, tmp_path):
+    # fmt: off
     done = command(
-        'tools/sample.py',
-        '--model',
-        model,
-        '--prompt',
-        'red square',
-        'blue bar',
-        '--steps',
-        2,
-        '--grid',
-        '--out',
-        tmp_path / 'out',
+        'tools/sample.py', '--model', model, '--prompt', 'red square', 'blue bar', '--steps', 2, '--grid',
+        '--out', tmp_path / 'out',
     )
+    # fmt: on
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
         '00000.png',
@@ -137,20 +155,12 @@ def test_classify_prints_probabilities(model, tmp_path):
 
 def test_evaluate_zeroshot_and_retrieval(model, trained, tmp_path):
     data = trained[0] / 'data'
+    # fmt: off
     done = command(
-        'tools/evaluate.py',
-        'zeroshot',
-        '--model',
-        model,
-        '--dataset',
-        'webdataset',
-        '--data-root',
-        data,
-        '--out',
-        tmp_path / 'z.json',
-        '--limit',
-        10,
+        'tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'webdataset', '--data-root', data,
+        '--out', tmp_path / 'z.json', '--limit', 10,
     )
+    # fmt: on
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'z.json').read_text())
     assert result['num_samples'] == 10 and set(result['metrics']) == {'acc1', 'acc5', 'mean_per_class_recall'}
@@ -159,18 +169,12 @@ def test_evaluate_zeroshot_and_retrieval(model, trained, tmp_path):
         and result['protocol']['steps'] == 8
         and len(result['protocol']['weights_sha256']) == 64
     )
+    # fmt: off
     done = command(
-        'tools/evaluate.py',
-        'retrieval',
-        '--model',
-        model,
-        '--dataset',
-        'captions',
-        '--data-root',
-        data,
-        '--out',
-        tmp_path / 'r.json',
+        'tools/evaluate.py', 'retrieval', '--model', model, '--dataset', 'captions', '--data-root', data,
+        '--out', tmp_path / 'r.json',
     )
+    # fmt: on
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'r.json').read_text())
     assert result['num_samples'] == 15 and {'image_to_text_R@1', 'text_to_image_R@10', 'mean_R@1'} <= set(
@@ -186,17 +190,12 @@ def test_evaluate_zeroshot_and_retrieval(model, trained, tmp_path):
 
 def test_split_of_a_retrieval_set(model, tmp_path):
     make_coco(tmp_path)
+    # fmt: off
     common = (
-        'tools/evaluate.py',
-        'retrieval',
-        '--model',
-        model,
-        '--data-root',
-        tmp_path,
-        '--out',
-        tmp_path / 'r.json',
+        'tools/evaluate.py', 'retrieval', '--model', model, '--data-root', tmp_path, '--out', tmp_path / 'r.json',
         '--dataset',
     )
+    # fmt: on
     done = command(*common, 'coco', '--split', 'restval')
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'r.json').read_text())
@@ -211,18 +210,12 @@ def test_image_folder_zeroshot(model, tmp_path):
         for colour in ('red', 'blue'):
             draw(colour, shape).save(tmp_path / 'set' / shape / f'{colour}.png')
     (tmp_path / 'set/bar/broken.png').write_bytes(b'not a picture')
+    # fmt: off
     args = (
-        'tools/evaluate.py',
-        'zeroshot',
-        '--model',
-        model,
-        '--dataset',
-        'folder',
-        '--data-root',
-        tmp_path / 'set',
-        '--out',
-        tmp_path / 'f.json',
+        'tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'folder', '--data-root', tmp_path / 'set',
+        '--out', tmp_path / 'f.json',
     )
+    # fmt: on
     assert_one_line_error(command(*args), 'bar/broken.png: not an image', '--allow-missing')
     assert not (tmp_path / 'f.json').exists()
     done = command(*args, '--allow-missing')
@@ -241,19 +234,12 @@ def test_image_folder_zeroshot(model, tmp_path):
 
 
 def evaluate(model, root, *more):
+    # fmt: off
     return command(
-        'tools/evaluate.py',
-        'zeroshot',
-        '--model',
-        model,
-        '--dataset',
-        'webdataset',
-        '--data-root',
-        root,
-        '--out',
-        root / 'x.json',
-        *more,
+        'tools/evaluate.py', 'zeroshot', '--model', model, '--dataset', 'webdataset', '--data-root', root,
+        '--out', root / 'x.json', *more,
     )
+    # fmt: on
 
 
 def test_wrong_model_directory(tmp_path):
@@ -335,15 +321,12 @@ def test_unreadable_and_captionless_samples_are_skipped_and_counted(trained, tmp
             file = tmp_path / 'member'
             file.write_bytes(data)
             tar.add(file, name)
+    # fmt: off
     done = command(
-        'tools/train.py',
-        '--config',
-        trained[0] / 'diffdis.yaml',
-        f'data.path={tmp_path / "data"}',
-        f'output_dir={tmp_path / "run"}',
-        'max_steps=5',
-        'data.cache_in_memory=true',
+        'tools/train.py', '--config', trained[0] / 'diffdis.yaml', f'data.path={tmp_path / "data"}',
+        f'output_dir={tmp_path / "run"}', 'max_steps=5', 'data.cache_in_memory=true',
     )
+    # fmt: on
     assert done.returncode == 0, done.stderr
     assert 'skipped 2' in done.stdout
 
@@ -430,19 +413,12 @@ def test_a_run_is_known_by_its_weights(tmp_path):
 
 def test_retrained_weights_at_the_same_path_do_not_keep_old_pictures(model, tmp_path):
     shutil.copytree(model, tmp_path / 'model')
+    # fmt: off
     args = (
-        'tools/sample.py',
-        '--model',
-        tmp_path / 'model',
-        '--prompt',
-        'red square',
-        '--steps',
-        1,
-        '--sampler',
-        'ddim',
-        '--out',
-        tmp_path / 'out',
+        'tools/sample.py', '--model', tmp_path / 'model', '--prompt', 'red square', '--steps', 1, '--sampler', 'ddim',
+        '--out', tmp_path / 'out',
     )
+    # fmt: on
     assert command(*args).returncode == 0
     weights = dict(load_file(tmp_path / 'model/unet.safetensors'))
     name = next(name for name, array in weights.items() if array.ndim > 1)

@@ -70,7 +70,7 @@ def make_workspace(directory):
     unet.block_out_channels, unet.attention_levels, unet.layers_per_block = [32, 64], [True, True], 1
     config.model.vae.layers_per_block = 1
     config.init.tokenizer, config.data.path = str(directory / 'tokenizer'), str(directory / 'data')
-    config.output_dir = str(directory / 'run')
+    config.output_dir, config.train.tensorboard = str(directory / 'run'), False
     config.runtime.compile_cache_dir = os.environ.get(GRAPHS)
     config.runtime.compile_cache = GRAPHS in os.environ
     (directory / 'diffdis.yaml').write_text(to_yaml(config))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Install the test side and run every test; arguments go to pytest:
+# Install the test side and run every test, in two processes; arguments go to pytest:
 #   bash tools/test.sh -m 'not slow' tests/models
+#   bash tools/test.sh -n 0 --pdb tests/models       in one process
 # VENV=DIR puts the environment elsewhere (default: .venv).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,4 +9,4 @@ cd "$(dirname "$0")/.."
 # without their dependencies: torchvision, which both name, would replace torch (CONTRIBUTING.md)
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps open_clip_torch==3.3.0 torch-fidelity==0.4.0
 "$VENV/bin/python" -m ruff check .
-exec "$VENV/bin/python" -m pytest "$@"
+exec "$VENV/bin/python" -m pytest -n 2 --dist loadgroup "$@"

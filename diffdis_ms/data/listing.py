@@ -39,7 +39,7 @@ def number_order(names):
     'C-130' and 'C-47' stay in this order.
     """
     matches = {name: re.fullmatch('([^0-9]*)([0-9]+)(.*)', name, re.DOTALL) for name in names}
-    if all(matches.values()) and len({match[1] for match in matches.values()}) == 1:
+    if all(matches.values()) and len({match[1] for match in matches.values() if match}) == 1:
         alike = len({re.sub('[0-9]+', '0', name) for name in matches}) == 1  # then later numbers count as well
         last = None if alike else 1
         return sorted(matches, key=lambda name: ([int(n) for n in re.findall('[0-9]+', name)][:last], name))

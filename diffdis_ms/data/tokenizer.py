@@ -36,13 +36,9 @@ class Tokenizer:
         backend = fast.backend_tokenizer
         backend.no_padding()  # tokenizer.json may enable padding or truncation; `encode` does both, as CLIP does
         backend.no_truncation()
-        check_rules(
-            *(
-                json.loads(step.__getstate__()) if step else None
-                for step in (backend.normalizer, backend.pre_tokenizer)
-            ),
-            'tokenizer',
-        )
+        steps = (backend.normalizer, backend.pre_tokenizer)
+        normalizer, pre_tokenizer = (json.loads(step.__getstate__()) if step else None for step in steps)
+        check_rules(normalizer, pre_tokenizer, 'tokenizer')
         added = [
             token for token, i in sorted(fast.get_added_vocab().items(), key=lambda item: item[1]) if i > self.end_id
         ]

@@ -62,7 +62,7 @@ def pndm(predict_noise, z, timesteps, alphas_cumprod):
 
 def dpm_solver_plus_plus(predict_noise, z, timesteps, alphas_cumprod):
     """DPM-Solver++(2M) (Lu et al. 2022), first order in the first and last step, without noise at the end."""
-    older, older_step = None, None
+    older, older_step = None, 0.0
     for i, t in enumerate(timesteps):
         abar = float(alphas_cumprod[t])
         z0 = data_from_noise(z, predict_noise(z, int(t)), abar)

@@ -127,7 +127,7 @@ def write_weights(path, arrays):
             for piece in (
                 array.pieces(buffers)
                 if hasattr(array, 'pieces')
-                else [memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))]
+                else [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data]
             ):
                 pending.append(hashing.submit(digest.update, piece))  # in parallel: neither needs Python's global lock
                 _write_all(f, piece)

@@ -7,6 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -23,7 +24,7 @@ def parameters_to_numpy(cell, prefix=''):
     return {p.name[len(prefix) :]: p.asnumpy() for p in cell.get_parameters() if p.name.startswith(prefix)}
 
 
-def save_model(directory, config, networks, tokenizer=None, extra=None):
+def save_model(directory, config, networks, tokenizer=None, extra: Any = None):
     """Write a model directory; an earlier one is replaced completely.
 
     Args:

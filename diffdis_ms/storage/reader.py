@@ -100,7 +100,7 @@ def _open_index(path):
     for name in set(weight_map.values()):
         if name != Path(name).name or '\\' in name or len(name) > 255 or not name.isprintable() or INDEX.match(name):
             raise CheckpointError(f'{path} names {short(name)}, which is not a file beside it')
-    tensors, paths, kind = {}, [path], None
+    tensors, paths, kind = {}, [path], ''
     for name in sorted(set(weight_map.values())):
         shard = open_checkpoint(path.parent / name)
         unlisted = next((t for t in shard.tensors if t not in weight_map), None)

@@ -44,6 +44,7 @@ def _unique(pairs):
 
 
 def _tensor(file, data, name, entry):
+    first = last = 0
     try:
         kind, shape, (first, last) = entry['dtype'], entry['shape'], entry['data_offsets']
         sound = isinstance(kind, str) and isinstance(shape, list) and is_shape(shape)

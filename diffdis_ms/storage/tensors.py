@@ -104,7 +104,7 @@ class LazyTensor:
             return np.zeros(self.shape, self.dtype)
         if self._is_contiguous():
             array = np.empty(self.shape, stored)
-            self.file.read_into(memoryview(array.reshape(-1).view(np.uint8)), self.start)
+            self.file.read_into(array.reshape(-1).view(np.uint8).data, self.start)
         else:
             array = self._gather(stored)
         if self.kind == 'BF16':

@@ -4,6 +4,7 @@ and raw storages."""
 import struct
 import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 from diffdis_ms.errors import CheckpointError
 from diffdis_ms.storage.tensors import DTYPES, LazyTensor, is_shape, short
@@ -32,7 +33,7 @@ TORCH_DTYPES = {
 class Storage:
     """Raw numbers of a file. In the older format the data follows the pickle, so `start` is filled in later."""
 
-    file: object
+    file: Any
     kind: str
     count: int
     start: int = -1
@@ -227,7 +228,7 @@ def _record(file, members, name):
     return file.read(start, size)
 
 
-def _storage_id(pid):
+def _storage_id(pid) -> tuple[Any, Any, Any]:
     """(kind, key, count) of a persistent id; kind is None if it is not a storage of a known number type."""
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != 'storage' or not isinstance(pid[1], Global):
         return None, None, None

@@ -59,7 +59,7 @@ def unpickle(data, known, persistent=None, what='pickle', max_steps=MAX_STEPS):
             if steps > max_steps:
                 raise CheckpointError(f'has more than {max_steps} steps: no checkpoint needs so many')
             if opcode.name == 'STOP':
-                return machine.pop(), position + 1
+                return machine.pop(), position + 1  # pyright: ignore[reportOptionalOperand]
             machine.step(opcode.name, arg)
     except CheckpointError as e:
         raise CheckpointError(f'{what}: {e}') from None

@@ -7,7 +7,6 @@ import time
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
-from tensorboardX import SummaryWriter
 
 from diffdis_ms.config import to_yaml
 from diffdis_ms.errors import ConfigError
@@ -37,6 +36,8 @@ class MetricsLog:
             file.write(''.join(line + '\n' for line in kept).encode())
         self.file = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (closed by close)
         if config.train.tensorboard:
+            from tensorboardX import SummaryWriter  # takes seconds where torch is installed, which it imports
+
             self.board = SummaryWriter(str(output / 'tensorboard'), purge_step=step or None)
             self.board.add_text('config', f'```yaml\n{to_yaml(config)}\n```', step)
 

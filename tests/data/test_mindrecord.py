@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffdis_ms.data.sources.mindrecord import MindRecordSet, MindRecordWriter, _unpack
+from diffdis_ms.data.sources.mindrecord import MindRecordSet, MindRecordWriter
+from diffdis_ms.data.sources.mindrecord_file import _unpack
 from diffdis_ms.errors import BadSample, ConfigError
 from tests.data.test_webdataset import picture, png
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES, TEMPLATES
 from diffdis_ms.errors import ConfigError
@@ -228,7 +229,7 @@ def _is_file(path):
         return False
 
 
-def _read_list(path, dataset):
+def _read_list(path, dataset: Any):
     text = read_text(path)
     if path.suffix.lower() != '.json':
         return lines_of(text.strip())

@@ -22,6 +22,8 @@ class FileSet:
         class_ids: the set's own ids of the classes (WordNet ids, numbers) if they are not the names, else None.
     """
 
+    missing: list[str]
+
     def __init__(self, base, rows, class_names, split, num_classes=None, class_ids=None):
         """Args: rows: [(path below `base`, label)]."""
         self.base, self._rows = base, rows

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
@@ -245,7 +246,7 @@ def _draw(text, font, size):
     return canvas
 
 
-def _crop(canvas, size):
+def _crop(canvas, size) -> tuple[Any, str | None]:
     """Crop the image with its content in the centre; returns (image or None, reason if None)."""
     ink = (np.asarray(canvas) != 255).any(axis=2)
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))

@@ -6,6 +6,7 @@ import sys
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -107,7 +108,7 @@ class Cc3mTsv:
             if suffix and suffix.lower() not in IMAGE_SUFFIXES or not suffix and not (match and match[2]):
                 continue
             sidecars = [f'{os.path.splitext(path)[0]}{s}' for s in ('.json', '.txt') if f'{stem}{s}' in beside]
-            number = int(match[1]) if match else None
+            number: Any = int(match[1]) if match else None
             name = os.path.relpath(path, self.images)
             if sidecars:
                 row = self._row_by_sidecars(name, sidecars, number, sure)

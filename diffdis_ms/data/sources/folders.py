@@ -8,8 +8,8 @@ from pathlib import Path
 from diffdis_ms.data.listing import folders_of, is_hidden, left_out, list_images
 from diffdis_ms.data.samples import Sample, read_image, visible_files, warn_of
 from diffdis_ms.data.sources.cc3m import Cc3mTsv
-from diffdis_ms.data.sources.mindrecord import SUFFIX as MINDRECORD
 from diffdis_ms.data.sources.mindrecord import MindRecordSet
+from diffdis_ms.data.sources.mindrecord_file import SUFFIX as MINDRECORD
 from diffdis_ms.data.sources.webdataset import open_tars
 from diffdis_ms.errors import BadSample, ConfigError
 from diffdis_ms.text_files import lines_of, read_text

@@ -4,6 +4,7 @@ millions."""
 import csv
 import io
 import re
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +123,7 @@ class UrlTable:
             return
         self.header = [field.decode('utf-8', 'replace').strip() for field in fields]
         names = [name.lower() for name in self.header]
-        found = [
+        found: list[Any] = [
             next((names.index(name) for name in known if name in names), None) for known in (URL_NAMES, CAPTION_NAMES)
         ]
         if len(names) == 2 and None in found and found != [None, None]:

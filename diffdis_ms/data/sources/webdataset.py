@@ -18,6 +18,7 @@ import re
 import tarfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diffdis_ms.data.listing import in_hidden
 from diffdis_ms.data.samples import (
@@ -190,7 +191,9 @@ class TarWriter:
         self.samples_per_shard = samples_per_shard
         self.image_format = image_format
         self.num_samples = 0
-        self._tar, self._temp, self._shards = None, None, 0
+        self._tar: Any = None
+        self._temp: Any = None
+        self._shards = 0
 
     def __enter__(self):
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -276,7 +279,7 @@ def _members(path):
                 end = tar.offset
                 if member.isreg() and not member.issparse():
                     found.append((member.name, member.offset_data, member.size))
-                tar.members = []  # otherwise tarfile keeps every header in memory
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  (tarfile would keep every header)
     except (tarfile.TarError, ValueError, OverflowError) as e:
         if not end:
             raise ConfigError(

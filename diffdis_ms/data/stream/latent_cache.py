@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from diffdis_ms.data.sources.mindrecord import SUFFIX, Records, close_writer, open_writer
+from diffdis_ms.data.sources.mindrecord_file import SUFFIX, Records, close_writer, open_writer
 from diffdis_ms.data.stream.order import Stream
 from diffdis_ms.data.stream.workers import BATCHES_AHEAD, ordered_map
 from diffdis_ms.errors import ConfigError

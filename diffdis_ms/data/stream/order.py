@@ -2,6 +2,7 @@
 
 import zlib
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class GlobalOrder:
         seed: integer >= 0. shuffle: False: every epoch in the order of `samples`.
         """
         self.samples, self.batch_size, self.seed, self.shuffle = samples, batch_size, seed, shuffle
-        self._kept = -1, None  # the epoch requested last, and its order
+        self._kept: tuple[int, Any] = -1, None  # the epoch requested last, and its order
 
     def batch(self, number):
         """Batch `number` of the endless stream: epochs int64 (B,), samples int64 (B,)."""
@@ -37,7 +38,7 @@ class GlobalOrder:
         epochs, places = np.divmod(places, len(self.samples))
         return epochs, np.concatenate([self.epoch(int(e))[places[epochs == e]] for e in np.unique(epochs)])
 
-    def epoch(self, number):
+    def epoch(self, number) -> Any:
         """Samples of an epoch, in order, int64 (N,)."""
         if self._kept[0] == number:
             return self._kept[1]
@@ -48,6 +49,7 @@ class GlobalOrder:
         first, order = (
             (number, None) if long else (self._kept[0] + 1, self._kept[1]) if self._kept[0] < number else (0, None)
         )
+        before: Any
         for e in range(first, number + 1):
             before, order = order, self._permutation(e)
             begun = e * n % b  # samples of the previous epoch in the batch that this epoch completes
