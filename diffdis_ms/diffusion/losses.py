@@ -1,12 +1,15 @@
-"""One function per equation; all in float32."""
+"""The losses: one function per equation, all in float32."""
 
 import mindspore.common.dtype as mstype
 from mindspore import ops
 
 
 def mean_over_samples(x):
-    """Mean of all elements of (B, ...), by samples and then over them: MindSpore's CPU adds a long vector in the order
-    in which its threads finish, another one every time; a sample is one thread's."""
+    """Mean of all elements of (B, ...), first within each sample and then over the samples.
+
+    On a CPU, MindSpore adds a long vector in the order in which its threads finish, which changes from run to run. Each
+    sample is summed by one thread.
+    """
     return ops.mean(ops.mean(x.reshape(x.shape[0], -1), -1))
 
 
@@ -17,7 +20,7 @@ def image_generation_loss(prediction, target):
 
 
 def similarity(e0_hat, e):
-    """Eq. 7: cosine of every prediction with every query: (B, D), (B', D) -> (B, B'), rows are images."""
+    """Eq. 7: cosines between all predictions and all queries: (B, D), (B', D) -> (B, B'), rows are images."""
     a, b = e0_hat.astype(mstype.float32), e.astype(mstype.float32)
     a = a / ops.sqrt(ops.sum(a * a, -1, keepdim=True) + 1e-24)
     b = b / ops.sqrt(ops.sum(b * b, -1, keepdim=True) + 1e-24)
@@ -28,9 +31,9 @@ def alignment_loss(e0_hat, e, logit_scale):
     """Eq. 8: image-to-text and text-to-image cross-entropy, averaged.
 
     Args:
-        e0_hat: (B, D) predicted clean queries, of any length. e: (B, D) text queries. Row i of one belongs to row i of
+        e0_hat: (B, D) predicted clean queries, not normalised. e: (B, D) text queries. Row i of one belongs to row i of
             the other.
-        logit_scale: scalar; 1 is Eq. 8 to the letter.
+        logit_scale: scalar; 1 gives Eq. 8 exactly.
 
     Returns:
         scalar float32.
@@ -47,13 +50,13 @@ def total_loss(loss_ig, loss_ita, lambda_ita):
 
 
 def autoencoder_loss(reconstruction, x, mean, logvar, kl_weight, chroma_weight):
-    """Absolute and squared error, the absolute error of the colours once more, and the KL divergence to a unit normal.
+    """Absolute and squared error, an additional absolute error of the colours, and the KL divergence to a unit normal.
 
     Args:
-        reconstruction, x: (B, 3, H, W). mean, logvar: of the posterior. kl_weight: of the KL divergence per element of
-            z.
-        chroma_weight: of the error left when each pixel's mean over the channels is taken out. Brightness is learned
-            first and colours last; the weight brings them forward where training is short (0: off).
+        reconstruction, x: (B, 3, H, W). mean, logvar: of the posterior. kl_weight: weight of the KL divergence per
+            element of z.
+        chroma_weight: weight of the error without each pixel's mean over the channels. Brightness is learned first and
+            colours last; the weight makes colours appear earlier in short training runs (0: off).
 
     Returns:
         scalar.

@@ -1,4 +1,4 @@
-"""Forward processes and conversions between the targets: noise, data and velocity. Arrays are NumPy's or MindSpore's.
+"""Forward processes, and conversions between the targets noise, data and velocity, for NumPy or MindSpore arrays.
 
 `abar` is alphas_cumprod at the sample's timestep, shaped to broadcast.
 """
@@ -7,13 +7,13 @@ import numpy as np
 
 
 def starting_noise(indices, seed, shape):
-    """Pure noise of samples by their places in a set, so that it is the same whatever the batch or the process.
+    """Draw the initial noise of samples from their positions in a set, independently of batches and processes.
 
     Args:
-        indices: N ints. seed: int. shape: of one sample.
+        indices: N ints. seed: int. shape: shape of one sample.
 
     Returns:
-        (N, *shape) float32; row k depends on (seed, indices[k]) alone.
+        (N, *shape) float32; row k depends only on (seed, indices[k]).
     """
     return np.stack(
         [
@@ -39,19 +39,19 @@ def noise_from_data(x_t, x0, abar, gamma=1.0):
 
 
 def velocity(x0, noise, abar):
-    """v of Salimans & Ho 2022, diffusers' v_prediction: sqrt(abar) * noise - sqrt(1 - abar) * x0."""
+    """v of Salimans & Ho 2022 (diffusers' v_prediction): sqrt(abar) * noise - sqrt(1 - abar) * x0."""
     return abar**0.5 * noise - (1 - abar) ** 0.5 * x0
 
 
 def noise_from_velocity(x_t, v, abar):
-    """The noise from x_t (gamma = 1) and its v: both definitions solved for the noise, without a division."""
+    """The noise from x_t (gamma = 1) and its v: both definitions solved for the noise, which needs no division."""
     return abar**0.5 * v + (1 - abar) ** 0.5 * x_t
 
 
 def noise_from_target(x_t, prediction, abar, target):
-    """The noise that a prediction of `target` ('noise', 'data' or 'velocity') stands for.
+    """The noise that corresponds to a prediction of `target` ('noise', 'data' or 'velocity').
 
-    Affine in the prediction, so a guided prediction gives the guided noise.
+    It is affine in the prediction, so a guided prediction gives the guided noise.
     """
     if target == 'data':
         return noise_from_data(x_t, prediction, abar)

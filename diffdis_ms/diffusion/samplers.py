@@ -1,10 +1,10 @@
-"""Reverse processes. One signature for images:
+"""Reverse processes. All image samplers have the same signature:
 
     sampler(predict_noise, z, timesteps, alphas_cumprod) -> z_0
 
-`predict_noise(z_t, t)` takes the state and an int timestep and returns the (guided) noise; `timesteps` run from high to
-low; `alphas_cumprod` is the whole training schedule (NumPy). States are NumPy arrays or MindSpore tensors: the
-coefficients are Python floats, computed in float64. The text query has a sampler of its own, `sample_text_query`.
+`predict_noise(z_t, t)` takes the state and an int timestep and returns the (guided) noise; `timesteps` go from high to
+low; `alphas_cumprod` is the whole training schedule (NumPy). States may be NumPy arrays or MindSpore tensors, because
+the coefficients are Python floats, computed in float64. The text query has a separate sampler, `sample_text_query`.
 """
 
 import math
@@ -26,7 +26,7 @@ def _previous(timesteps, i, alphas_cumprod):
 
 
 def _ddim_step(z, noise, abar, abar_previous):
-    """Line 6 of Algorithm 2: remove the predicted noise, then add back what the earlier timestep has."""
+    """Line 6 of Algorithm 2: remove the predicted noise, then add the noise of the earlier timestep."""
     return q_sample(data_from_noise(z, noise, abar), noise, abar_previous)
 
 
@@ -38,8 +38,8 @@ def ddim(predict_noise, z, timesteps, alphas_cumprod):
 
 
 def pndm(predict_noise, z, timesteps, alphas_cumprod):
-    """Pseudo linear multistep (Liu et al. 2022) as Stable Diffusion runs it: no Runge-Kutta start, but the first step
-    is taken twice, the second time with the mean of the noises at both its ends. One evaluation more than
+    """Pseudo linear multistep (Liu et al. 2022) as in Stable Diffusion: instead of a Runge-Kutta start, the first step
+    is done twice, the second time with the mean of the noises at its two ends. It needs one evaluation more than
     `timesteps`."""
     history = []
     for i, t in enumerate(timesteps):
@@ -61,7 +61,7 @@ def pndm(predict_noise, z, timesteps, alphas_cumprod):
 
 
 def dpm_solver_plus_plus(predict_noise, z, timesteps, alphas_cumprod):
-    """DPM-Solver++(2M) (Lu et al. 2022), first order at both ends, and no noise left at the end."""
+    """DPM-Solver++(2M) (Lu et al. 2022), first order in the first and last step, without noise at the end."""
     older, older_step = None, 0.0
     for i, t in enumerate(timesteps):
         abar = float(alphas_cumprod[t])
@@ -86,11 +86,11 @@ SAMPLERS = {'ddim': ddim, 'pndm': pndm, 'dpm++': dpm_solver_plus_plus}
 
 
 def sample_text_query(predict_data, e, timesteps, alphas_cumprod, gamma):
-    """DDIM for the text query (Algorithm 3), consistent with gamma: wherever the algorithm has sqrt(abar) * e0_hat
-    there stands gamma * sqrt(abar) * e0_hat.
+    """DDIM for the text query (Algorithm 3), consistent with gamma: sqrt(abar) * e0_hat in the algorithm becomes
+    gamma * sqrt(abar) * e0_hat.
 
     Args:
-        predict_data: (e_t, t) -> guided e0_hat, L2-normalised (the data it stands for has length 1).
+        predict_data: (e_t, t) -> guided e0_hat, L2-normalised (like the data it predicts).
         e: e_T, pure noise (B, 1, D).
         timesteps: from high to low.
         alphas_cumprod: (T,) of the text schedule.

@@ -8,7 +8,7 @@ from diffdis_ms.errors import ConfigError
 
 
 def betas(config):
-    """beta_t for t = 0..T-1.
+    """Compute beta_t for t = 0..T-1.
 
     Args:
         config: ImageDiffusionConfig or TextDiffusionConfig. `linear` is Stable Diffusion's, linear in sqrt(beta)
@@ -39,14 +39,14 @@ def sampling_timesteps(steps, num_train_timesteps, last=None):
 
     Args:
         steps: 1..num_train_timesteps.
-        last: `None` gives diffusers' "leading" spacing with an offset of 1, as Stable Diffusion samples images
-            (50 steps: 981, 961, ..., 1); where `steps` does not divide num_train_timesteps the distances differ by one,
-            so that the first timestep is within one distance of the end (400 steps: 998, 996, 993, ...), and as many
-            steps as there are timesteps are all of them (999, 998, ..., 0). An int gives even spacing from `last` down
-            to 0, both included, used for the text query, whose first step has to start from pure noise.
+        last: None gives diffusers' "leading" spacing with an offset of 1, as in Stable Diffusion (50 steps: 981, 961,
+            ..., 1). If `steps` does not divide num_train_timesteps, the distances differ by one, so that the first
+            timestep is within one distance of the end (400 steps: 998, 996, 993, ...). num_train_timesteps steps give
+            all timesteps (999, 998, ..., 0). An int gives even spacing from `last` to 0, both included; it is used for
+            the text query, whose first step must start from pure noise.
 
     Raises:
-        ConfigError: steps out of range.
+        ConfigError: steps is out of range.
     """
     if not 1 <= steps <= num_train_timesteps:
         raise ConfigError(f'steps: {steps} is not in 1..{num_train_timesteps}')

@@ -1,4 +1,4 @@
-"""DiffDisConfig: an experiment's `Config` as MindFormers carries it."""
+"""DiffDisConfig: an experiment's `Config` as a MindFormers config."""
 
 import tempfile
 from pathlib import Path
@@ -14,15 +14,15 @@ _KEPT = ('name_or_path', 'checkpoint_name_or_path', 'mindformers_version', 'arch
 
 @MindFormerRegister.register(MindFormerModuleType.CONFIG)
 class DiffDisConfig(PretrainedConfig):
-    """One of our configs inside MindFormers; every number of it has its home there.
+    """One of our configs inside MindFormers. All its settings are defined in our config.
 
     Args:
         config_file: one of our YAML files, or None for the defaults.
         overrides: list of `key.sub=value`, as on our command lines.
-        experiment: the whole config as YAML text, in place of both: what `save_pretrained` writes, so that it does not
-            depend on a file.
-        stated: with `experiment`: the keys of it that somebody gave a value (`config.load`); all others are defaults.
-        kwargs: what else MindFormers hands over; its own bookkeeping is kept.
+        experiment: the whole config as YAML text, instead of both. `save_pretrained` writes it, so that a saved model
+            does not depend on a file.
+        stated: with `experiment`, the keys that have stated values (see `config.load`); all others are defaults.
+        kwargs: other arguments of MindFormers, which are kept for it.
 
     Raises:
         ConfigError: as for `config.load`.
@@ -39,7 +39,7 @@ class DiffDisConfig(PretrainedConfig):
         self.resolved()
 
     def resolved(self):
-        """A new `Config` of this experiment."""
+        """Make a new `Config` of this experiment."""
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / 'experiment.yaml'
             file.write_text(self.experiment, encoding='utf-8')
@@ -48,14 +48,14 @@ class DiffDisConfig(PretrainedConfig):
         return config
 
     def to_dict(self):
-        """What goes into config.json: not what MindFormers' trainer hung on."""
+        """The content of config.json, without attributes that MindFormers' trainer added."""
         kept = {
             name: self.__dict__.get(name) for name in ('architectures', 'experiment', 'mindformers_version', 'stated')
         }
         return {'model_type': self.model_type, **kept}
 
     def save_pretrained(self, save_directory=None, save_name='mindspore_model', **kwargs):
-        """Writes config.json. MindFormers' YAML form is not written: it cannot be read back (see
+        """Write config.json. MindFormers' YAML form is refused, because it cannot be read back (see
         `DiffDisForTraining.save_pretrained`)."""
         if kwargs.pop('save_json', True) is False:
             raise ConfigError('save_pretrained: only save_json=True (the default here) can be read back')

@@ -1,4 +1,4 @@
-"""The dataset that MindFormers' trainer reads: one row a step, which holds all that the objective takes."""
+"""The dataset for MindFormers' trainer: one row per step with all inputs of the objective."""
 
 from mindformers.dataset import BaseDataset
 from mindformers.tools.register import MindFormerModuleType, MindFormerRegister
@@ -24,16 +24,16 @@ def this_world():
 
 
 def open_cache(config):
-    """The `LatentCache` of a config after `resolve_model`; opened and checked once a process: the dataset and the model
-    both need it.
+    """Open the `LatentCache` of a config after `resolve_model`. It is opened and checked once per process, because both
+    the dataset and the model need it.
 
     Raises:
-        ConfigError: there is none, or it is stale.
+        ConfigError: there is no cache, or it is stale.
     """
     if config.data.cache is None:
         raise ConfigError(
-            'data.cache: MindFormers trains on latents, as networks cannot run in its data pipeline; make them with '
-            'tools/cache_latents.py, or train with tools/train.py'
+            'data.cache: MindFormers needs a latent cache, because networks cannot run in its data pipeline; make one '
+            'with tools/cache_latents.py, or train with tools/train.py'
         )
     key = config.data.cache, config.init.vae, config.init.text_encoder, config.model.image_size
     if key not in _opened:
@@ -44,13 +44,14 @@ def open_cache(config):
 
 
 class Steps:
-    """Inputs of `DiffDisObjective` by the number of the step: row k is this process's share of batch k of our stream,
-    with the draws of step k.
+    """Inputs of `DiffDisObjective` by step: row k is this process' share of batch k, with the random draws of step k.
 
-    Read in order it reads ahead; at another number it goes there, so that a resumed run does not read what it skips.
+    When rows are read in order, it reads ahead. For another number it moves there, so that a resumed run does not read
+    the batches that it skips.
 
     Args:
-        loader: Loader or CachedLoader. features: (batch, step) -> arrays; None among them is left out. length: steps.
+        loader: Loader or CachedLoader. features: (batch, step) -> arrays; None entries are left out. length: number of
+            steps.
     """
 
     def __init__(self, loader, features, length):
@@ -73,15 +74,13 @@ class Steps:
 
 @MindFormerRegister.register(MindFormerModuleType.DATASET)
 class DiffDisDataset(BaseDataset):
-    """A GeneratorDataset of `train.max_steps` rows with the columns `COLUMNS`; a row is a whole batch of this
-    process."""
+    """A GeneratorDataset of `train.max_steps` rows with the columns `COLUMNS`; a row is this process' whole batch."""
 
     def __new__(cls, dataset_config=None):
-        """Args: dataset_config: holds `model_config`, the arguments of a `DiffDisConfig` (`DiffDisTrainer` puts it
-        there).
+        """Args: dataset_config: contains `model_config`, the arguments of a `DiffDisConfig`, set by `DiffDisTrainer`.
 
         Raises:
-            ConfigError: there is no cache, it is stale, or it holds too few samples.
+            ConfigError: there is no cache, it is stale, or it has too few samples.
         """
         given = dataset_config['model_config']
         config = DiffDisConfig(

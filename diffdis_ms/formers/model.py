@@ -13,18 +13,16 @@ from diffdis_ms.train.step import initial_averages
 
 @MindFormerRegister.register(MindFormerModuleType.MODELS)
 class DiffDisForTraining(PreTrainedModel):
-    """`DiffDisObjective` with the call MindFormers expects: a batch in, one loss out. Parameters keep the names of our
-    checkpoints.
+    """`DiffDisObjective` with the call that MindFormers expects: a batch in, one loss out.
 
-    Beside them it holds the EMA weights (`ema.<name>`), so that MindFormers' checkpoints do; `step.AfterStep` moves
-    them.
+    Parameters have the same names as in our checkpoints. The EMA weights (`ema.<name>`) are also parameters, so that
+    MindFormers' checkpoints contain them; `step.AfterStep` updates them.
 
     Args:
-        config: DiffDisConfig. Weights come from its `init`, from `checkpoint_name_or_path` where that is set, or are
-            fresh.
+        config: DiffDisConfig. Weights come from its `init`, from `checkpoint_name_or_path` if it is set, or are random.
 
     Raises:
-        ConfigError: the objective is another one, there is no cache, or weights do not fit.
+        ConfigError: the objective is not diffdis, there is no cache, or weights do not fit.
     """
 
     config_class = DiffDisConfig
@@ -51,10 +49,10 @@ class DiffDisForTraining(PreTrainedModel):
         return self.objective(z, c, e, None, t_z, noise_z, drop_caption, t_e, noise_e, drop_image)[0]
 
     def save_pretrained(self, save_directory, save_name='mindspore_model', **kwargs):
-        """Writes config.json and mindspore_model.ckpt, which `from_pretrained` reads back.
+        """Write config.json and mindspore_model.ckpt, for `from_pretrained`.
 
-        MindFormers' default form (a YAML file) is not written: MindFormers reads it back with random weights and says
-        nothing.
+        MindFormers' default form (a YAML file) is refused, because MindFormers reads it back with random weights
+        without a warning.
 
         Raises:
             ConfigError: save_json=False.
@@ -67,10 +65,10 @@ class DiffDisForTraining(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_dir, *args, **kwargs):
-        """What `save_pretrained` wrote.
+        """Read a directory of `save_pretrained`.
 
         Raises:
-            ConfigError: a directory without config.json, which MindFormers would read with random weights.
+            ConfigError: the directory has no config.json; MindFormers would read it with random weights.
         """
         directory = kwargs.pop('pretrained_model_name_or_path', None) or pretrained_model_name_or_dir
         if not cls.is_experimental_mode(str(directory)):

@@ -1,7 +1,7 @@
-"""What MindFormers' `auto_register: register.<Class>` finds here.
+"""The classes for MindFormers' `auto_register: register.<Class>`.
 
-MindFormers copies this one file into a directory of its own and imports the copy; so it only names classes, which exist
-once. Importing it registers them, with `AutoConfig` and `AutoModel`, too.
+MindFormers copies this file to another directory and imports the copy. So this file only imports classes, which then
+exist only once. Importing it also registers them with `AutoConfig` and `AutoModel`.
 """
 
 from mindformers import AutoConfig, AutoModel
@@ -14,5 +14,5 @@ from diffdis_ms.formers.trainer import DiffDisTrainer
 
 __all__ = ['DiffDisConfig', 'DiffDisDataset', 'DiffDisForTraining', 'DiffDisTrainer', 'PortableTrainOneStepCell']
 
-AutoConfig.register(DiffDisConfig.model_type, DiffDisConfig, exist_ok=True)  # the original and the copy both do
+AutoConfig.register(DiffDisConfig.model_type, DiffDisConfig, exist_ok=True)  # the original and the copy both register
 AutoModel.register(DiffDisConfig, DiffDisForTraining, exist_ok=True)

@@ -1,9 +1,9 @@
-"""MindFormers' YAML sections and our config: who says what.
+"""Combine the sections of a MindFormers YAML with our config.
 
-Numbers live in our config. A section of a MindFormers YAML may state one of them, as its users do; then it counts as an
-override of ours, before anything is built. What the sections leave out is filled in from our config, so that
-MindFormers' own builders find it there. MindFormers fills in defaults of its own when it reads a YAML (batch size 1, a
-cosine of 5e-5 where `lr_schedule` is missing): what equals those counts as left out.
+All settings are defined in our config. A section of the YAML may also state one of them, which then overrides ours
+before anything is built. Settings that the sections leave out are filled in from our config, for MindFormers' own
+builders. MindFormers adds its defaults when it reads a YAML (batch size 1, a cosine of 5e-5 without `lr_schedule`). So
+a value equal to such a default counts as left out.
 """
 
 from mindformers.tools.register.config import MindFormerConfig
@@ -20,7 +20,7 @@ from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.config import DiffDisConfig
 
 SCHEDULES = {'ConstantWarmUpLR': 'constant', 'CosineWithWarmUpLR': 'cosine'}
-NO_CLIPPING = 2.0**40  # MindFormers multiplies by it and divides: with a power of two nothing changes
+NO_CLIPPING = 2.0**40  # MindFormers multiplies and divides by it, which is exact for a power of two
 _NUMBERS = {  # section -> its key -> ours
     'lr_schedule': {'learning_rate': 'optimizer.learning_rate', 'warmup_steps': 'optimizer.warmup_steps'},
     'optimizer': {'weight_decay': 'optimizer.weight_decay', 'eps': 'optimizer.eps'},
@@ -31,16 +31,16 @@ _DEFAULTS = {'lr_schedule': LrScheduleConfig, 'optimizer': OptimizerConfig, 'run
 
 
 def adopt(config):
-    """Bring a MindFormers config and ours together; `config` is changed in place.
+    """Combine a MindFormers config with ours; `config` is changed in place.
 
     Args:
-        config: MindFormerConfig of a training YAML, as `Trainer` hands it on.
+        config: MindFormerConfig of a training YAML, as passed on by `Trainer`.
 
     Returns:
-        our `Config`, with what the sections state.
+        Our `Config`, with the settings that the sections state.
 
     Raises:
-        ConfigError: a section asks for what DiffDis's training does not do, or our config does not hold.
+        ConfigError: a section asks for something that DiffDis' training does not do, or our config is not valid.
     """
     _refuse(config)
     given = config.model.model_config
@@ -60,7 +60,7 @@ def adopt(config):
 
 
 def _refuse(config):
-    """What would be ignored, or be another training than DiffDis's."""
+    """Refuse settings that would be ignored, or that would not be DiffDis' training."""
     runner, optimizer, schedule = config.runner_config, config.optimizer, config.lr_schedule
     for wrong, message in (
         (
@@ -92,7 +92,7 @@ def _refuse(config):
 
 
 def _stated(config):
-    """Overrides of our config, `key=value`, for all that the sections state."""
+    """Overrides of our config, as `key=value`, for all settings that the sections state."""
     sections = {
         name: {} if config[name] == default.apply(None) else config[name] for name, default in _DEFAULTS.items()
     }
@@ -119,15 +119,14 @@ def _stated(config):
 
 
 def _text(value):
-    """A number as it reads in `key=value`: YAML takes 1e-5 for a text, so does MindFormers."""
+    """Format a number for `key=value`. YAML, and so MindFormers, reads 1e-5 as a string."""
     return repr(float(value)) if isinstance(value, str) else repr(value)
 
 
 def _fill(config, ours):
-    """Our numbers into the sections."""
+    """Fill the sections with our settings."""
     options, train = ours.optimizer, ours.train
-    # An epoch is the whole run. Between steps the logit scale is limited and the EMA moves, so steps are not sunk into
-    # the device.
+    # An epoch is the whole run. The logit scale is limited and the EMA updated between steps, so data sinking is off.
     config.runner_config.update(batch_size=train.batch_size, epochs=1, sink_mode=False, sink_size=1)
     schedule = {name: kind for kind, name in SCHEDULES.items()}[options.schedule]
     config.lr_schedule = MindFormerConfig(
@@ -139,7 +138,7 @@ def _fill(config, ours):
     config.optimizer.update(betas=[options.beta1, options.beta2], eps=options.eps, weight_decay=options.weight_decay)
     config.optimizer.pop('learning_rate', None)  # the schedule's
     wrapper = config.runner_wrapper
-    if wrapper.get('use_clip_grad') is not False:  # with it the norm is known, logged and watched
+    if wrapper.get('use_clip_grad') is not False:  # so that the norm is computed, logged and checked
         wrapper.use_clip_grad, wrapper.max_grad_norm = True, options.max_grad_norm or NO_CLIPPING
     wrapper.scale_sense = 1.0
     if train.precision == 'fp16':

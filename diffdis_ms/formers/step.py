@@ -1,4 +1,4 @@
-"""MindFormers' one-step cell, on the CPU as well, and what DiffDis does after a step."""
+"""MindFormers' one-step cell, which here also runs on a CPU, and DiffDis' work after a step."""
 
 import mindspore as ms
 import mindspore.common.dtype as mstype
@@ -19,17 +19,17 @@ _not_finite = ops.MultitypeFuncGraph('not_finite')
 
 @_not_finite.register('Tensor')
 def _tensor_not_finite(grad):
-    """1.0 where a gradient holds an inf or nan, else 0.0."""
+    """1.0 if a gradient has an inf or nan, else 0.0."""
     return 1.0 - ops.isfinite(ops.reduce_sum(ops.abs(grad.astype(mstype.float32)))).astype(mstype.float32)
 
 
 @MindFormerRegister.register(MindFormerModuleType.WRAPPER)
 class PortableTrainOneStepCell(MFTrainOneStepCell):
-    """MFTrainOneStepCell: gradients, their mean over the processes, clipping, AdamW; a step that overflows is skipped
-    and halves the scale.
+    """MFTrainOneStepCell: gradients, their mean over the processes, clipping, AdamW. A step with an overflow is skipped
+    and halves the loss scale.
 
-    MindFormers asks the NPU whether something overflowed, by operators that the CPU does not have; there the gradients
-    are looked at.
+    MindFormers asks the NPU for overflows, with operators that the CPU does not have. On a CPU the gradients are
+    checked instead.
     """
 
     def __init__(self, *args, **kwargs):
@@ -44,7 +44,7 @@ class PortableTrainOneStepCell(MFTrainOneStepCell):
 
 
 class AfterStep(nn.Cell):
-    """Keeps the logit scale below its limit and moves the EMA weights, as `train.step.AfterUpdate` does.
+    """Limit the logit scale and update the EMA weights, like `train.step.AfterUpdate`.
 
     Args:
         model: DiffDisForTraining. config: its Config.
@@ -62,7 +62,7 @@ class AfterStep(nn.Cell):
         self.map = ops.HyperMap()
 
     def construct(self, step):
-        """step: updates before this one, () float32. Returns a scalar that depends on all that is done."""
+        """step: number of earlier updates, () float32. Returns a scalar that depends on all this work."""
         rate = ema_rate(step, self.decay, self.ramp)
         done = ops.depend(rate, self.map(ops.partial(move_towards, rate), self.averages, self.trained))
         if self.scale is not None:
@@ -73,11 +73,11 @@ class AfterStep(nn.Cell):
 
 
 class DiffDisCallback(Callback):
-    """Runs `AfterStep` after each step that was not skipped, logs it and, at the end, writes our model directory with
-    the EMA weights.
+    """Run `AfterStep` after each step that was not skipped, log it, and at the end write our model directory with the
+    EMA weights.
 
     Args:
-        config: Config after `resolve_model`. directory: for metrics.jsonl and model/; None where another process writes
+        config: Config after `resolve_model`. directory: for metrics.jsonl and model/; None if another process writes
             them.
     """
 
@@ -129,7 +129,8 @@ class DiffDisCallback(Callback):
 
 
 def _check(step, loss, norm, precision):
-    """Raises ConfigError, before anything is saved, where a step outside fp16 has made the weights useless."""
+    """Raise ConfigError if the loss or the gradients are not finite, before anything is saved. In fp16 such steps are
+    skipped instead."""
     for what, value in (('the loss', loss), ("the gradients' norm", norm)):
         if precision != 'fp16' and value is not None and not np.isfinite(value.asnumpy()).all():
             raise ConfigError(
@@ -138,10 +139,10 @@ def _check(step, loss, norm, precision):
 
 
 def _updates(step):
-    """Updates a one-step cell has made; skipped steps do not count."""
+    """Number of updates by a one-step cell, without skipped steps."""
     return int(step.optimizer.global_step.asnumpy().item())
 
 
 def _number(value):
-    """A one-element tensor as a number; None where nothing was computed."""
+    """Convert a one-element tensor to a number; None if nothing was computed."""
     return None if value is None else float(value.asnumpy().item())

@@ -1,4 +1,4 @@
-"""DiffDisTrainer: MindFormers' training process for DiffDis."""
+"""DiffDisTrainer: MindFormers' trainer for DiffDis."""
 
 import os
 from pathlib import Path
@@ -22,10 +22,10 @@ from diffdis_ms.train.optim import group_parameters, group_settings
 
 @MindFormerRegister.register(MindFormerModuleType.TRAINER)
 class DiffDisTrainer(BaseTrainer):
-    """What `trainer: {type: DiffDisTrainer}` of a YAML builds; `mindformers.Trainer(config).train()` calls its `train`.
+    """The trainer for `trainer: {type: DiffDisTrainer}` in a YAML; `mindformers.Trainer(config).train()` calls `train`.
 
-    All is MindFormers' own (context, schedules, AdamW, one-step cell, loss scale, callbacks, checkpoints, resuming) but
-    the grouping of parameters, which is DiffDis's: two learning rates, and no weight decay for the logit scale alone.
+    It uses MindFormers' context, schedules, AdamW, one-step cell, loss scale, callbacks, checkpoints and resuming. Only
+    the parameter groups are DiffDis': two learning rates, and no weight decay for the logit scale.
     """
 
     def __init__(self, model_name=None):
@@ -37,7 +37,7 @@ class DiffDisTrainer(BaseTrainer):
         EMA weights below output_dir.
 
         Args:
-            config: MindFormerConfig. The others: what `Trainer` was given in place of what it builds from the config.
+            config: MindFormerConfig. The others: objects given to `Trainer` instead of those built from the config.
 
         Raises:
             ConfigError: see `sections.adopt`; msrun without use_parallel; the cache cannot be used.
@@ -49,13 +49,13 @@ class DiffDisTrainer(BaseTrainer):
             )
         if get_context('device_target') == 'CPU':
             config.use_parallel = (
-                False  # build_context has read it; from here on it decides on barriers, which the CPU does not have
+                False  # build_context has read it; later it only enables barriers, which the CPU does not have
             )
         self.ours = adopt(config)
         resolve_model(self.ours)
         world, output = this_world(), Path(self.ours.output_dir)
         flash = get_context('device_target') == 'Ascend' and runtime.ascend_chip() in runtime.FLASH_CHIPS
-        use_flash(self.ours.runtime.flash_attention and flash)  # build_context has set all else
+        use_flash(self.ours.runtime.flash_attention and flash)  # build_context has set everything else
         if world.first:
             output.mkdir(parents=True, exist_ok=True)
             (output / 'config.yaml').write_text(to_yaml(self.ours), encoding='utf-8')
@@ -66,7 +66,7 @@ class DiffDisTrainer(BaseTrainer):
         )
 
     def evaluate(self, *args, **kwargs):
-        """Raises ConfigError: the model directory is what is evaluated."""
+        """Raise ConfigError: DiffDis is evaluated from its model directory."""
         raise ConfigError(
             'run_mode: DiffDis is evaluated with tools/evaluate.py --model OUTPUT_DIR/model, not by MindFormers'
         )
@@ -75,16 +75,15 @@ class DiffDisTrainer(BaseTrainer):
 
     @staticmethod
     def sort_callbacks(default_callbacks):
-        """As MindFormers sorts them, but `DiffDisCallback` comes first: CheckpointMonitor must find the EMA of the step
-        it saves."""
+        """Sort callbacks as MindFormers does, but with `DiffDisCallback` first: the EMA must be updated before
+        CheckpointMonitor saves a step."""
         return sorted(
             BaseTrainer.sort_callbacks(default_callbacks),
             key=lambda callback: not isinstance(callback, DiffDisCallback),
         )
 
     def create_network_without_param_init(self, default_args=None):
-        """The network with weights: MindFormers would skip them where a checkpoint is loaded, ours are set when it is
-        built."""
+        """Make the network with its weights, which MindFormers would skip if it loads a checkpoint."""
         return self.create_network(default_args)
 
     def create_optimizer_scheduler_without_param_init(self, network, model_params):
@@ -92,10 +91,10 @@ class DiffDisTrainer(BaseTrainer):
         return self.create_optimizer_scheduler(network, model_params)
 
     def create_optimizer_scheduler(self, network, model_params):
-        """AdamW of the config's `optimizer` section over the groups of `train.optim.build_optimizer`."""
+        """Build AdamW from the config's `optimizer` section, for the groups of `train.optim.build_optimizer`."""
         new = MindFormerConfig(**{**self.config.lr_schedule, 'learning_rate': self.ours.optimizer.new_learning_rate})
         self.lr_scheduler, new = self.create_lr_scheduler(self.config.lr_schedule), self.create_lr_scheduler(new)
-        # in this order: the rate of the last group is what MFLossMonitor shows
+        # in this order, because MFLossMonitor shows the learning rate of the last group
         groups = group_parameters(network.trainable_params(), self.ours)
         settings = group_settings(self.lr_scheduler, new, self.ours.optimizer.weight_decay)
         self.optimizer = build_optim(

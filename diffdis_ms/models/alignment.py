@@ -1,4 +1,4 @@
-"""Alignment transformer and linear predictor (Sec. 3.3): from the middle block's map and query to e0_hat."""
+"""Alignment transformer and linear predictor (Sec. 3.3): they compute e0_hat from the middle block's map and query."""
 
 from mindspore import nn, ops
 
@@ -9,7 +9,7 @@ from diffdis_ms.models.layers import linear
 class AlignmentTransformer(nn.Cell):
     """M pre-norm transformer blocks over [query ; projected image tokens], then a linear layer on the query token.
 
-    No positional embedding: the convolutions before it carry position.
+    There is no positional embedding: the features of the convolutions already contain the position.
     """
 
     def __init__(self, config):
@@ -27,7 +27,7 @@ class AlignmentTransformer(nn.Cell):
         self.predictor = linear(align.width, query_dim)
 
     def construct(self, x, query):
-        """x (B, C, H, W) and query (B, 1, D) -> prediction (B, 1, D): e0_hat, or the noise where that is the target."""
+        """x (B, C, H, W) and query (B, 1, D) -> prediction (B, 1, D): e0_hat, or the noise if that is the target."""
         b, c, h, w = x.shape
         image_tokens = self.proj_in(x.reshape(b, c, h * w).transpose(0, 2, 1))  # (B, HW, W)
         tokens = ops.concat((self.query_in(query), image_tokens), 1)  # (B, 1 + HW, W)

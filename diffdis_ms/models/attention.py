@@ -1,20 +1,19 @@
-"""Scaled dot-product attention, the only one in this package: the plain formula, and Ascend's kernel for it.
+"""Scaled dot-product attention for all networks: the plain formula, and Ascend's kernel.
 
-`use_flash(True)` (runtime.setup calls it on chips that have the kernel) sends 16-bit attention of graphs compiled from
-then on to `FlashAttentionScore`. What that kernel asks for is met here, for any kernel of its form, so that tests on
-the CPU run the same code around a stand-in of their own:
+After `use_flash(True)`, which runtime.setup calls on chips that have the kernel, newly compiled graphs use
+`FlashAttentionScore` for 16-bit attention. The kernel's requirements are met here for any kernel of this form, so that
+tests on a CPU run the same code with a replacement kernel:
 
-    head size        a multiple of 16, at most 512: Stable Diffusion's 40 is padded with zeros to 48; they add
-                     nothing to q k^T, and their columns of the result are cut off. The scale stays that of the true
-                     size.
-    token counts     padded to multiples of 16: 1 + 1024 tokens where the text query joins the image's, 77 of a caption.
-                     Padded keys are masked, padded queries cut off.
-    mask             1 where a key may not be seen, (N, M) uint8.
-    dtype            float16 or bfloat16; float32 keeps the plain formula.
+    head size        a multiple of 16, at most 512. Stable Diffusion's 40 is padded with zeros to 48. The zeros add
+                     nothing to q k^T, and their columns of the result are removed. The scale is that of the true size.
+    token counts     padded to multiples of 16 (for example 1 + 1024 image tokens with the text query, 77 of a caption).
+                     Padded keys are masked, padded queries removed.
+    mask             1 where a key must not be seen, (N, M) uint8.
+    dtype            float16 or bfloat16; float32 uses the plain formula.
 
-On a CPU some of MindSpore's operators keep a table for each of their calls until the process ends: `Div`, and every
-addition, subtraction or product that broadcasts, 16 bytes an element; a transpose 13. Products with a scalar, between
-equal shapes, and `broadcast_to` keep none. The networks and AdamW are written around them.
+On a CPU, some of MindSpore's operators keep a table for each call until the process ends: `Div`, and every broadcasting
+addition, subtraction or product (16 bytes per element), and transposes (13 bytes). Products with a scalar or between
+equal shapes, and `broadcast_to`, keep none. The networks and AdamW therefore avoid the former.
 """
 
 import mindspore.common.dtype as mstype
@@ -33,7 +32,7 @@ _state = {'flash': False}
 
 
 def use_flash(on):
-    """Let 16-bit attention use Ascend's kernel in graphs compiled from now on; returns what was set before."""
+    """Use Ascend's kernel for 16-bit attention in graphs compiled from now on; returns the previous setting."""
     before, _state['flash'] = _state['flash'], bool(on)
     return before
 
@@ -45,7 +44,7 @@ def uses_flash():
 
 @constexpr(reuse_result=False)
 def _takes_flash(dtype, head_size):
-    """Decided while a graph is compiled, not while it runs."""
+    """Whether the kernel is used. This is decided while a graph is compiled, not while it runs."""
     return _state['flash'] and dtype in _FLASH_DTYPES and head_size <= MAX_HEAD_SIZE
 
 
@@ -54,7 +53,7 @@ def attention(q, k, v, mask=None):
 
     Args:
         q: (B, heads, N, D). k, v: (B, heads, M, D), the dtype of q.
-        mask: (N, M), 0 where a key is seen and -1e4 where it is not (nothing in between), or None.
+        mask: (N, M), 0 where a key is seen and -1e4 where it is not (no other values), or None.
 
     Returns:
         (B, heads, N, D). The softmax runs in float32.
@@ -65,8 +64,8 @@ def attention(q, k, v, mask=None):
 
 
 class _Softmax(nn.Cell):
-    """Over the last axis. MindSpore's gradient of it subtracts a column from a matrix, which broadcasts and so keeps a
-    table (see above): 134 MB for one layer of 8 heads over 1024 tokens."""
+    """Softmax over the last axis. MindSpore's own gradient subtracts a column from a matrix, which broadcasts and so
+    keeps a table (see above): 134 MB for one layer of 8 heads over 1024 tokens."""
 
     def construct(self, x):
         return ops.softmax(x, -1)
@@ -90,17 +89,17 @@ def plain_attention(q, k, v, mask=None):
 
 
 def ascend_kernel(q, k, v, hidden, scale):
-    """FlashAttentionScore on aligned tensors: hidden (N, M) uint8 or None. Atlas A2 and later; its gradient is a kernel
-    as well."""
+    """FlashAttentionScore on aligned tensors, with hidden (N, M) uint8 or None. It needs an Atlas A2 or later; its
+    gradient is also a kernel."""
     kernel = FlashAttentionScore(q.shape[1], 1.0, scale, 2147483647, 2147483647, 0, 'BNSD', 0)
     return kernel(q, k, v, None, None, None, hidden)[3]
 
 
 def padded_attention(kernel, q, k, v, mask=None):
-    """`attention` by a kernel that takes aligned sizes only.
+    """`attention` with a kernel that only accepts aligned sizes.
 
     Args:
-        kernel: kernel(q, k, v, hidden, scale) -> (B, heads, N', D'), as `ascend_kernel`.
+        kernel: kernel(q, k, v, hidden, scale) -> (B, heads, N', D'), like `ascend_kernel`.
         q, k, v, mask: as for `attention`.
 
     Returns:
@@ -116,7 +115,7 @@ def _aligned(size):
 
 
 def _pad(x):
-    """Zeros behind the tokens and the channels of (B, heads, N, D), up to the next multiples of 16."""
+    """Pad tokens and channels of (B, heads, N, D) with zeros to the next multiples of 16."""
     b, heads, n, d = x.shape
     more_n, more_d = _aligned(n) - n, _aligned(d) - d
     if more_d:
@@ -128,7 +127,7 @@ def _pad(x):
 
 @constexpr
 def _padded_keys(n, m):
-    """(N', M') uint8, 1 in the columns behind the M true keys; one constant for all layers of a size."""
+    """(N', M') uint8, 1 in the columns after the M true keys; the same constant for all layers of a size."""
     hidden = np.zeros((_aligned(n), _aligned(m)), np.uint8)
     hidden[:, m:] = 1
     return Tensor(hidden)

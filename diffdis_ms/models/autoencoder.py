@@ -1,5 +1,4 @@
-"""KL autoencoder: encoder V, decoder D, with diffusers' module names (the current ones:
-mid_block.attentions.0.to_q)."""
+"""KL autoencoder: encoder V, decoder D, with diffusers' current module names (mid_block.attentions.0.to_q)."""
 
 from mindspore import nn, ops
 
@@ -33,7 +32,7 @@ class MidBlock(nn.Cell):
 
 
 class CoderBlock(nn.Cell):
-    """Residual blocks of one level, then halving (encoder) or doubling (decoder) but for the last level."""
+    """Residual blocks of a level, then halving (encoder) or doubling (decoder), except in the last level."""
 
     def __init__(self, in_channels, out_channels, num_layers, groups, resample, last):
         super().__init__()
@@ -109,7 +108,7 @@ class Decoder(nn.Cell):
 
 
 class AutoencoderKL(nn.Cell):
-    """Stable Diffusion's KL autoencoder. Pixels are in [-1, 1]; latents carry the scaling factor."""
+    """Stable Diffusion's KL autoencoder. Pixels are in [-1, 1]; latents are multiplied by the scaling factor."""
 
     def __init__(self, config):
         super().__init__()
@@ -137,7 +136,7 @@ class AutoencoderKL(nn.Cell):
 
 
 class LatentEncoder(nn.Cell):
-    """V as a graph of its own: pixels (B, 3, H, W) in [-1, 1] -> z (B, latent_channels, H/f, W/f)."""
+    """V as a separate graph: pixels (B, 3, H, W) in [-1, 1] -> z (B, latent_channels, H/f, W/f)."""
 
     def __init__(self, vae):
         super().__init__(auto_prefix=False)
@@ -148,7 +147,7 @@ class LatentEncoder(nn.Cell):
 
 
 class LatentDecoder(nn.Cell):
-    """D as a graph of its own: z -> pixels, not clipped."""
+    """D as a separate graph: z -> pixels, not clipped."""
 
     def __init__(self, vae):
         super().__init__(auto_prefix=False)

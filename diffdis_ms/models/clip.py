@@ -1,4 +1,4 @@
-"""CLIP's text tower T and vision transformer, with transformers' module names; its image encoder of either kind."""
+"""CLIP's text tower T and its image encoder (vision transformer or ResNet), with transformers' module names."""
 
 import mindspore.common.dtype as mstype
 import numpy as np
@@ -28,8 +28,8 @@ class SelfAttention(nn.Cell):
 
 
 class MLP(nn.Cell):
-    """fc2(act(fc1(x))); `quick_gelu` is x * sigmoid(1.702 x), `gelu_pytorch_tanh` is gelu with the Gaussian's integral
-    by tanh."""
+    """fc2(act(fc1(x))). `quick_gelu` is x * sigmoid(1.702 x); `gelu_pytorch_tanh` approximates the Gaussian's integral
+    with tanh."""
 
     def __init__(self, dim, inner_dim, act):
         super().__init__()
@@ -95,7 +95,7 @@ class TextEmbeddings(nn.Cell):
 
 
 class TextTransformer(nn.Cell):
-    """Causal transformer over the tokens, final LayerNorm included."""
+    """Causal transformer over the tokens, with the final LayerNorm."""
 
     def __init__(self, config):
         super().__init__()
@@ -120,7 +120,7 @@ class CLIPTextEncoder(nn.Cell):
 
     Returns:
         context c (B, L, hidden): last hidden state after the final LayerNorm.
-        query e (B, 1, projection_dim): end-of-text token through the text projection, L2-normalised.
+        query e (B, 1, projection_dim): text projection of the end-of-text token, L2-normalised.
     """
 
     def __init__(self, config):
@@ -131,7 +131,7 @@ class CLIPTextEncoder(nn.Cell):
     def construct(self, ids):
         context = self.text_model(ids)  # (B, L, C)
         end = ops.argmax(ids, 1)  # (B,): the first end-of-text token
-        # in float32 first: OneHot has no bfloat16
+        # float32 first, because OneHot has no bfloat16
         at_end = ops.one_hot(end, ids.shape[1], Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)).astype(
             context.dtype
         )
@@ -173,8 +173,10 @@ class VisionTransformer(nn.Cell):
 
 
 class CLIPImageEncoder(nn.Cell):
-    """CLIP's image embedding: pixels (B, 3, S, S), normalised with its config's mean and deviation -> (B,
-    projection_dim), L2-normalised."""
+    """CLIP's image embedding: pixels (B, 3, S, S) -> (B, projection_dim), L2-normalised.
+
+    The pixels must be normalised with the config's mean and standard deviation.
+    """
 
     def __init__(self, config):
         super().__init__()

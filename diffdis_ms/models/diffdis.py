@@ -13,7 +13,7 @@ from diffdis_ms.models.unet import Transformer2DModel, UNet2DConditionModel
 
 
 def as_tensor(x):
-    """A Tensor of a NumPy array (float64 and int64 narrowed to 32 bits), or the Tensor itself."""
+    """Convert a NumPy array to a Tensor (float64 and int64 to 32 bits); a Tensor is returned unchanged."""
     if isinstance(x, Tensor):
         return x
     x = np.asarray(x)
@@ -41,7 +41,7 @@ class DiffDisUNet(UNet2DConditionModel):
             z_t: (B, 4, H, W). t_z: (B,) int, 0..999. context: c, (B, L, hidden). NumPy arrays or Tensors.
 
         Returns:
-            Tensor (B, 4, H, W), the noise (or z, where data is the target).
+            Tensor (B, 4, H, W), the noise (or z, if data is the target).
         """
         return self(as_tensor(z_t), as_tensor(t_z), as_tensor(context))
 
@@ -52,19 +52,18 @@ class DiffDisUNet(UNet2DConditionModel):
             z: (B, 4, H, W). e_t: (B, 1, D). t_e: (B,) int, 0..999. NumPy arrays or Tensors.
 
         Returns:
-            Tensor (B, 1, D), of any length: e0_hat, or the noise where that is the target.
+            Tensor (B, 1, D), not normalised: e0_hat, or the noise if that is the target.
         """
         return self(as_tensor(z), as_tensor(t_e), None, as_tensor(e_t))
 
     def construct(self, z, t, context=None, e_t=None):
-        """One network for both: with a text query e_t it predicts the query (t = t_e), without one the noise (t =
-        t_z)."""
+        """Predict the query if there is a text query e_t (t = t_e), otherwise the noise (t = t_z)."""
         if e_t is None:
             return super().construct(z, t, context)
         return self._query(z, e_t, t)
 
     def _query(self, z, e_t, t_e):
-        """c is masked (a zero context); t_z is the timestep that marks z as a condition."""
+        """Phi_theta: c is masked (a zero context), and t_z is the timestep that marks z as a condition."""
         temb = self.embed_timestep(ops.full((z.shape[0],), self.condition_timestep, dtype=t_e.dtype))
         query = self.text_query(e_t, t_e)
         hidden = ops.zeros_like(query)  # h_{e,0} = 0
@@ -82,7 +81,7 @@ class DiffDisUNet(UNet2DConditionModel):
         return self.alignment(x, hidden if self.fusion else query)
 
     def _attend(self, block, x, hidden, query):
-        """One attention block on both streams, or (fusion off) on the image alone."""
+        """Run an attention block on both streams, or only on the image if fusion is off."""
         if self.fusion:
             return block.fuse(x, hidden, query)
         return block(x, None), hidden

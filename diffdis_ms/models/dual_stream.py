@@ -1,7 +1,7 @@
-"""Dual-stream deep fusion (Sec. 3.3, Fig. 3): the text query's way through the UNet's encoder half and middle block.
+"""Dual-stream deep fusion (Sec. 3.3, Fig. 3): the text query's path through the UNet's encoder half and middle block.
 
-This is the only file that knows both streams. Every new weight lives below a module named `dual_stream` or
-`text_query`, so that the rest of the UNet keeps Stable Diffusion's names and values.
+Only this file handles both streams. Every new weight belongs to a module named `dual_stream` or `text_query`, so that
+the rest of the UNet keeps Stable Diffusion's names and values.
 """
 
 from mindspore import nn, ops
@@ -26,8 +26,8 @@ class TextQueryEmbedding(nn.Cell):
 
 
 class QueryBlock(nn.Cell):
-    """The query's own weights in one transformer block: feed-forward with its LayerNorm (MS-FFN), and, where attention
-    is not shared, the projections of self-attention."""
+    """The query's own weights in a transformer block: feed-forward with LayerNorm (MS-FFN), and the projections of
+    self-attention if attention is not shared."""
 
     def __init__(self, dim, heads, share_attention, modality_ffn):
         super().__init__()
@@ -37,8 +37,7 @@ class QueryBlock(nn.Cell):
 
 
 class DualStream(nn.Cell):
-    """The new weights of one attention block: the layers between the query's width and the block's, and K
-    QueryBlocks."""
+    """The new weights of an attention block: K QueryBlocks, and layers between the query's width and the block's."""
 
     def __init__(self, dim, query_dim, config):
         super().__init__()
@@ -56,7 +55,7 @@ class DualStream(nn.Cell):
 class DualStreamTransformer2D(Transformer2DModel):
     """Stable Diffusion's attention block that can also carry the text query.
 
-    Called with (x, context) it is `Transformer2DModel`, to the last bit. `fuse` is the block of Fig. 3.
+    Called with (x, context) it equals `Transformer2DModel` to the last bit. `fuse` is the block of Fig. 3.
     """
 
     def __init__(self, dim, config):
@@ -66,7 +65,7 @@ class DualStreamTransformer2D(Transformer2DModel):
         self.modality_ffn = config.dual_stream.modality_ffn
 
     def fuse(self, x, hidden_query, query):
-        """Both streams through the block, with c masked.
+        """Run both streams through the block, with c masked.
 
         Args:
             x: image map (B, C, H, W).
@@ -74,7 +73,7 @@ class DualStreamTransformer2D(Transformer2DModel):
             query: e_t conditioned on t_e (B, 1, D).
 
         Returns:
-            (x, h_{e,l}), shaped as they came.
+            (x, h_{e,l}), with the shapes of x and hidden_query.
         """
         q = self.dual_stream.proj_in(hidden_query + query)  # (B, 1, C)
         tokens = self.to_tokens(x)  # (B, HW, C)

@@ -1,4 +1,4 @@
-"""The frozen networks around the UNet, V, D and T, run over any number of images or texts in batches of one size."""
+"""Run the frozen networks around the UNet (V, D and T) on any number of images or texts, in batches of one size."""
 
 import zlib
 
@@ -43,8 +43,8 @@ class Encoders:
     def zero_latent(self):
         """V(0), the latent of the zero image: (1, 4, H/8, W/8) float32.
 
-        It is computed once, in the graph that encodes images, and again only after V has changed: V is known by its
-        biases and norms, which other weights and a step of training change.
+        It is computed once, in the graph that encodes images, and again only if V has changed. This is detected by V's
+        biases and norms, which differ for other weights and after a training step.
         """
         vectors = [p.asnumpy() for p in self.vae.get_parameters() if len(p.shape) == 1]
         size, known = self.config.image_size, zlib.crc32(np.concatenate(vectors).tobytes())
@@ -53,13 +53,13 @@ class Encoders:
         return self._zero[1]
 
     def decode_latents(self, z):
-        """x = D(z): (N, 4, h, w) -> (N, 3, H, W) float32 in [-1, 1]; ConfigError where pixels are not finite."""
+        """x = D(z): (N, 4, h, w) -> (N, 3, H, W) float32 in [-1, 1]; ConfigError if pixels are not finite."""
         x = in_batches(lambda x: (self._decode(Tensor(x.astype(np.float32))),), (z,), self.batch_size)[0]
         return np.clip(check_finite(x, 'latents'), -1, 1)
 
     def latent_scale(self, batches):
-        """1 / standard deviation of the latents of batches of pixels (B, 3, H, W): V's `scaling_factor`, as Stable
-        Diffusion's 0.18215 was measured."""
+        """1 / standard deviation of the latents of batches of pixels (B, 3, H, W). It is V's `scaling_factor`, measured
+        like Stable Diffusion's 0.18215."""
         return float(self.vae.scaling_factor / np.std([self.encode_images(pixels) for pixels in batches]))
 
     def encode_texts(self, texts, progress=False):
@@ -69,12 +69,12 @@ class Encoders:
         )
 
     def embed_texts(self, texts):
-        """e alone, as `encode_texts`: c, 77 times as large, is dropped batch by batch."""
+        """Only e of `encode_texts`. c, which is 77 times as large, is dropped after each batch."""
         ids = self.tokenizer.encode(list(texts), self.config.text_encoder.max_position_embeddings)
         return in_batches(lambda x: self.text_encoder(Tensor(x))[1:], (ids,), self.batch_size)[0]
 
     def encode_ids(self, ids, progress=False):
-        """(c, e) of token ids (N, L) int32, as `encode_texts`."""
+        """(c, e) of token ids (N, L) int32, like `encode_texts`."""
         return in_batches(
             lambda x: self.text_encoder(Tensor(x)), (ids,), self.batch_size, progress and 'encoding texts'
         )
@@ -83,13 +83,13 @@ class Encoders:
 def in_batches(function, arrays, batch_size, progress=''):
     """Run `function(*batches) -> tuple of Tensors` over arrays of one length, always with `batch_size` rows.
 
-    The last batch is filled up with its own last row and cut again, so that one graph serves all.
+    The last batch is padded with its own last row, and the result cut, so that one graph runs all batches.
 
     Args:
         progress: description of a progress bar, or '' for none.
 
     Returns:
-        tuple of NumPy arrays, one an output.
+        tuple of NumPy arrays, one per output.
     """
     outputs = []
     for rows, kept in tqdm(
@@ -108,7 +108,7 @@ def in_batches(function, arrays, batch_size, progress=''):
 
 
 def padded_batches(n, batch_size):
-    """list of (row indices, number of them that count): the last batch is filled up with its own last row."""
+    """List of (row indices, number of valid rows); the last batch is padded with its own last row."""
     return [
         (np.minimum(np.arange(start, start + batch_size), n - 1), min(batch_size, n - start))
         for start in range(0, n, batch_size)

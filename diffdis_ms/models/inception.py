@@ -21,10 +21,10 @@ class BasicConv(nn.Cell):
 
 
 class AveragePool(nn.Cell):
-    """3x3 mean, stride 1, of the pixels that lie inside the picture.
+    """3x3 mean, stride 1, over the pixels inside the image.
 
-    MindSpore does not document whether the mean counts its padding (on the CPU it does not). The same mean of ones
-    cancels the difference; where padding is not counted it is exactly one.
+    MindSpore does not document whether the mean counts the padding (on a CPU it does not). Dividing by the same mean of
+    ones gives the right result in both cases; if padding is not counted, this mean is exactly one.
     """
 
     def __init__(self):
@@ -132,7 +132,7 @@ class ReductionB(nn.Cell):
 
 
 class MixedC(nn.Cell):
-    """8x8, with 3x3 convolutions opened into 1x3 beside 3x1: (B, C, H, W) -> (B, 2048, H, W)."""
+    """8x8, with 3x3 convolutions replaced by 1x3 and 3x1 in parallel: (B, C, H, W) -> (B, 2048, H, W)."""
 
     def __init__(self, dim, pool):
         super().__init__()
@@ -163,11 +163,11 @@ class InceptionV3(nn.Cell):
     """FID's features.
 
     Inputs:
-        x: (B, 3, 299, 299) float32, (pixels - 128) / 128 of RGB pixels 0..255 that were resized before.
+        x: (B, 3, 299, 299) float32, (pixels - 128) / 128 for resized RGB pixels 0..255.
 
     Returns:
         features (B, 2048): means of the last feature map.
-        logits (B, 1008): `fc` without its bias, as the Inception score wants them.
+        logits (B, 1008): `fc` without its bias, as used by the Inception score.
     """
 
     def __init__(self):
@@ -184,7 +184,7 @@ class InceptionV3(nn.Cell):
             MixedB(768, 192),
         )
         self.Mixed_7a = ReductionB(768)
-        # the graph FID was defined with has a max pool in its last block, where Inception v3 has an average
+        # FID's original graph has a max pool in its last block, unlike Inception v3 with its average pool
         self.Mixed_7b, self.Mixed_7c = MixedC(1280, AveragePool()), MixedC(2048, nn.MaxPool2d(3, 1, pad_mode='same'))
         self.fc = linear(2048, 1008)
         self.pool, self.without_bias = nn.MaxPool2d(3, 2), ops.MatMul(transpose_b=True)

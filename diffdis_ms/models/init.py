@@ -1,4 +1,4 @@
-"""Fresh weights: every parameter is filled from its own name and the seed, whatever the order of construction."""
+"""Initialise weights. A parameter's value depends only on its name and the seed, not on the order of construction."""
 
 import math
 import re
@@ -9,7 +9,7 @@ import numpy as np
 from diffdis_ms.models.names import copied_from
 
 PROJ_OUT_STD = 1e-3  # "the layer back to 768 starts small" (dual stream)
-START_LOGVAR = -6.0  # of the autoencoder's posterior
+START_LOGVAR = -6.0  # initial log-variance of the autoencoder's posterior
 ZERO = re.compile(
     r'((down|up)_blocks\.\d+|mid_block)\.(resnets\.\d+\.conv2|attentions\.\d+\.proj_out)\.weight|conv_out\.weight'
 )
@@ -18,16 +18,16 @@ ZERO = re.compile(
 def initialize(cell, seed):
     """Fill the parameters of `cell` in place.
 
-    Linear layers and convolutions: uniform in +-1/sqrt(fan_in), biases zero, but zero where latent diffusion has its
-    zero modules (last layer of the UNet and of each of its residual branches); embeddings: normal, 0.02 (positions
-    0.01);
-    norms: one and zero, their running statistics too. The query's feed-forwards start as copies of the image's.
+    Linear layers and convolutions are uniform in +-1/sqrt(fan_in) with zero biases. Layers that are zero modules in
+    latent diffusion (the last layer of the UNet and of each of its residual branches) are zero. Embeddings are normal
+    with standard deviation 0.02 (positions 0.01). Norms and their running statistics are one and zero. The query's
+    feed-forwards start as copies of the image's.
 
     Args:
         cell: a network of this package.
         seed: int.
     """
-    from mindspore import Tensor  # here: `fresh` alone needs NumPy, and the converter starts faster without
+    from mindspore import Tensor  # imported here, because the converter only uses `fresh`, which needs only NumPy
 
     for p in cell.get_parameters():
         p.set_data(Tensor(fresh(p.name, p.shape, seed), p.dtype))
@@ -35,10 +35,10 @@ def initialize(cell, seed):
 
 
 def copy_image_weights(cell, keep=()):
-    """Make what the query starts with (`names.copied_from`) a copy of the image's weights as they are now.
+    """Set the query's parameters that start as copies (`names.copied_from`) to the image's current weights.
 
     Args:
-        cell: a network of this package. keep: names of parameters that stay as they are: those that a file had.
+        cell: a network of this package. keep: names of parameters that are not changed, because a file had them.
     """
     from mindspore import Tensor
 
@@ -50,9 +50,9 @@ def copy_image_weights(cell, keep=()):
 
 
 def fresh(name, shape, seed):
-    """The starting value of one parameter, float32."""
+    """The initial value of a parameter, float32."""
     leaf = name.rsplit('.', 1)[-1]
-    if name == 'quant_conv.bias':  # a narrow posterior: noise of size one would drown the first latents
+    if name == 'quant_conv.bias':  # a narrow posterior, because noise of size one would hide the first latents
         return np.repeat([0, START_LOGVAR], shape[0] // 2).astype(np.float32)
     if leaf in ('gamma', 'moving_variance'):
         return np.ones(shape, np.float32)

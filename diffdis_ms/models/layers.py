@@ -1,4 +1,4 @@
-"""Layers shared by all networks. Weights start at zero here; `init.initialize` fills them, named and seeded."""
+"""Layers shared by all networks. Weights are zero here; `init.initialize` fills them from their names and a seed."""
 
 import math
 
@@ -58,8 +58,8 @@ def merge_heads(x):
 
 
 class Attention(nn.Cell):
-    """diffusers' `Attention`: self-attention, or cross-attention where a context is given. `to_out` always has a bias,
-    the other projections only in the autoencoder."""
+    """diffusers' `Attention`: self-attention, or cross-attention if a context is given. `to_out` always has a bias; the
+    other projections have one only in the autoencoder."""
 
     def __init__(self, dim, heads, context_dim=None, bias=False):
         super().__init__()
@@ -95,7 +95,7 @@ class GEGLU(nn.Cell):
 
 
 class FeedForward(nn.Cell):
-    """diffusers' GEGLU feed-forward; `net.1` is its dropout, which is never on here."""
+    """diffusers' GEGLU feed-forward. `net.1` is its dropout, which is never used here."""
 
     def __init__(self, dim, mult=4):
         super().__init__()
@@ -107,8 +107,8 @@ class FeedForward(nn.Cell):
 
 @constexpr
 def _frequencies(half):
-    """10000^(-i / half) as a constant (1, half): MindSpore's exp on the CPU is only good to 4e-6, and t multiplies that
-    by 1000."""
+    """10000^(-i / half) as a constant (1, half). MindSpore's exp on a CPU has errors of 4e-6, which t would multiply by
+    up to 1000."""
     exponent = np.float32(-math.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
     return Tensor(np.exp(exponent).reshape(1, half))
 
@@ -139,7 +139,7 @@ class TimestepEmbedding(nn.Cell):
 
 
 class ResnetBlock2D(nn.Cell):
-    """Two 3x3 convolutions behind GroupNorm and SiLU, a residual, and (in the UNet) the timestep added in between."""
+    """Two 3x3 convolutions, each after GroupNorm and SiLU, with a residual; the UNet adds the timestep in between."""
 
     def __init__(self, in_channels, out_channels, groups, eps, temb_channels=None):
         super().__init__()
@@ -175,7 +175,7 @@ class Upsample2D(nn.Cell):
 
 
 class Downsample2D(nn.Cell):
-    """3x3 convolution with stride 2; `asymmetric` pads right and bottom only, as the autoencoder does."""
+    """3x3 convolution with stride 2; `asymmetric` pads only right and bottom, as in the autoencoder."""
 
     def __init__(self, channels, asymmetric=False):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Prompt ensembling (Radford et al. 2021): one embedding for the name of a class, of all its prompts."""
+"""Prompt ensembling (Radford et al. 2021): one embedding per class, from all its prompts."""
 
 from math import gcd
 
@@ -8,19 +8,19 @@ from diffdis_ms.finite import check_finite
 
 
 def ensemble_labels(embed_texts, labels, templates, batch_size=1):
-    """Prompt ensembling: each label in all templates, embeddings averaged, then L2-normalised.
+    """Average each label's embeddings over all templates, then L2-normalise.
 
     Args:
         embed_texts: list of N strings -> (N, D), L2-normalised. labels: list of str. templates: list of str with one
             {}.
-        batch_size: of `embed_texts`. So many labels at a time are embedded as fill whole batches: the texts of all of
-            them (80,000 for ImageNet) are never held together, and every batch is the same as if they were.
+        batch_size: batch size of `embed_texts`. Labels are embedded in groups that fill whole batches. So not all texts
+            (80,000 for ImageNet) are in memory at once, but the batches are the same as if they were.
 
     Returns:
         (len(labels), D) float32.
 
     Raises:
-        ConfigError: an embedding that is not finite.
+        ConfigError: an embedding is not finite.
     """
     step, rows = batch_size // gcd(batch_size, len(templates)), []
     for start in range(0, len(labels), step):

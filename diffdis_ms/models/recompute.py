@@ -1,4 +1,4 @@
-"""Recompute: what a block keeps for its gradient is thrown away and computed again in the backward pass."""
+"""Recomputation: a block's activations are not kept for its gradient, but computed again in the backward pass."""
 
 from diffdis_ms.models.clip import TransformerLayer
 from diffdis_ms.models.layers import Attention, FeedForward, ResnetBlock2D
@@ -9,9 +9,9 @@ RECOMPUTED = (Attention, FeedForward, ResnetBlock2D, TransformerLayer)
 def apply_recompute(network):
     """Let the attention, feed-forward and residual blocks of a network (DiffDisUNet, CLIP, autoencoder) recompute.
 
-    These cells and not the whole transformer blocks: the dual-stream block enters those by other ways than their call.
-    Only the input of each is kept, not attention's (B, heads, N, N) weights nor the feed-forward's 8 C wide hidden
-    layer. The numbers do not change.
+    Whole transformer blocks cannot recompute, because the dual-stream block does not call them as a whole. Only the
+    input of each cell is kept, but not the attention's (B, heads, N, N) weights or the feed-forward's hidden layer of
+    width 8 C. The results do not change.
 
     Args:
         network: a cell, before its first call.
@@ -20,7 +20,7 @@ def apply_recompute(network):
         The number of cells that recompute.
 
     Raises:
-        ValueError: the network has none of them.
+        ValueError: the network has no such cell.
     """
     cells = [cell for _, cell in network.cells_and_names() if isinstance(cell, RECOMPUTED)]
     if not cells:

@@ -8,8 +8,8 @@ from diffdis_ms.models.layers import conv2d, linear, merge_heads, split_heads
 
 
 class Bottleneck(nn.Cell):
-    """1x1, 3x3 and 1x1 convolutions around a residual. All have stride 1: a 2x2 mean before the last one, and on the
-    way past, halves the picture without aliasing."""
+    """1x1, 3x3 and 1x1 convolutions with a residual. All have stride 1. A 2x2 mean before the last convolution, and in
+    the shortcut, halves the image without aliasing."""
 
     def __init__(self, in_dim, dim, stride):
         super().__init__()
@@ -80,5 +80,5 @@ class ModifiedResNet(nn.Cell):
 
 
 def stage(in_dim, dim, blocks, stride):
-    """Bottlenecks of one width, the first of which may halve the picture."""
+    """Make the bottlenecks of a width; the first may halve the image."""
     return nn.SequentialCell([Bottleneck(4 * dim if i else in_dim, dim, 1 if i else stride) for i in range(blocks)])

@@ -1,7 +1,7 @@
 """Stable Diffusion's UNet: encoder half, middle block, decoder half, with diffusers' module names.
 
-`attention_cls` lets `dual_stream.py` put its block in the place of `Transformer2DModel` in the encoder half and the
-middle block; this file knows the image stream alone.
+With `attention_cls`, `dual_stream.py` replaces `Transformer2DModel` by its own block in the encoder half and the middle
+block. This file only handles the image stream.
 """
 
 from mindspore import nn, ops
@@ -22,8 +22,8 @@ from diffdis_ms.models.layers import (
 class BasicTransformerBlock(nn.Cell):
     """Self-attention, cross-attention to the context, GEGLU feed-forward; pre-norm, residual.
 
-    A context of None is a masked one, all zeros: keys and values have no bias, so of the cross-attention only the bias
-    of its output layer is left.
+    A context of None means a masked context of zeros. Keys and values have no bias, so the result of cross-attention is
+    then the bias of its output layer.
     """
 
     def __init__(self, dim, heads, context_dim):
@@ -79,7 +79,7 @@ class Transformer2DModel(nn.Cell):
 
 
 class DownBlock(nn.Cell):
-    """Residual blocks, each followed by attention where the level has it, then (but for the last level) halving."""
+    """Residual blocks, each followed by attention if the level has it, then halving except in the last level."""
 
     def __init__(self, in_channels, out_channels, config, has_attention, downsample, attention_cls):
         super().__init__()
@@ -110,7 +110,7 @@ class DownBlock(nn.Cell):
 
 
 class UpBlock(nn.Cell):
-    """Residual blocks that take the encoder's skips, attention as in the level below, then doubling."""
+    """Residual blocks with the encoder's skip connections, attention if the level has it, then doubling."""
 
     def __init__(self, in_channels, out_channels, skip_channels, config, has_attention, upsample):
         super().__init__()
@@ -154,7 +154,7 @@ class MidBlock(nn.Cell):
 
 
 class UNet2DConditionModel(nn.Cell):
-    """Phi_u: the noise on z_t from (z_t, t_z, c).
+    """Phi_u: predicts the noise in z_t from (z_t, t_z, c).
 
     Args:
         config: ModelConfig.
@@ -214,20 +214,20 @@ class UNet2DConditionModel(nn.Cell):
 
 
 def _skip_channels(widths, level, layers_per_block):
-    """Channels of the encoder's skips that the decoder takes at `level`, in the order it takes them."""
+    """Channels of the encoder's skip connections for the decoder's `level`, in the order of their use."""
     return [widths[level]] * layers_per_block + [widths[max(level - 1, 0)]]
 
 
 def activation_elements(config, decoder, fused=False):
-    """Elements that one sample's forward pass through the UNet keeps for its gradients, an estimate.
+    """Estimate the number of elements that a sample's forward pass through the UNet keeps for its gradients.
 
-    A residual block keeps the inputs and outputs of its norms, of silu and its sigmoid, and of its convolutions: 4
-    (C_in + C_out) a pixel. A transformer layer keeps some 31 maps of its width a pixel, and the attention weights and
-    their softmax to the pixels and the context.
+    A residual block keeps the inputs and outputs of its norms, silu, sigmoid and convolutions: 4 (C_in + C_out) per
+    pixel. A transformer layer keeps about 31 maps of its width per pixel, and the attention scores and weights for
+    pixels and context.
 
     Args:
-        config: ModelConfig. decoder: whether the decoder half is run, too (generation); alignment ends after the middle
-            block. fused: whether attention is Ascend's fused kernel, which computes the weights anew.
+        config: ModelConfig. decoder: whether the decoder half also runs (generation); alignment ends after the middle
+            block. fused: whether attention uses Ascend's fused kernel, which computes the weights again.
     """
     unet, context = config.unet, config.text_encoder.max_position_embeddings
     _, side, _ = config.latent_shape
