@@ -172,9 +172,9 @@ def check_pip(arguments):
 
 def check_pytest(arguments):
     parser = argparse.ArgumentParser(prog='pytest', add_help=False)
-    for option in ('-m', '-k', '-r', '--durations'):
+    for option in ('-m', '-k', '-n', '-r', '--durations'):
         parser.add_argument(option)
-    for option in ('-q', '-x', '-v', '-s', '--lf', '--noconftest'):
+    for option in ('-q', '-x', '-v', '-s', '--lf', '--pdb', '--noconftest'):
         parser.add_argument(option, action='store_true')
     parser.add_argument('paths', nargs='*')
     with patch.object(argparse.ArgumentParser, 'error', refuse):
