@@ -81,7 +81,7 @@ def command(*args, **options):
     """Run one of the tools; returns the finished process (text)."""
     env = {**os.environ, 'PYTHONPATH': str(ROOT)}
     return subprocess.run(
-        [sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, **options
+        [sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200, **options
     )
 
 
@@ -128,7 +128,7 @@ def msrun(processes, logs, *args):
             '--cluster_time_out=120',
             *map(str, args),
         ]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
         if done.returncode == 0 or not port_was_taken(logs):
             break
     return done

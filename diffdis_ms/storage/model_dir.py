@@ -52,8 +52,8 @@ def save_model(directory, config, networks, tokenizer=None, extra: Any = None):
         manifest = {
             'files': {name: hashes.get(name) or sha256(temporary / name) for name in files},
             'versions': {name: version(name) for name in ('mindspore', 'mindformers', 'numpy')},
-            **((extra() if callable(extra) else extra) or {}),
         }
+        manifest.update((extra() if callable(extra) else extra) or {})
         write_flushed(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 

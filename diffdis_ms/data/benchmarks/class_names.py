@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES, TEMPLATES
 from diffdis_ms.errors import ConfigError
@@ -229,7 +228,7 @@ def _is_file(path):
         return False
 
 
-def _read_list(path, dataset: Any):
+def _read_list(path, dataset):
     text = read_text(path)
     if path.suffix.lower() != '.json':
         return lines_of(text.strip())
@@ -237,8 +236,9 @@ def _read_list(path, dataset: Any):
     if isinstance(content, dict):
         if dataset is None and len(content) == 1:
             dataset = next(iter(content))
-        if dataset not in content and _CLIP_BENCHMARK.get(dataset) in content:
-            dataset = _CLIP_BENCHMARK[dataset]
+        there = _CLIP_BENCHMARK.get(dataset or '')
+        if dataset not in content and there in content:
+            dataset = there
         if dataset not in content:
             wrong = f'has no data set {dataset!r}; it has' if dataset else 'has several data sets; name one'
             raise ConfigError(f'{path} {wrong}: {", ".join(sorted(content))}')

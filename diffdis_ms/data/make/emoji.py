@@ -8,7 +8,6 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
@@ -69,7 +68,7 @@ def draw_all(size=128, progress=True):
             image, reason = _crop(canvas, size)
             if canvas.tobytes() == nothing.tobytes():
                 reason = 'not in the font'
-        if reason:
+        if reason or image is None:
             skipped[caption] = reason
             continue
         seen.add(caption.casefold())
@@ -246,7 +245,7 @@ def _draw(text, font, size):
     return canvas
 
 
-def _crop(canvas, size) -> tuple[Any, str | None]:
+def _crop(canvas, size):
     """Crop the image with its content in the centre; returns (image or None, reason if None)."""
     ink = (np.asarray(canvas) != 255).any(axis=2)
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))

@@ -127,7 +127,8 @@ class UrlTable:
             next((names.index(name) for name in known if name in names), None) for known in (URL_NAMES, CAPTION_NAMES)
         ]
         if len(names) == 2 and None in found and found != [None, None]:
-            found = [1 - found[1] if found[0] is None else found[0], 1 - found[0] if found[1] is None else found[1]]
+            one = found[0] if found[1] is None else found[1]
+            found = [1 - one if column is None else column for column in found]
         if None in found or found[0] == found[1]:
             raise ConfigError(
                 f'{self.path}: the first line is not caption<TAB>url, and as a header '
