@@ -92,7 +92,7 @@ class Records:
             & (rows[:, [2, 5]] <= page).all(1)
             & (ends <= size).all(1)
         )
-        reason = 'its place lies outside of the file: the file is cut, or the index is of another one'
+        reason = 'its position is outside the file: the file is truncated, or the index belongs to another file'
         self.skipped |= {f'{path.name}: row {row}': reason for row in np.flatnonzero(~sound).tolist()}
         lengths = ends - starts
         places = [np.full(len(rows), number), starts[:, 0], lengths[:, 0], starts[:, 1], lengths[:, 1]]
