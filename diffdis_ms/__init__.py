@@ -3,9 +3,8 @@
 import os
 
 os.environ.setdefault('GLOG_v', '3')  # hides MindSpore's warnings
-os.environ.setdefault(
-    'TRANSFORMERS_NO_ADVISORY_WARNINGS', '1'
-)  # transformers warns that no framework is installed, but its tokenizers need none
+# transformers warns that no framework is installed, but its tokenizers need none
+os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 
 __version__ = '0.1.0'
 

@@ -105,7 +105,7 @@ def test_the_printed_table_tells_the_same(stub):
 def test_the_printed_table_ends_with_what_to_mend(stub, tmp_path):
     pretend_version(tmp_path, 'numpy', '2.1.0')
     done = run('--quick', path=[tmp_path, stub])
-    assert done.returncode == 1 and done.stdout.splitlines()[-1] == '1 to mend before DiffDis runs: numpy'
+    assert done.returncode == 1 and done.stdout.splitlines()[-1] == '1 to fix before DiffDis runs: numpy'
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_operator_coverage_that_fails_says_why(monkeypatch):
 def test_operator_coverage_of_a_version_without_a_table_is_one_line():
     (row,) = tool.check_coverage({**PROBE, 'version': '2.8.0'})
     assert row['status'] == 'note' and '\n' not in row['found'] and not row['advice']
-    assert row['found'].startswith('not looked at: ') and '2.7.2' in row['found'] and '2.8.0' in row['found']
+    assert row['found'].startswith('not checked: ') and '2.7.2' in row['found'] and '2.8.0' in row['found']
 
 
 SPEAKERS = ['tools/doctor.py', 'tools/launch.py', 'tools/launch.sh', 'tools/ascend_table.py']

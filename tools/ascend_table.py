@@ -1,8 +1,8 @@
-"""Write the table of what a MindSpore has for Ascend, from the libraries of the installed wheel (x86-64).
+"""Write the table of MindSpore's operators for Ascend, from the libraries of the installed wheel (x86-64).
 
-diffdis_ms.ascend.coverage, and with it tools/doctor.py, check graphs against the table of the installed version:
-diffdis_ms/ascend/mindspore_VERSION.json. It is needed once a version of MindSpore, for all kinds of machines. What
-release of CANN is there, and what the backend rewrites, is not seen. Needs pyelftools (pip install -e .[dev]).
+diffdis_ms.ascend.coverage and tools/doctor.py check graphs against the table of the installed version,
+diffdis_ms/ascend/mindspore_VERSION.json. A table is made once per MindSpore version and is valid on all machines. It
+does not cover the release of CANN or the backend's rewriting. Needs pyelftools (pip install -e .[dev]).
 """
 
 import argparse
@@ -25,7 +25,7 @@ KNOWN = ('MatMulExt', 'SiLU', 'FlashAttentionScore', 'FlashAttentionScoreGrad') 
 
 
 def installed_lib():
-    """The directory of MindSpore's libraries; MindSpore itself is not imported."""
+    """Find the directory of MindSpore's libraries, without importing MindSpore."""
     found = importlib.util.find_spec('mindspore')
     if found is None:
         raise ConfigError('MindSpore is not installed in this environment')
@@ -33,11 +33,11 @@ def installed_lib():
 
 
 def make_table():
-    """The table of the installed MindSpore: `wheel` (where it is from), and what `read_registrations` returns.
+    """Make the table of the installed MindSpore: `wheel` (its origin), and the result of `read_registrations`.
 
     Raises:
-        ConfigError: pyelftools or MindSpore is missing, or MindSpore's libraries are laid out in another way than those
-            of 2.7.2.
+        ConfigError: pyelftools or MindSpore is missing, or MindSpore's libraries differ in structure from those of
+            2.7.2.
     """
     try:
         from tools.ascend.registrations import FILES, read_registrations
@@ -68,7 +68,7 @@ def main():
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--out', required=True, type=Path, metavar='FILE', help='the JSON file to write')
-    parser.add_argument('--seed', type=int, help='nothing here is random; taken as every command takes it')
+    parser.add_argument('--seed', type=int, help='has no effect: nothing here is random')
     args = parser.parse_args()
     table = make_table()
     with whole_file(args.out) as file:

@@ -1,7 +1,6 @@
-"""Look at this machine: versions, device, CANN, operator coverage, compile cache; what is wrong and how to mend it.
+"""Check this machine: versions, device, CANN, operator coverage, compile cache. Says what is wrong and how to fix it.
 
-It needs nothing but Python to start, so that it can say what is missing. Ends with 1 where something keeps DiffDis from
-running.
+It starts with nothing but Python, so that it can report missing packages. The exit code is 1 if DiffDis cannot run.
 """
 
 import argparse
@@ -39,7 +38,7 @@ def row(name, status, found, advice=''):
 
 
 def judged(name, good, found, advice, otherwise=PROBLEM):
-    """A row that is ok, or has another status and says what to do."""
+    """Make a row that is ok, or has another status and says what to do."""
     return row(name, OK, found) if good else row(name, otherwise, found, advice)
 
 
@@ -51,7 +50,7 @@ def check_python():
 
 
 def requirements():
-    """The dependencies of pyproject.toml, as they stand there (Python 3.10 has no reader of TOML)."""
+    """The dependencies in pyproject.toml, read as text (Python 3.10 has no TOML reader)."""
     text = (ROOT / 'pyproject.toml').read_text()
     return ast.literal_eval(re.search(r'^dependencies = (\[.*?^\])', text, re.MULTILINE | re.DOTALL)[1])
 
@@ -84,7 +83,8 @@ def check_packages():
 
 
 def check_torchvision():
-    """Its wheel on PyPI fails beside a CPU build of torch and takes transformers with it."""
+    """Check that torchvision can be imported. Its wheel from PyPI fails with a CPU build of torch, and then so does
+    transformers."""
     try:
         version = metadata.version('torchvision')
     except metadata.PackageNotFoundError:
@@ -102,7 +102,7 @@ def last_line(text):
 
 
 def check_mindspore(probe):
-    """MindSpore imported and a graph run, in a process of its own: it may end the process it fails in."""
+    """Import MindSpore and run a graph, in a separate process because a failure may end the process."""
     name, command, env = 'MindSpore runs', [sys.executable, '-c', PROBE], {**os.environ, 'GLOG_v': '3'}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
@@ -125,7 +125,7 @@ def check_ascend(probe):
     homes = (os.environ.get('ASCEND_HOME_PATH'), os.environ.get('ASCEND_TOOLKIT_HOME'), f'{toolkit}/latest')
     home = next((Path(p) for p in homes if p and Path(p).is_dir()), None)
     if not devices and not home:
-        yield row('Ascend', NOTE, 'no NPU, no CANN: device=CPU is what runs here')
+        yield row('Ascend', NOTE, 'no NPU, no CANN: only device=CPU runs here')
         return
     found = f'{len(devices)} ({probe.get("chip") or "MindSpore does not know the chip"})'
     advice = (
@@ -136,7 +136,7 @@ def check_ascend(probe):
     advice = 'install the NPU driver, or mount /usr/local/Ascend/driver into the container'
     yield judged('driver', driver.exists() or not devices, first_version(driver), advice, WARNING)
     if home is None:
-        advice = f'install the CANN toolkit that MindSpore 2.7.2 names, then: source {toolkit}/set_env.sh'
+        advice = f'install the CANN toolkit required by MindSpore 2.7.2, then: source {toolkit}/set_env.sh'
         yield row('CANN', PROBLEM, 'not found', advice)
         return
     patterns = ('version.cfg', '*-linux/ascend_toolkit_install.info', 'opp/version.info')
@@ -148,7 +148,7 @@ def check_ascend(probe):
 
 
 def first_version(path):
-    """The first line of a version file that has a number."""
+    """The first line with a number in a version file."""
     try:
         lines = path.read_text(errors='replace').splitlines()
     except OSError:
@@ -157,7 +157,7 @@ def first_version(path):
 
 
 def check_msrun():
-    """Its workers are the `python` of the PATH."""
+    """Check msrun, whose workers run the `python` of the PATH."""
     python, msrun = shutil.which('python'), shutil.which('msrun')
     activate = f'activate the environment: . {Path(sys.executable).parent}/activate'
     if python is None or msrun is None:
@@ -174,7 +174,7 @@ def check_room():
         lines = dict(line.split(':', 1) for line in Path('/proc/meminfo').read_text().splitlines())
         total, free = (int(lines[key].split()[0]) / 2**20 for key in ('MemTotal', 'MemAvailable'))
         found = f'{free:.1f} of {total:.1f} GB free, {os.cpu_count()} cores'
-        advice = 'the demo needs some 4 GB; a full-size training step on the CPU about 24 GB'
+        advice = 'the demo needs about 4 GB, a full-size training step on a CPU about 24 GB'
         yield judged('memory', free >= 4, found, advice, WARNING)
     except (OSError, KeyError, ValueError):
         yield row('memory', NOTE, f'unknown, {os.cpu_count()} cores')
@@ -198,11 +198,11 @@ def check_environment():
         )
         yield row('MS_COMPILER_CACHE_ENABLE', PROBLEM, '1', advice)
     if 'GLOG_v' not in os.environ:
-        yield row('GLOG_v', NOTE, 'not set', "export GLOG_v=3 hides MindSpore's warnings (they mean no harm)")
+        yield row('GLOG_v', NOTE, 'not set', "export GLOG_v=3 hides MindSpore's warnings (they are harmless)")
 
 
 def check_compile_cache():
-    """Imports nothing that may be missing: what cannot be looked at is said."""
+    """Check the compile cache. Packages that may be missing are not imported; errors are reported."""
     name = 'compile cache'
     try:
         sys.path.insert(0, str(ROOT))
@@ -212,7 +212,7 @@ def check_compile_cache():
         found = entries(directory)
     except (ImportError, OSError) as e:
         advice = 'set XDG_CACHE_HOME to a directory you may write to'
-        yield row(name, WARNING, f'cannot be looked at: {last_line(str(e))}', advice)
+        yield row(name, WARNING, f'cannot be read: {last_line(str(e))}', advice)
         return
     stale = sum(bool(entry['stale']) for entry in found)
     size = sum(entry['bytes'] for entry in found) / 2**20
@@ -227,10 +227,10 @@ def check_compile_cache():
 
 
 def check_coverage(probe):
-    """diffdis_ms.ascend.coverage over GRAPHS, in a process of its own: it stops MindSpore behind the front end."""
+    """Run diffdis_ms.ascend.coverage on GRAPHS, in a separate process because it stops MindSpore early."""
     name = 'operator coverage'
     if not probe:
-        yield row(name, NOTE, 'not looked at: MindSpore must run first')
+        yield row(name, NOTE, 'not checked: MindSpore must run first')
         return
     try:
         from tqdm import tqdm
@@ -239,11 +239,11 @@ def check_coverage(probe):
         from diffdis_ms.ascend.evidence import read_table
         from diffdis_ms.errors import ConfigError
     except ImportError:
-        return  # check_packages has said so
+        return  # check_packages has reported it
     try:
         read_table(probe['version'])
     except ConfigError as e:
-        yield row(name, NOTE, f'not looked at: {e}')
+        yield row(name, NOTE, f'not checked: {e}')
         return
     command = [sys.executable, '-m', 'diffdis_ms.ascend.coverage', GRAPHS, '--json']
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'GLOG_v': '3'}
@@ -269,7 +269,7 @@ def check_coverage(probe):
     if not missing:
         yield row(name, OK, f'{looked_at}, all with an Ascend implementation')
         return
-    advice = f'python -m diffdis_ms.ascend.coverage {GRAPHS} lists them; look by hand, there are false alarms'
+    advice = f'python -m diffdis_ms.ascend.coverage {GRAPHS} lists them; check by hand, because there are false alarms'
     status = PROBLEM if probe['ascend'] else WARNING
     yield row(name, status, f'{looked_at}, without Ascend implementation: {", ".join(missing)}', advice)
 
@@ -277,12 +277,12 @@ def check_coverage(probe):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--quick', action='store_true', help='without operator coverage, which compiles graphs for about a minute'
+        '--quick', action='store_true', help='skip operator coverage, which compiles graphs for about a minute'
     )
     parser.add_argument(
-        '--json', action='store_true', help='{"ok": ..., "checks": [{"name", "status", "found", "advice"}, ...]}'
+        '--json', action='store_true', help='print {"ok": ..., "checks": [{"name", "status", "found", "advice"}, ...]}'
     )
-    parser.add_argument('--seed', type=int, help='nothing here is random; taken as every command takes it')
+    parser.add_argument('--seed', type=int, help='has no effect: nothing here is random')
     args = parser.parse_args()
     probe, rows = {}, []
     checks = [check_python(), check_packages(), check_torchvision(), check_mindspore(probe), check_ascend(probe)]
@@ -298,7 +298,7 @@ def main():
     if args.json:
         print(json.dumps({'ok': not problems, 'checks': rows}, indent=1))
     elif problems:
-        print(f'\n{len(problems)} to mend before DiffDis runs: {", ".join(problems)}')
+        print(f'\n{len(problems)} to fix before DiffDis runs: {", ".join(problems)}')
     else:
         print('\nDiffDis can run here.')
     return int(bool(problems))

@@ -1,5 +1,4 @@
-"""Run one of the tools on several devices, on one machine or many, by MindSpore's msrun; restart it when a process
-dies."""
+"""Run one of the tools on several devices of one or more machines with MindSpore's msrun; restart it if it dies."""
 
 import argparse
 import os
@@ -19,41 +18,43 @@ from diffdis_ms.runtime.cli import run
 
 EXAMPLES = """examples:
   bash tools/launch.sh 8 tools/train.py --config ascend_configs/cc3m_diffdis_8p.yaml
-      8 processes, one a device, on this machine; logs in logs/attempt_0/worker_N.log
+      8 processes on this machine, one per device; logs in logs/attempt_0/worker_N.log
   bash tools/launch.sh 8 --nodes 4 --node-rank 0 --address 10.0.0.1 --max-restarts 3 tools/train.py \\
       --config ascend_configs/cc3m_diffdis_32p.yaml
       4 machines with 8 devices each: the same command on all of them, with --node-rank 0, 1, 2 and 3. 10.0.0.1 is the
-      address of the first one. They need a common directory for output_dir, and the same data under the same path
+      address of the first one. They need a shared output_dir, and the same data under the same path
   bash tools/launch.sh 2 tools/evaluate.py zeroshot --model DIR --dataset cifar10 --data-root DIR --out FILE.json
 
-No rank table is needed; --rank-table FILE is accepted. When a process dies the job ends with the error of the first
-one that failed. With --max-restarts N it is started again, up to N times: training continues from its last complete
-checkpoint. A user's mistake (a line `error: ...`) is not tried again. SIGTERM is handed on: training saves a
-checkpoint and ends with code 143.
+No rank table is needed; --rank-table FILE is accepted. When a process dies, the job ends with the error of the first
+process that failed. With --max-restarts N it is started again, up to N times; training continues from its last complete
+checkpoint. A user's mistake (a line `error: ...`) is not tried again. SIGTERM is passed on: training saves a checkpoint
+and exits with code 143.
 """
 FAILED = re.compile(r'Worker process (\d+) exit with exception. Error code: (-?\d+)')
-GRACE = 5.0  # seconds the scheduler gets to end by itself once all workers are gone
+GRACE = 5.0  # seconds for the scheduler to end by itself after all workers
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         prog='launch.sh', description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('processes', type=int, help='processes on this machine, one a device')
-    parser.add_argument('--nodes', type=int, default=1, metavar='N', help='machines (default: %(default)s)')
-    text = 'number of this machine, 0 is the one of --address'
+    parser.add_argument('processes', type=int, help='number of processes on this machine, one per device')
+    parser.add_argument('--nodes', type=int, default=1, metavar='N', help='number of machines (default: %(default)s)')
+    text = 'index of this machine; 0 is the machine of --address'
     parser.add_argument('--node-rank', type=int, default=0, metavar='R', help=text)
-    parser.add_argument('--address', default='127.0.0.1', help='of the first machine (default: %(default)s)')
-    parser.add_argument('--port', type=int, default=8118, help='free on the first machine (default: %(default)s)')
+    parser.add_argument('--address', default='127.0.0.1', help='address of the first machine (default: %(default)s)')
+    parser.add_argument(
+        '--port', type=int, default=8118, help='a free port on the first machine (default: %(default)s)'
+    )
     parser.add_argument('--rank-table', metavar='FILE', help='HCCL rank table; not needed')
-    text = 'one log a process below DIR/attempt_K/ (default: %(default)s)'
+    text = 'directory for DIR/attempt_K/ with one log per process (default: %(default)s)'
     parser.add_argument('--logs', default='logs', metavar='DIR', help=text)
     text = 'start again after a failure, up to N times (default: %(default)s)'
     parser.add_argument('--max-restarts', type=int, default=0, metavar='N', help=text)
-    text = 'for all machines to come together (default: %(default)s)'
+    text = 'time until all machines must have joined (default: %(default)s)'
     parser.add_argument('--timeout', type=int, default=600, metavar='SECONDS', help=text)
-    parser.add_argument('script', metavar='tools/TOOL.py', help='what to run')
-    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='of the tool')
+    parser.add_argument('script', metavar='tools/TOOL.py', help='the tool to run')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='arguments of the tool')
     args = parser.parse_args()
     for name, low in (('processes', 1), ('nodes', 1), ('node_rank', 0), ('max_restarts', 0), ('timeout', 1)):
         if getattr(args, name) < low:
@@ -69,7 +70,7 @@ def parse_args():
 
 
 class Attempt:
-    """One run of msrun, watched.
+    """One run of msrun, and its observation.
 
     Attributes:
         failed: (rank, exit code) of the first process of this machine that failed, or None.
@@ -92,7 +93,7 @@ class Attempt:
             f'--tail_worker_log={args.processes * args.node_rank}',
         ]
         command += [f'--rank_table_file={args.rank_table}'] if args.rank_table else []
-        # msrun's workers are the `python` of the PATH
+        # msrun's workers run the `python` of the PATH
         env = {**os.environ, 'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}', 'PYTHONUNBUFFERED': '1'}
         try:
             self.process = subprocess.Popen(
@@ -100,13 +101,13 @@ class Attempt:
             )
         except FileNotFoundError:
             raise ConfigError(
-                'msrun is not there: is MindSpore installed in this environment (python tools/doctor.py)?'
+                'msrun does not exist: is MindSpore installed in this environment (python tools/doctor.py)?'
             ) from None
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
     def wait(self):
-        """Exit code of msrun, once all is over."""
+        """Wait until all processes have ended; returns the exit code of msrun."""
         gone_since = None
         while self.process.poll() is None:
             workers, others = self._children()
@@ -122,13 +123,13 @@ class Attempt:
         return self.process.returncode
 
     def terminate(self, *_):
-        """Hand SIGTERM on to the workers."""
+        """Pass SIGTERM on to the workers."""
         self.asked_to_stop = True
         for worker in self._children()[0]:
             worker.send_signal(signal.SIGTERM)
 
     def _children(self):
-        """(workers, others) of msrun that are alive; the ranks of workers are noted."""
+        """List msrun's living children as (workers, others), and record the ranks of workers."""
         workers, others = [], []
         try:
             for child in psutil.Process(self.process.pid).children():
@@ -139,11 +140,11 @@ class Attempt:
                     self.ranks[child.pid] = int(child.environ().get('RANK_ID', -1))
                 (workers if child.pid in self.ranks else others).append(child)
         except (psutil.Error, ProcessLookupError):
-            pass  # one ended meanwhile
+            pass  # a process ended meanwhile
         return workers, others
 
     def _read(self):
-        """msrun's own messages: who failed first."""
+        """Read msrun's messages to find the process that failed first."""
         with open(self.logs / 'msrun.log', 'w', encoding='utf-8') as log:
             for line in self.process.stderr:
                 log.write(line)
@@ -153,7 +154,7 @@ class Attempt:
                     self.failed = self.ranks.get(int(found[1]), -1), int(found[2])
 
     def explain(self):
-        """(what went wrong, whether it was a user's mistake)."""
+        """Explain a failure; returns (what went wrong, whether it was a user's mistake)."""
         if self.failed is None:
             return f'the job failed outside this machine\'s processes; see {self.logs}', False
         rank, code = self.failed
@@ -181,7 +182,7 @@ def main():
             current[-1].terminate()
         code = current[-1].wait()
         if stopped.is_set():
-            print('stopped as asked', file=sys.stderr)
+            print('stopped by SIGTERM', file=sys.stderr)
             return 128 + signal.SIGTERM
         if code == 0:
             return 0

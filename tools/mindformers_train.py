@@ -64,9 +64,8 @@ def main():
             raise ConfigError(f'override {item!r} cannot be read: {str(e).splitlines()[0]}') from None
 
     os.environ.setdefault('REGISTER_PATH', str(Path(__file__).resolve().parent.parent / 'diffdis_ms/formers'))
-    os.environ.setdefault(
-        'OM_MODULES_CACHE', str(Path.home() / '.cache/diffdis_ms/modules')
-    )  # copies of register.py; else ./modules
+    # for copies of register.py; the default is ./modules
+    os.environ.setdefault('OM_MODULES_CACHE', str(Path.home() / '.cache/diffdis_ms/modules'))
     from mindformers import Trainer, build_context  # only once the arguments are checked: it takes seconds
     from mindformers.tools.register.config import MindFormerConfig
     from mindformers.utils.file_utils import set_output_path

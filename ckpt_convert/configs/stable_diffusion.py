@@ -168,17 +168,17 @@ def image_diffusion(json, class_name=None):
     """ImageDiffusionConfig of a scheduler_config.json.
 
     Args:
-        json: its content. class_name: the class that model_index.json names, whose defaults stand for missing keys.
+        json: its content. class_name: the class in model_index.json, whose defaults are used for missing keys.
 
     Raises:
-        CheckpointError: what our schedules and samplers cannot do, by name.
+        CheckpointError: our schedules and samplers do not support a setting (the message names it).
     """
     where = 'scheduler/scheduler_config.json'
     for name in (class_name, json.get('_class_name')):
         if name is not None and name not in SCHEDULERS:
             raise CheckpointError(
-                f'{where}: a model for {short(str(name))} is not sampled by DDIM, PNDM or DPM-Solver++, '
-                'which is what there is here'
+                f'{where}: a model for {short(str(name))} cannot be sampled by DDIM, PNDM or DPM-Solver++, '
+                'the samplers of this package'
             )
     class_name = class_name or json.get('_class_name')
     used = ('prediction_type', 'beta_schedule', 'beta_start', 'beta_end', 'num_train_timesteps')

@@ -15,7 +15,7 @@ def shown(value):
 
 
 def section(content, key, where, required=False):
-    """A mapping in a mapping; {} where it is absent and not required."""
+    """Get a mapping in a mapping; {} if it is absent and not required."""
     value = content.get(key)
     if value is None and not required:
         return {}
@@ -70,7 +70,7 @@ def agree(size, other, where, name='image_size'):
 
 
 def colours(cfg, key, default, where):
-    """Three floats; one number stands for all three."""
+    """Get three floats; a single number is used for all three."""
     value = cfg.get(key, list(default))
     value = [value] * 3 if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     if not isinstance(value, list) or len(value) != 3:

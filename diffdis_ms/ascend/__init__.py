@@ -1,2 +1,5 @@
-"""Does Ascend have every operator of a graph? Graphs are checked against a table of what MindSpore registers for Ascend
-(mindspore_VERSION.json, written by tools/ascend_table.py), without an NPU and without CANN."""
+"""Check whether Ascend has every operator of a graph, without an NPU and without CANN.
+
+Graphs are compared with a table of MindSpore's registrations for Ascend (mindspore_VERSION.json, written by
+tools/ascend_table.py).
+"""

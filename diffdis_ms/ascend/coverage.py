@@ -1,11 +1,11 @@
-"""Operator coverage: does Ascend have an implementation for every primitive of a graph? Nothing is executed; no CANN,
-no NPU needed.
+"""Operator coverage: check that Ascend has an implementation for every primitive of a graph. No graph is executed, and
+neither CANN nor an NPU is needed.
 
     python -m diffdis_ms.ascend.coverage MODULE:FUNCTION [--json]
 
-FUNCTION() yields (title, cell, example inputs); diffdis_ms.ascend.graphs has those of this project. Ends with 1 where
-no implementation of a primitive is known. "none" means: look by hand. Among scalar and composite operators there are
-false alarms, and what a release of CANN really has is not seen.
+FUNCTION() yields (title, cell, example inputs); diffdis_ms.ascend.graphs has those of this project. The exit code is 1
+if no implementation is known for a primitive. Check primitives with "none" by hand: there are false alarms among scalar
+and composite operators. The check does not see what a release of CANN really contains.
 """
 
 import argparse
@@ -27,7 +27,7 @@ TYPES = {  # of MindIR
 
 
 def primitives(cell, *inputs):
-    """{primitive: [count, output types]} of a cell's front-end graph, gradients and optimizer included."""
+    """{primitive: [count, output types]} of a cell's front-end graph, including gradients and optimizer."""
     from mindspore.common.api import _cell_graph_executor
     from mindspore.train.mind_ir_pb2 import ModelProto
 
@@ -59,7 +59,7 @@ def primitives(cell, *inputs):
 
 
 def check(graphs, table):
-    """Yield one dict a graph: title, seconds, primitives [(name, count, types, kind, why)], missing [names]."""
+    """Yield one dict per graph: title, seconds, primitives [(name, count, types, kind, why)], missing [names]."""
     for title, cell, inputs in graphs:
         started = time.monotonic()
         rows = []
@@ -76,7 +76,7 @@ def check(graphs, table):
 
 
 def pretend_ascend():
-    """Python code of MindSpore that asks for the device target hears Ascend, and so builds Ascend's graphs."""
+    """Make MindSpore's Python code see Ascend as device target, so that it builds Ascend's graphs."""
     from mindspore import context
 
     real = context.get_context
@@ -90,7 +90,7 @@ def pretend_ascend():
 
 
 def find_graphs(name):
-    """The function that MODULE:FUNCTION names; ConfigError where there is none."""
+    """Get the function MODULE:FUNCTION; ConfigError if it does not exist."""
     module, _, function = name.partition(':')
     try:
         return getattr(importlib.import_module(module), function)
@@ -105,7 +105,9 @@ def find_graphs(name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('graphs', metavar='MODULE:FUNCTION', help='for example diffdis_ms.ascend.graphs:models')
-    parser.add_argument('--json', action='store_true', help='one JSON object a line: the table, then each graph')
+    parser.add_argument(
+        '--json', action='store_true', help='print one JSON object per line: the table, then each graph'
+    )
     args = parser.parse_args()
     os.environ['MS_DEV_PRECOMPILE_ONLY'] = '1'  # the front end only; read when MindSpore starts
     graphs = find_graphs(args.graphs)

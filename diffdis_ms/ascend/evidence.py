@@ -1,4 +1,4 @@
-"""What is known of Ascend's operators: the table of a MindSpore version, and what it says of one primitive."""
+"""Known implementations of Ascend's operators: the table of a MindSpore version, and its entry for a primitive."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from diffdis_ms.errors import ConfigError
 from diffdis_ms.text_files import read_json
 
 # fmt: off
-FRAMEWORK = {  # what the graph itself is made of
+FRAMEWORK = {  # primitives of the graph itself
     'Load', 'UpdateState', 'Depend', 'MakeTuple', 'TupleGetItem', 'MakeList', 'ListGetItem', 'Return', 'Constant',
     'Parameter', 'Switch', 'Partial', 'StopGradient', 'ScalarToTensor', 'TensorMove', 'call', 'Call', 'getattr',
     'resolve', 'Virtual', 'VirtualAssignAdd',
@@ -18,15 +18,15 @@ COMMUNICATION = {
 }
 # fmt: on
 HOST = re.compile(r'(Scalar|Sequence|Tuple|List|TensorTo(Scalar|Tuple|List)|Shape$|TensorShape$|Rank$|DType$)')
-VIEWS = {'Reshape', 'ReshapeExt', 'ExpandDims', 'Squeeze', 'Flatten'}  # besides those that the table names
+VIEWS = {'Reshape', 'ReshapeExt', 'ExpandDims', 'Squeeze', 'Flatten'}  # in addition to those in the table
 
 
 def read_table(version):
-    """The table of a MindSpore version: where it is from (`wheel`), and `aclnn`, `acl`, `types`, `aicpu`, `rewritten`
-    and `views`, as tools/ascend/registrations.py describes them.
+    """Read the table of a MindSpore version: its origin (`wheel`), and `aclnn`, `acl`, `types`, `aicpu`, `rewritten`
+    and `views`, which tools/ascend/registrations.py describes.
 
     Raises:
-        ConfigError: there is none for this version.
+        ConfigError: there is no table for this version.
     """
     paths = Path(__file__).parent.glob('mindspore_*.json')
     tables = {path.stem.removeprefix('mindspore_').replace('_', '.'): path for path in paths}
@@ -39,7 +39,7 @@ def read_table(version):
 
 
 def evidence(name, types, table):
-    """(kind, why) of one primitive; kind is 'none' where Ascend has nothing, or not for these types."""
+    """(kind, why) of a primitive; kind is 'none' if Ascend has no implementation, or none for these types."""
     if name in FRAMEWORK:
         return 'framework', 'the graph itself'
     if name in COMMUNICATION:

@@ -23,7 +23,7 @@ def zeros(*shape, dtype=np.float32):
 
 
 def query_inputs():
-    """z, t_e, no context, e_t: the arguments with which the UNet predicts the query."""
+    """The UNet's arguments to predict the query: z, t_e, no context, e_t."""
     return zeros(2, 4, 8, 8), zeros(2, dtype=np.int32), None, zeros(2, 1, 48)
 
 
@@ -40,7 +40,7 @@ def loss_cell(config, world=World()):
 
 
 def loss_inputs(config):
-    """What the loss cell of this config takes."""
+    """Inputs of the loss cell of this config."""
     b, text = config.train.batch_size, config.model.text_encoder
     if config.objective == 'autoencoder':
         return zeros(b, 3, 32, 32), zeros(b, 4, 8, 8)
@@ -133,7 +133,7 @@ def half_precision():
 
 
 class Gradient(nn.Cell):
-    """The gradient of a network's summed outputs by its parameters."""
+    """The gradient of a network's summed outputs with respect to its parameters."""
 
     def __init__(self, cell):
         super().__init__(auto_prefix=False)
@@ -164,7 +164,7 @@ def flash_attention(networks=(generation, alignment, autoencoder, clip)):
 
 
 def flash_attention_text():
-    """The quickest of them."""
+    """The fastest graphs of `flash_attention`."""
     yield from flash_attention((clip,))
 
 
@@ -174,12 +174,12 @@ class CpuOnly(nn.Cell):
 
 
 def negative():
-    """What the check must find: an operator that Ascend does not have."""
+    """A graph that the check must report: it has an operator that Ascend does not have."""
     yield 'Fmax', CpuOnly(), (zeros(4),)
 
 
 def doctor():
-    """What tools/doctor.py looks at: the training step, and the attention kernel with its gradient in 16 bits."""
+    """The graphs for tools/doctor.py: the training step, and the attention kernel with its gradient in 16 bits."""
     yield next(training())
     yield from flash_attention((alignment,))
 

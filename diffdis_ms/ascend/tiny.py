@@ -1,4 +1,4 @@
-"""Configs of networks with few layers and every kind of block: what the operator check and the tests compile."""
+"""Configs of networks with few layers and every kind of block, for the operator check and the tests."""
 
 from diffdis_ms.config import (
     AlignmentConfig,
@@ -13,8 +13,7 @@ from diffdis_ms.config import (
 
 # fmt: off
 def make_tiny_config():
-    """A DiffDis that compiles in seconds. c and e differ in width on purpose, so that no layer can mistake one for the
-    other."""
+    """A DiffDis that compiles in seconds. c and e have different widths, so that no layer can confuse them."""
     return ModelConfig(
         image_size=32,
         unet=UNetConfig(block_out_channels=[32, 64, 64], attention_levels=[True, True, False], norm_num_groups=8,

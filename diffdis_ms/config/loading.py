@@ -128,7 +128,7 @@ def _merge(tree, content, schema, source):
 
 
 def _mappings_for_lists(content, tree, prefix=''):
-    """Keys of lists that are given a mapping, of which OmegaConf's error does not say where it is."""
+    """Yield keys of lists that are given a mapping; OmegaConf's error does not name them."""
     for key, value in content.items():
         if isinstance(value, dict) and key in tree:
             if OmegaConf.is_list(tree[key]):

@@ -1,10 +1,10 @@
-"""A process's main graph kept on the disk, so that a training step that was compiled before starts in seconds.
+"""Store a process' main graph on disk, so that a training step that was compiled before starts in seconds.
 
-MindSpore's own cache (2.7.2) knows a graph by the order in which the process compiles it, and by nothing else: another
-cell, another constant or another input shape at the same place of the order is answered with the old graph, without a
-word. The first directory that a process uses stays its directory. So the cache is never left on. It is on while one
-graph a process is compiled, in a directory of its own whose name says what the graph is made of (`graph_key`). What is
-in the directory is checked against its sha256 before it is believed.
+MindSpore's own cache (2.7.2) identifies a graph only by its position in the order of compilation. For another cell,
+constant or input shape at the same position, it silently returns the old graph. A process also keeps the first cache
+directory that it uses. So the cache is only switched on while one graph per process is compiled, in a separate
+directory whose name depends on everything that determines the graph (`graph_key`). Files in it are used only if their
+sha256 is right.
 """
 
 import contextlib
@@ -31,31 +31,30 @@ def default_directory():
 
 
 def compile_cached(cell, inputs, config, world=World()):
-    """Compile `cell` for `inputs`, from the cache where it has this graph; without `config.runtime.compile_cache`
-    nothing happens.
+    """Compile `cell` for `inputs`, or load it from the cache. Does nothing without `config.runtime.compile_cache`.
 
-    Call it right before the first call of the cell that takes longest to compile: a process has one graph in the cache.
-    A second call does nothing; other graphs, and other shapes of this one, compile as usual.
+    Call it right before the first call of the cell that takes longest to compile, because a process can cache only one
+    graph. A second call does nothing. Other graphs, and other shapes of this one, compile as usual.
 
     Args:
         cell: the outermost cell, complete: parameters, optimizer, `set_train`, `recompute`.
-        inputs: what it will be called with (Tensors, None, numbers).
-        config: Config; only `runtime.compile_cache` and `runtime.compile_cache_dir` matter, and the objective is noted.
-        world: World; each rank has graphs of its own.
+        inputs: inputs of its calls (Tensors, None, numbers).
+        config: Config; only `runtime.compile_cache` and `runtime.compile_cache_dir` are used, and the objective is
+            recorded.
+        world: World; each rank has separate graphs.
 
     Returns:
-        None (cache off, used before, or a graph that `graph_key` cannot name), 'cold' (compiled and stored) or 'warm'
-        (read).
+        None (cache off, already used, or no `graph_key` for this graph), 'cold' (compiled and stored) or 'warm' (read).
 
     Raises:
-        OSError: the directory cannot be written.
+        OSError: the directory is not writable.
     """
     if not config.runtime.compile_cache or _state['used']:
         return None
     try:
         name = graph_key(cell, inputs, world)
     except Unknown as e:
-        warnings.warn(f'runtime.compile_cache: this graph is not kept, because it holds {e}', stacklevel=2)
+        warnings.warn(f'runtime.compile_cache: this graph is not stored, because it contains {e}', stacklevel=2)
         return None
     _state['used'] = True
     directory = Path(config.runtime.compile_cache_dir or default_directory()) / name
@@ -80,14 +79,13 @@ def compile_cached(cell, inputs, config, world=World()):
 
 
 def give_back_memory():
-    """Hand memory that was freed back to the system: compiling leaves more than a GiB of it (glibc keeps it; others do
-    it by themselves)."""
+    """Return freed memory to the system. After compiling, glibc keeps more than a GiB; other C libraries do not."""
     with contextlib.suppress(OSError, AttributeError):  # no glibc
         ctypes.CDLL('libc.so.6').malloc_trim(0)
 
 
 def entries(directory):
-    """What lies in a cache directory: list of {'path', 'bytes', 'stale': reason or None}, the newest first."""
+    """List the entries of a cache directory as {'path', 'bytes', 'stale': reason or None}, newest first."""
     now, found = build_id(), []
     directory = Path(directory)
     for path in sorted(directory.iterdir(), key=lambda p: -p.stat().st_mtime) if directory.is_dir() else []:
@@ -107,7 +105,7 @@ def _staleness(path, now):
 
 
 def _is_whole(directory):
-    """Whether every file of an entry is there with the bytes it was stored with, and no other."""
+    """Whether an entry has exactly the files that were stored, with unchanged contents."""
     try:
         files = read_json(directory / ENTRY)['files']
         there = {str(p.relative_to(directory)) for p in directory.rglob('*') if p.is_file()} - {ENTRY}

@@ -1,14 +1,14 @@
-"""The name of a compiled graph: a hash of everything that MindSpore's compiler turns into the graph.
+"""The name of a compiled graph: a hash of everything that determines the graph.
 
-What the compiler sees is the tree of cells: their classes, constants, operators, sub-cells and parameters, and what
-these hold in lists, closures and partial functions. All of it is followed here. A kind of object that this file does
-not know raises `Unknown`, so that its graph is not stored rather than stored under a name that says too little. The
-inputs' shapes and types, the sources, the versions, MindSpore's context, the chip and the rank count as well. Values
-of parameters and of input tensors do not: they are read when the graph runs. Nor does the config as such, so paths,
-logging and checkpoints leave the name alone.
+MindSpore's compiler sees the tree of cells: their classes, constants, operators, sub-cells and parameters, also inside
+lists, closures and partial functions. All of this is hashed here. An object of an unknown kind raises `Unknown`, so
+that its graph is not stored, instead of being stored under an incomplete name. The hash also includes the inputs'
+shapes and types, the sources, versions, MindSpore's context, the chip and the rank. It does not include the values of
+parameters and input tensors, which are read when the graph runs, or the config itself, so paths, logging and
+checkpoints do not change the name.
 
-Two things are known by the sources alone: constants of modules, and the argument `reverse` of `ops.HyperMap`, which
-MindSpore hides in C++. Neither may depend on a config.
+Two things are only covered by the hash of the sources: constants of modules, and the argument `reverse` of
+`ops.HyperMap`, which MindSpore hides in C++. Neither may depend on a config.
 """
 
 import functools
@@ -26,14 +26,10 @@ from diffdis_ms.storage.files import sha256
 from diffdis_ms.world import World
 
 PACKAGE = Path(__file__).parents[1]
-_VERSIONED = (
-    'pybind11_builtins',
-    'mindspore',
-    'mindformers',
-    'diffdis_ms',
-)  # a version or `build_id` stands for their sources
+# the sources of these modules are covered by a version or by `build_id`
+_VERSIONED = ('pybind11_builtins', 'mindspore', 'mindformers', 'diffdis_ms')
 
-# Attributes of a Cell that say when and under which number it was made or compiled. All others count.
+# Attributes of a Cell that only tell when, or with which number, it was made or compiled. All others are hashed.
 _CELL_STATE = {
     '__compile_cell_hook__',
     '__parse_method__',
@@ -57,8 +53,8 @@ _CELL_STATE = {
     'current_phase',
     'is_top_cell',
 }
-_JIT_STATE = {'hash_obj'}  # the same of a function behind ms.jit: the time when it was made
-# Settings of MindSpore's context that no graph depends on: where files go, what is printed, how much memory there is.
+_JIT_STATE = {'hash_obj'}  # the same for a function in ms.jit: its creation time
+# Settings of MindSpore's context that do not affect graphs: output paths, printing, memory limits.
 _CONTEXT_STATE = {
     'compile_cache_path',
     'cur_step_num',
@@ -78,7 +74,7 @@ _CONTEXT_STATE = {
     'save_graphs',
     'save_graphs_path',
 }
-# Who this process is among those that msrun started; rank and size are in the key.
+# Variables that identify this process among those of msrun; the key has rank and size instead.
 _MSRUN = {
     'MS_NODE_ID',
     'MS_NODE_RANK',
@@ -91,13 +87,13 @@ _MSRUN = {
 
 
 class Unknown(Exception):
-    """A graph holds something whose whole state cannot be read; the message names its type."""
+    """A graph contains an object whose state cannot be read completely. The message names its type."""
 
 
 @functools.cache
 def build_id():
-    """What makes all graphs stale at once: {'mindspore', 'mindformers', 'python', 'sources'}, versions and a hash of
-    this package."""
+    """Versions and a hash of this package: {'mindspore', 'mindformers', 'python', 'sources'}. If one changes, all
+    stored graphs are stale."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob('*.py')):
         digest.update(f'{path.relative_to(PACKAGE)}\n{sha256(path)}\n'.encode())
@@ -110,14 +106,14 @@ def build_id():
 
 
 def graph_key(cell, inputs, world=World()):
-    """Hex name of the graph of `cell(*inputs)`: whatever changes the graph changes the name.
+    """Hex name of the graph of `cell(*inputs)`, which differs for every different graph.
 
     Args:
-        cell: the outermost cell. inputs: what it is called with: Tensors, None, numbers, or tuples of them.
+        cell: the outermost cell. inputs: inputs of its call: Tensors, None, numbers, or tuples of them.
         world: World.
 
     Raises:
-        Unknown: the graph cannot be named.
+        Unknown: the graph has no name, because an object in it is of an unknown kind.
     """
     key = _Key()
     key.write(build_id(), world.rank, world.size, *_surroundings())
@@ -131,7 +127,7 @@ def graph_key(cell, inputs, world=World()):
 
 
 def _surroundings():
-    """What beside the cells decides how they are compiled: machine, chip, context and environment."""
+    """Everything besides the cells that affects compilation: machine, chip, context and environment."""
     from mindspore import context
     from mindspore._c_expression import MSContext, ms_ctx_param
 
@@ -149,7 +145,7 @@ def _surroundings():
 
 
 class _Key:
-    """Feeds values to a digest. An object met again is written as its number, so that cycles end and sharing counts."""
+    """Feed values to a digest. A repeated object is written as its number, so that cycles end and sharing is hashed."""
 
     def __init__(self):
         self.digest, self.seen = hashlib.sha256(), {}
@@ -158,7 +154,7 @@ class _Key:
         self.digest.update(repr(words).encode())
 
     def add_input(self, x):
-        """An argument of the graph: of a tensor the value counts only where it was declared constant."""
+        """Add an argument of the graph. A tensor's value is only hashed if it was declared constant."""
         import mindspore as ms
 
         if isinstance(x, (list, tuple)):
@@ -171,7 +167,7 @@ class _Key:
             self.add(x)
 
     def add(self, value):
-        """Anything that a cell holds. Raises Unknown."""
+        """Add any object of a cell. Raises Unknown."""
         import mindspore as ms
         from mindspore._c_expression import typing
 
@@ -210,7 +206,7 @@ class _Key:
         elif id(value) in self.seen:
             self.write('again', self.seen[id(value)][0])
         else:
-            self.seen[id(value)] = len(self.seen), value  # kept, or another object could get its id
+            self.seen[id(value)] = len(self.seen), value  # stored, because otherwise another object could get its id
             self._add_object(value)
 
     def _add_object(self, value):
@@ -246,15 +242,18 @@ class _Key:
         if isinstance(value, ms.ops.Primitive):
             self.add([value.name, dict(value.attrs)])
         for name, item in sorted(vars(value).items()):
-            unset = name.startswith(('_lazy_', '_func_graph_flags')) and not item  # an empty one appears with a call
+            unset = name.startswith(('_lazy_', '_func_graph_flags')) and not item  # an empty one is created by a call
             if name not in state and not unset:
                 self.write(name)
                 self.add(item)
 
 
 def _hides_state(kind):
-    """Whether objects of a class may keep what Python cannot read: slots, or C++ of MindSpore other than the bases of
-    its cells, operators and functions, whose arguments are attributes as well (see the module for `ops.HyperMap`)."""
+    """Whether objects of a class may have state that Python cannot read.
+
+    These are slots, and MindSpore's C++ classes except the bases of its cells, operators and functions, whose arguments
+    are also attributes (for `ops.HyperMap` see the module's docstring).
+    """
     from mindspore._c_expression import Cell_, GradOperation_, MetaFuncGraph_, Primitive_
 
     if any(getattr(base, '__slots__', ()) for base in kind.__mro__):
@@ -266,13 +265,13 @@ def _hides_state(kind):
 
 @functools.lru_cache
 def _sources(kind):
-    """Names of a class and of what it inherits from, each with the hash of its file."""
+    """Names of a class and its base classes, each with the hash of its file."""
     return tuple((base.__module__, base.__qualname__, _file_hash(base.__module__)) for base in kind.__mro__)
 
 
 @functools.lru_cache
 def _file_hash(module):
-    """sha256 of the file of a module whose version says nothing; raises Unknown where it has none."""
+    """sha256 of the file of a module that no version covers; raises Unknown if it has no file."""
     package = module.partition('.')[0]
     if package in _VERSIONED or package in sys.stdlib_module_names:
         return None

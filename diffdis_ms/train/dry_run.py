@@ -99,9 +99,8 @@ def memory(job):
     config, train, shards = job.config, job.config.train, job.world.size if job.update.shards is not None else 1
     activations = 0
     if config.objective == 'diffdis':
-        each = (
-            4 if train.precision == 'fp32' else 3
-        )  # bytes; half of the activations of a 16-bit network are float32 outputs of norms
+        # bytes; half of the activations of a 16-bit network are float32 outputs of norms
+        each = 4 if train.precision == 'fp32' else 3
         generation = 0 if train.task == 'dis' else train.generation_batch_size or train.batch_size
         alignment = 0 if train.task == 'gen' else train.batch_size
         fused = config.device == 'Ascend' and train.precision != 'fp32'

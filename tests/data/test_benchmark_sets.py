@@ -209,7 +209,7 @@ def test_damaged_binary_cifar_is_refused(tmp_path):
     for content, reason in (
         (sound[:-1], 'it is truncated'),
         (b'', 'it is truncated'),
-        (b'\0\x03' + sound[2:], "'3' is no number in 0..2"),
+        (b'\0\x03' + sound[2:], "'3' is not a number in 0..2"),
     ):
         path.write_bytes(content)
         message = refused('cifar100', tmp_path)

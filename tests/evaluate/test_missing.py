@@ -121,7 +121,7 @@ def test_classes_without_pictures(tmp_path):
 def test_missing_pictures_of_a_benchmark_set(tmp_path):
     replicas.dtd(tmp_path)
     (tmp_path / 'dtd/images/banded/banded_0003.jpg').unlink()
-    with pytest.raises(ConfigError, match='banded_0003.jpg, which is not there.*--allow-missing'):
+    with pytest.raises(ConfigError, match='banded_0003.jpg, which does not exist.*--allow-missing'):
         open_zeroshot('dtd', tmp_path)
     images, _ = open_zeroshot('dtd', tmp_path, allow_missing=True)
     embedded = embed_set(Colours(), images, SAMPLINGS, allow_missing=True)

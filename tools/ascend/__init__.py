@@ -1,1 +1,1 @@
-"""What tools/ascend_table.py reads: shared libraries (elf) and the registrations in them (registrations)."""
+"""Readers for tools/ascend_table.py: shared libraries (elf) and the registrations in them (registrations)."""

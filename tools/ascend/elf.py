@@ -1,4 +1,4 @@
-"""x86-64 shared libraries: symbols, string literals, and who calls what. The file format is read by pyelftools."""
+"""Read x86-64 shared libraries: symbols, string literals and function calls. pyelftools reads the file format."""
 
 import re
 import struct
@@ -17,15 +17,15 @@ ABSOLUTE, GLOBAL_SLOT = 1, 6  # R_X86_64_64, R_X86_64_GLOB_DAT: relocations that
 
 
 class Library:
-    """One shared library.
+    """A shared library.
 
     Attributes:
-        code, base: the bytes of .text and the address of the first of them.
-        symbols: {name: address} of what is defined. stubs: {name: address} of the stubs for what is imported.
+        code, base: the bytes of .text and the address of the first byte.
+        symbols: {name: address} of defined symbols. stubs: {name: address} of the stubs for imported ones.
         slots: {address: name} of the table of global addresses.
 
     Raises:
-        ConfigError: not an x86-64 library.
+        ConfigError: the file is not an x86-64 library.
     """
 
     def __init__(self, path):
@@ -73,7 +73,7 @@ class Library:
         return [text for _, text in self.loads(LOAD_RSI, low, high) if re.fullmatch(r'[A-Za-z_]\w*', text)]
 
     def symbol_read(self, low, high):
-        """The symbol whose address the first instruction of code[low:high] that reads a slot reads, or None."""
+        """The symbol in the first slot that an instruction in code[low:high] reads, or None."""
         names = (self.slots.get(self.target(i, 7)) for i in self._found(READ_SLOT, 7, low, high))
         return next(filter(None, names), None)
 
@@ -84,12 +84,12 @@ class Library:
                 yield i, self.target(i, 5)
 
     def first_calls(self, count, low, high):
-        """Addresses in .text that the first `count` direct calls of code[low:high] call."""
+        """Addresses in .text of the first `count` direct calls in code[low:high]."""
         inside = range(self.base, self.base + len(self.code))
         return [address for _, address in islice(self.calls(inside, low, high), count)]
 
     def _found(self, pattern, length, low, high):
-        """Positions in code[low:high] of an instruction that begins so and has `length` bytes."""
+        """Positions in code[low:high] of instructions that match a pattern and have `length` bytes."""
         for match in re.compile(pattern).finditer(self.code, max(low, 0), len(self.code) if high is None else high):
             if match.start() + length <= len(self.code):
                 yield match.start()

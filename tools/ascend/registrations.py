@@ -1,7 +1,7 @@
-"""What a MindSpore package registers for Ascend, read from its own libraries (x86-64, checked with 2.7.2).
+"""Read MindSpore's registrations for Ascend from its own libraries (x86-64, checked with 2.7.2).
 
-Every registration is a static initialiser that loads the operator's name and calls an insert. Two libraries of the
-core are opened for the definitions of operators; nothing runs on a device.
+Every registration is a static initialiser that loads the operator's name and calls an insert function. Two core
+libraries are loaded for the definitions of operators. Nothing runs on a device.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ MANAGER = 'plugin/ascend/libmindspore_ascend_res_manager.so'
 AICPU = 'plugin/ascend/custom_aicpu_ops/op_impl/cpu/config/cust_aicpu_kernel.json'
 BACKEND = ('plugin/libmindspore_ascend.so.2', 'libmindspore_backend_common.so')
 CORE = ('libmindspore_core.so', 'libmindspore_ops.so')
-FILES = (OPERATORS, MANAGER, AICPU, *BACKEND, *CORE)  # all that is read, below mindspore/lib
+FILES = (OPERATORS, MANAGER, AICPU, *BACKEND, *CORE)  # all files that are read, below mindspore/lib
 
 # fmt: off
 TYPES = {
@@ -35,7 +35,7 @@ GROUPS = {
 
 
 def read_registrations(lib):
-    """Evidence of the libraries in a MindSpore package's directory `lib` (a Path).
+    """Read the libraries in a MindSpore package's directory `lib` (a Path).
 
     Returns:
         dict: `aclnn` {operator with an aclnn kernel: whether MindSpore dispatches to it}; `acl` {operator: its GE
@@ -44,7 +44,7 @@ def read_registrations(lib):
         named after it}; `views` the set of operators that need no kernel.
 
     Raises:
-        ConfigError: the libraries are not for x86-64. OSError: the Ascend plugin is not there.
+        ConfigError: the libraries are not for x86-64. OSError: the Ascend plugin does not exist.
     """
     operators, manager = Library(lib / OPERATORS), Library(lib / MANAGER)
     libraries = [ctypes.CDLL(str(lib / name)) for name in CORE]
@@ -66,19 +66,21 @@ def read_registrations(lib):
 
 
 def _register_function(library, known):
-    """The address that is called right after the names of all `known` operators: of several, the one called for most
-    names."""
+    """The address that is called right after the names of all `known` operators are loaded.
+
+    If there are several, it is the one called for most names.
+    """
     called = defaultdict(set)
     for i, text in library.loads(LOAD_RSI):
         if re.fullmatch(r'[A-Z]\w+', text):
             for address in library.first_calls(2, i + 7, i + 90):
                 called[address].add(text)
-    common = {'IndexError', 'KernelMode'}  # names that a logger is called with, too
+    common = {'IndexError', 'KernelMode'}  # names that loggers are also called with
     return max((a for a in called if known <= called[a]), key=lambda a: (-len(called[a] & common), len(called[a])))
 
 
 def _adapters(library, core):
-    """OpAdapterMap::get()[name] = description; the GE operator is the literal before it."""
+    """Find OpAdapterMap::get()[name] = description; the GE operator is the literal before it."""
     places = (library.stubs, library.symbols)
     targets = {place[name] for place in places for name in place if name.endswith('OpAdapterMap3getEv')}
     found = {}
@@ -92,7 +94,7 @@ def _adapters(library, core):
 
 
 def _primitive_name(symbol, core):
-    """The name of the operator object behind a kPrim... symbol, read from the object itself where it is alive."""
+    """Name of the operator object of a kPrim... symbol, read from the live object."""
     match = re.match(r'_ZN9mindspore4prim\d+kPrim(\w+)E$', symbol or '')
     if not match:
         return None
@@ -107,8 +109,8 @@ def _primitive_name(symbol, core):
 
 
 def _prototypes(library):
-    """{GE operator: set of the types of its inputs and outputs}: prototypes stand in the code as text, (type, name)
-    after (type, name)."""
+    """{GE operator: set of the types of its inputs and outputs}. The code has prototypes as text: (type, name) after
+    (type, name)."""
     texts = [text for _, text in library.loads(LOAD_ANY) if re.match(r'[A-Za-z_"{]', text) and len(text) < 900]
     found = {}
     for k in range(len(texts) - 2):
@@ -128,15 +130,16 @@ def _is_type(text):
 
 
 class Definitions:
-    """MindSpore's own definitions of its operators: does an operator go to its aclnn kernel, is it a view?"""
+    """MindSpore's own definitions of operators: whether one is dispatched to its aclnn kernel, and whether it is a
+    view."""
 
     def __init__(self, core):
         self.find = core._ZN9mindspore3ops8GetOpDefERKSs  # const OpDef *GetOpDef(const std::string &)
         self.find.restype, self.find.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 
     def get(self, name):
-        """(dispatched, view), both False for what is not defined."""
-        # a string of the ABI before C++11
+        """(dispatched, view), both False for an undefined operator."""
+        # a string in the ABI before C++11
         text = struct.pack('<QQq', len(name), len(name), 1 << 20) + name.encode() + b'\0'
         buffer = ctypes.create_string_buffer(text, len(text))
         string = ctypes.c_void_p(ctypes.addressof(buffer) + 24)

@@ -31,9 +31,8 @@ def measure(work, repeats, seed):
     work.mkdir(parents=True)
     try:
         write_tars(work / 'tars', seed)
-        (work / 'tars' / 'summary.json').write_text(
-            f'{{"num_kept": {COUNT}}}'
-        )  # as if prepare_data.py had written it: the samples are not checked first
+        # as if prepare_data.py had written it: the samples are not checked first
+        (work / 'tars' / 'summary.json').write_text(f'{{"num_kept": {COUNT}}}')
         train_tokenizer(WORDS, VOCAB, work / 'tokenizer')
         config = load(
             'ascend_configs/tiny.yaml',

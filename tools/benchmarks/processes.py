@@ -26,9 +26,8 @@ def run_python(*args):
     start = time.perf_counter()
     with tempfile.TemporaryFile('w+') as stdout, tempfile.TemporaryFile('w+') as stderr:
         process = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, stdout=stdout, stderr=stderr)
-        _, status, usage = os.wait4(
-            process.pid, 0
-        )  # not process.wait(), which does not tell the peak of this one child
+        # unlike process.wait(), wait4 returns the peak memory of this child
+        _, status, usage = os.wait4(process.pid, 0)
         figures = {'seconds': time.perf_counter() - start, 'peak_mb': usage.ru_maxrss / 1024}
         process.returncode = os.waitstatus_to_exitcode(status)
         printed, said = (stream.seek(0) or stream.read().strip() for stream in (stdout, stderr))

@@ -21,7 +21,7 @@ _SCHEMA = {
 
 
 class MindRecordSet(Records):
-    """Samples of MindRecord files, by index. The image is an encoded one, as it would be in a file.
+    """Samples of MindRecord files, by index. Images are encoded as in image files.
 
     Attributes:
         class_names: as for CaptionSet, or None. checked: tools/prepare_data.py wrote them.
@@ -30,10 +30,10 @@ class MindRecordSet(Records):
     def __init__(self, path, max_member_bytes=MAX_MEMBER_BYTES):
         """Args:
             path: see `Records`.
-            max_member_bytes: a sample of more bytes is bad.
+            max_member_bytes: samples with more bytes are bad.
 
         Raises:
-            ConfigError: as for `Records`, or a file without image and caption.
+            ConfigError: see `Records`; or a file has no image or caption field.
         """
         super().__init__(path)
         self.max_member_bytes = max_member_bytes
@@ -42,7 +42,7 @@ class MindRecordSet(Records):
         self.checked = not self.skipped and prepared_samples(self.folder) == len(self)
 
     def read(self, i):
-        """Sample `i`; raises BadSample for a row, picture or caption that cannot be used, OSError if the file itself is
+        """Read sample `i`; raises BadSample if its row, image or caption cannot be used, OSError if the file is
         gone."""
         number, _, text_size, _, blob_size = self._rows[i].tolist()
         image_field, caption_field = self._names[number]
@@ -65,10 +65,10 @@ class MindRecordSet(Records):
 
 
 class MindRecordWriter:
-    """Writes `00000.mindrecord`, `00001.mindrecord`, ... with their indices; used like `TarWriter`."""
+    """Write `00000.mindrecord`, `00001.mindrecord`, ... with their index files. Use it like `TarWriter`."""
 
     def __init__(self, directory, samples_per_shard=5000, image_format='JPEG'):
-        """`image_format`: 'JPEG' (quality 95), or 'PNG'."""
+        """Args: image_format: 'JPEG' (quality 95), or 'PNG'."""
         self.directory, self.samples_per_shard, self.image_format = Path(directory), samples_per_shard, image_format
         self.num_samples = 0
         self._rows, self._shards = [], 0
@@ -89,7 +89,7 @@ class MindRecordWriter:
         if self._writer is None:
             self._open(3 * image.width * image.height)
         label = -1 if label is None else int(label)
-        meta = json.dumps(meta or {}, sort_keys=True)  # in ASCII: names in a tar may hold any bytes
+        meta = json.dumps(meta or {}, sort_keys=True)  # in ASCII, because names in a tar may contain any bytes
         row = {'key': key, 'image': buffer.getvalue(), 'caption': caption, 'label': label, 'meta': meta}
         self._rows.append(row)
         self.num_samples += 1
@@ -116,7 +116,7 @@ class MindRecordWriter:
 
 
 def _image_and_caption(path, types, blobs):
-    """(image field, caption field); ConfigError where there is none, or several and nothing says which is meant."""
+    """Find (image field, caption field); ConfigError if there is none, or several that cannot be told apart."""
     image = [name for name in types if name.lower() in IMAGE_FIELDS and name in blobs and types.get(name) == 'bytes']
     caption = [name for name in types if name.lower() in CAPTION_FIELDS and types.get(name) == 'string']
     for found, what in ((image, 'picture'), (caption, 'caption')):

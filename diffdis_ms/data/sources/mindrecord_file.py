@@ -1,13 +1,13 @@
-"""MindRecord, MindSpore's own container: written by MindSpore's writer, read by index here.
+"""MindRecord, MindSpore's own container: written by MindSpore's writer, and read by index here.
 
-Files from outside are not given to MindSpore's C++ reader. The header (JSON), the index (SQLite, opened read-only) and
-the records (msgpack) are read in Python, and every size and place is checked against the file before it is believed.
-What stays is SQLite's own parser. MindSpore's `MindDataset` and `FileReader` read the same files.
+Untrusted files are not given to MindSpore's C++ reader. The header (JSON), the index (SQLite, opened read-only) and the
+records (msgpack) are read in Python, and every size and position is checked against the file before it is used. Only
+SQLite's own parser remains. MindSpore's `MindDataset` and `FileReader` can read the same files.
 
-A file is a header, then pages of one size. The index `FILE.db` says for each row where its fields are: numbers and
-texts in one place (u64 little-endian size, msgpack map), fields of bytes in another (u64 little-endian size, then the
-field; with several such fields each is preceded by its own u64 big-endian size, in the order of the header's
-`blob_fields`).
+A file has a header, then pages of one size. The index `FILE.db` gives the positions of each row's fields. Numbers and
+texts are together in one place (u64 little-endian size, msgpack map). Fields of bytes are in another place (u64
+little-endian size, then the field; with several such fields, each follows its own u64 big-endian size, in the order of
+the header's `blob_fields`).
 """
 
 import json
@@ -34,8 +34,8 @@ class Records:
     """Rows of MindRecord files, by index.
 
     Attributes:
-        paths, files, folder: the files, those and their indices, their folder.
-        skipped: {key: reason} of rows whose place lies outside of their file.
+        paths: the files. files: the files and their indices. folder: their folder.
+        skipped: {key: reason} of rows whose position is outside the file.
     """
 
     def __init__(self, path):
@@ -43,7 +43,7 @@ class Records:
             path: a directory with *.mindrecord (or *.mindrecord0, ...), one such file, or a glob pattern.
 
         Raises:
-            ConfigError: no file there, its index or another file of the set is missing, or not MindRecord.
+            ConfigError: there is no file, its index or another file of the set is missing, or it is not MindRecord.
         """
         self.skipped = {}
         self.paths = [p for p in find_files(path, f'*{SUFFIX}*', 'MindRecord file') if p.suffix != '.db']
@@ -54,11 +54,11 @@ class Records:
             self._fields.append(_fields(file, header))
             self._rows.append(self._index(number, file, header))
         if not self.paths:
-            raise ConfigError(f'{path} has indices (*.db) only, without the files that they belong to')
+            raise ConfigError(f'{path} has only indices (*.db), without the files that they belong to')
         missing = shards - {p.name for p in self.paths}
         if Path(path).is_dir() and missing:
             raise ConfigError(f'{path}: {sorted(missing)[0]} is missing, which belongs to the same MindRecord set')
-        # (N, 5): file, place and size of the texts, place and size of the bytes
+        # (N, 5): file, position and size of the texts, position and size of the bytes
         self._rows = np.concatenate(self._rows)
         if not len(self._rows):
             raise ConfigError(f'{path}: no row in {len(self.paths)} MindRecord file(s)')
@@ -69,10 +69,10 @@ class Records:
         return len(self._rows)
 
     def row(self, i):
-        """({name: text or number}, {name: bytes}) of row `i`; raises ValueError where it is damaged, OSError if the
-        file itself is gone."""
+        """Read ({name: text or number}, {name: bytes}) of row `i`; raises ValueError if it is damaged, OSError if the
+        file is gone."""
         number, text_at, text_size, blob_at, blob_size = self._rows[i].tolist()
-        with open(self.paths[number], 'rb') as file:  # a handle of its own: thread safe
+        with open(self.paths[number], 'rb') as file:  # opened per read, which is thread-safe
             texts, content = _read_at(file, text_at, text_size), _read_at(file, blob_at, blob_size)
         names = self._fields[number][1]
         try:
@@ -92,7 +92,7 @@ class Records:
             & (rows[:, [2, 5]] <= page).all(1)
             & (ends <= size).all(1)
         )
-        reason = 'its place lies outside of the file: the file is cut, or the index is of another one'
+        reason = 'its position is outside the file: the file is truncated, or the index belongs to another file'
         self.skipped |= {f'{path.name}: row {row}': reason for row in np.flatnonzero(~sound).tolist()}
         lengths = ends - starts
         places = [np.full(len(rows), number), starts[:, 0], lengths[:, 0], starts[:, 1], lengths[:, 1]]
@@ -100,17 +100,17 @@ class Records:
 
 
 def open_writer(path, schema, index, row_bytes):
-    """MindSpore's writer of one file.
+    """Open MindSpore's writer for a file.
 
     Args:
-        path: of the file. schema: {field: {'type': ...}}. index: field of the index, besides the row's number.
-        row_bytes: of the largest row.
+        path: path of the file. schema: {field: {'type': ...}}. index: field of the index, besides the row number.
+        row_bytes: bytes of the largest row.
     """
-    from mindspore.mindrecord import FileWriter  # seconds: only who writes MindRecord waits for it
+    from mindspore.mindrecord import FileWriter  # takes seconds to import, and only writing needs it
 
     writer = FileWriter(str(path), 1)
     writer.set_header_size(1 << 20)
-    writer.set_page_size(min(256 << 20, max(4 << 20, 1 << row_bytes.bit_length())))  # one row must fit
+    writer.set_page_size(min(256 << 20, max(4 << 20, 1 << row_bytes.bit_length())))  # a row must fit in a page
     writer.add_schema(schema, 'image and caption pairs')
     writer.add_index([index])
     return writer
@@ -120,7 +120,7 @@ def close_writer(writer, path):
     """Finish what `open_writer` began."""
     writer.commit()
     for file in (path, _index_of(path)):
-        os.chmod(file, stat.S_IMODE(os.stat(path.parent).st_mode) & 0o666)  # MindSpore's are for their owner alone
+        os.chmod(file, stat.S_IMODE(os.stat(path.parent).st_mode) & 0o666)  # MindSpore gives access only to the owner
 
 
 def _index_of(path):
@@ -128,7 +128,7 @@ def _index_of(path):
 
 
 def _read_header(path):
-    """The header: a dict whose page and header sizes are sensible."""
+    """Read the header, a dict with plausible page and header sizes."""
     with open(path, 'rb') as file:
         size = int.from_bytes(file.read(8), 'little')
         text = file.read(size) if 0 < size <= MAX_HEADER else b''
@@ -144,19 +144,19 @@ def _read_header(path):
 
 
 def _fields(path, header):
-    """({field: type}, names of the fields of bytes, in their order)."""
+    """({field: type}, ordered names of the fields of bytes)."""
     try:
         (schema,) = header['schema']
         types = {str(name): what['type'] for name, what in schema['schema'].items()}
         return types, [str(name) for name in schema['blob_fields']]
     except (TypeError, KeyError, ValueError, AttributeError):
-        raise ConfigError(f'{path}: the header has no schema that can be read') from None
+        raise ConfigError(f'{path}: the header has no readable schema') from None
 
 
 def _read_index(path):
-    """Places of all rows, int64 (N, 6)."""
+    """Read the positions of all rows, int64 (N, 6)."""
     if not path.is_file():
-        raise ConfigError(f'{path} is missing: a MindRecord file is useless without its index')
+        raise ConfigError(f'{path} is missing: a MindRecord file cannot be read without its index')
     try:
         database = sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro&immutable=1', uri=True)
         try:
@@ -181,7 +181,7 @@ def _read_at(file, at, size):
 
 
 def _sized(content):
-    """What follows a u64 little-endian size."""
+    """The content after a u64 little-endian size."""
     size = struct.unpack_from('<Q', content)[0]
     if size > len(content) - 8:
         raise ValueError('cut')
@@ -189,7 +189,7 @@ def _sized(content):
 
 
 def _blobs(content, count):
-    """The fields of bytes, `count` of them."""
+    """Split the content into `count` fields of bytes."""
     if count == 1:
         return [content]
     found, at = [], 0
@@ -203,10 +203,10 @@ def _blobs(content, count):
 
 
 def _unpack(data):
-    """A flat msgpack map of texts and numbers: what MindSpore writes. Raises ValueError for anything else."""
+    """Decode a flat msgpack map of texts and numbers, as written by MindSpore. Raises ValueError for anything else."""
     room = max(1, len(data))
     head = msgpack.Unpacker(max_buffer_size=room, max_map_len=MAX_FIELDS)
-    # maps and arrays inside would take many times the memory that they have bytes in the file
+    # nested maps and arrays would take far more memory than they have bytes in the file
     body = msgpack.Unpacker(max_buffer_size=room, max_map_len=0, max_array_len=0, max_ext_len=0)
     fields = {}
     try:

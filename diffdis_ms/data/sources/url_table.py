@@ -44,7 +44,7 @@ class UrlTable:
             mark = b''
         if (self._text[:65536] == 0).any():
             raise ConfigError(
-                f'{path} contains NUL characters: it is binary, or UTF-16 without a byte order mark; save it as UTF-8'
+                f'{path} holds NUL characters: it is binary, or UTF-16 without a byte order mark; save it as UTF-8'
             )
         self.quoted = False
         self._split(len(mark))
