@@ -299,6 +299,6 @@ def test_sets_without_a_caption_or_in_part_are_refused(tmp_path):
         MindRecordSet(tmp_path / 'b')
     (tmp_path / 'c').mkdir()
     (tmp_path / 'c' / 'x.mindrecord.db').write_bytes(b'')
-    for name, message in (('c', 'indices .* only'), ('none', 'does not exist')):
+    for name, message in (('c', 'only indices'), ('none', 'does not exist')):
         with pytest.raises(ConfigError, match=message):
             MindRecordSet(tmp_path / name)
