@@ -25,16 +25,26 @@ def pytest_unconfigure(config):
         del os.environ[GRAPHS]
 
 
-FIRST = ('train', 'formers', 'evaluate')  # directories of tests that take longest
+FIRST = ('train', 'evaluate', 'models')  # directories of tests that take longest
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """For pytest-xdist: a file's tests stay together, as they share what they made. All slow ones are one group, so
-    that no two of them need their memory at once. The longest groups come first, so that processes end together."""
+    """For pytest-xdist: a file's tests stay together, as they share what they made. All that need much memory are one
+    group, so that no two of them run at once: the slow ones, and files marked with this group, which come first. The
+    longest groups come early, so that both processes end together."""
     for item in items:
-        item.group = 'slow' if item.get_closest_marker('slow') else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(item.group))
-    items.sort(key=lambda item: (item.group != 'slow', item.path.parent.name not in FIRST))
+        marked = item.get_closest_marker('xdist_group')
+        item.group = marked.args[0] if marked else 'memory' if item.get_closest_marker('slow') else str(item.path)
+        if not marked:
+            item.add_marker(pytest.mark.xdist_group(item.group))
+    items.sort(
+        key=lambda item: (
+            item.group != 'memory',
+            item.get_closest_marker('slow') is not None,
+            item.path.parent.name not in FIRST,
+        )
+    )
 
 
 @pytest.fixture

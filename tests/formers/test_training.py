@@ -16,6 +16,8 @@ from safetensors.numpy import load_file
 from tests.formers.workspace import STEPS, make_cached_workspace, mindformers_yaml
 from tests.workspace import ROOT, assert_one_line_error, command
 
+pytestmark = pytest.mark.xdist_group('memory')  # each of its processes takes 3 GB
+
 
 @pytest.fixture(scope='module')
 def directory(tmp_path_factory):
