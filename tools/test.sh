@@ -9,4 +9,4 @@ cd "$(dirname "$0")/.."
 # without their dependencies: torchvision, which both name, would replace torch (CONTRIBUTING.md)
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps open_clip_torch==3.3.0 torch-fidelity==0.4.0
 "$VENV/bin/python" -m ruff check .
-exec "$VENV/bin/python" -m pytest -n 2 --dist loadgroup "$@"
+exec "$VENV/bin/python" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"
