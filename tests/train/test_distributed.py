@@ -22,8 +22,7 @@ from tests.workspace import (
     wait_until_paused,
 )
 
-pytestmark = pytest.mark.xdist_group('memory')  # each of its processes takes 3 GB
-STEPS = 20
+STEPS = 14
 COMMON = (
     f'max_steps={STEPS}',
     'checkpoint_every=6',
