@@ -86,7 +86,7 @@ class ReferenceQuery(nn.Cell):
         b, c, height, width = x.shape
         tokens = cell.proj_in(cell.norm(x)).reshape(b, c, height * width).transpose(0, 2, 1)
         q = cell.dual_stream.proj_in(query)
-        for block, own in zip(cell.transformer_blocks, cell.dual_stream.blocks, strict=True):
+        for block, own in zip(cell.transformer_blocks, cell.dual_stream.blocks):  # noqa: B905 (a graph knows no keyword)
             q, tokens = self.transformer_block(block, own, q, tokens)
         x = x + cell.proj_out(tokens.transpose(0, 2, 1).reshape(b, c, height, width))
         return x, cell.dual_stream.proj_out(q)
