@@ -115,7 +115,7 @@ def test_bare_training_checkpoints(tmp_path):
         )
         for overrides, missing in (
             ([], 'text_encoder.hidden_act and text_encoder.num_attention_heads and image_encoder.hidden_act'),
-            (ACTS[::2], 'says image_encoder.hidden_act'),
+            (ACTS[::2], 'no config beside the weights gives image_encoder.hidden_act, '),
         ):
             with pytest.raises(CheckpointError, match=f'{missing}.*--set'):
                 convert(path, tmp_path / 'out', overrides=overrides)
