@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.storage.model_dir import read_config
+from diffdis_ms.world import World
 from tests.data.replicas import make_coco
 from tests.test_docs import check_block
 from tests.workspace import ROOT, assert_one_line_error, command, draw, make_data
@@ -387,28 +388,28 @@ def test_prompts_that_cannot_be_used(tmp_path, name, content, words):
 
 def test_a_run_is_known_by_its_weights(tmp_path):
     settings = {'model': 'a', 'files_sha256': {'unet.safetensors': '1'}, 'steps': 50, 'seed': 0}
-    sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
+    sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, World())
     file = tmp_path / 'out/prompts.json'
-    sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, {**settings, 'model': 'moved'}, 0)
+    sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, {**settings, 'model': 'moved'}, World())
     for changed, words in (
         ({'files_sha256': {'unet.safetensors': '2'}}, 'other model files'),
         ({'steps': 20}, 'other steps'),
         ({'seed': 1}, 'other seed'),
     ):
         with pytest.raises(ConfigError, match=f'{words}.*--out'):
-            sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, {**settings, **changed}, 0)
+            sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, {**settings, **changed}, World())
     with pytest.raises(ConfigError, match='other texts'):
-        sample.settle(tmp_path / 'out', {'00000.png': 'a dog'}, settings, 0)
+        sample.settle(tmp_path / 'out', {'00000.png': 'a dog'}, settings, World())
     content = json.loads(file.read_text())
     del content['files_sha256']
     for damaged, words in ((json.dumps(content), 'earlier version.*--out'), ('{"model"', 'damaged')):
         file.write_text(damaged)
         with pytest.raises(ConfigError, match=words):
-            sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
+            sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, World())
     file.unlink()
     draw('red', 'bar').save(tmp_path / 'out/00000.png')
     with pytest.raises(ConfigError, match='00000.png exists already'):
-        sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, 0)
+        sample.settle(tmp_path / 'out', {'00000.png': 'a cat'}, settings, World())
 
 
 def test_retrained_weights_at_the_same_path_do_not_keep_old_pictures(model, tmp_path):
