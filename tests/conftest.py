@@ -31,8 +31,8 @@ FIRST = ('test_distributed.py', 'test_accumulation.py', 'test_resume.py', 'test_
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """For pytest-xdist: a file's tests stay together, as they share what they made. All that need much memory are one
-    group, so that no two of them run at once: the slow ones, and files marked with this group. It comes first, then
-    the files that take longest, so that both processes end together."""
+    group, so that no two of them run at once: the slow ones, and files marked with this group. It comes first, its
+    largest networks last. Then come the files that take longest, so that both processes end together."""
     for item in items:
         marked = item.get_closest_marker('xdist_group')
         item.group = marked.args[0] if marked else 'memory' if item.get_closest_marker('slow') else str(item.path)
@@ -42,6 +42,7 @@ def pytest_collection_modifyitems(items):
         key=lambda item: (
             item.group != 'memory',
             item.get_closest_marker('slow') is not None,
+            'full_size' in item.path.name,
             FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST),
         )
     )
