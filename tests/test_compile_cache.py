@@ -231,7 +231,7 @@ def test_the_key_holds_neither_values_nor_where_and_when(monkeypatch):
 
 def test_all_sources_count():
     found = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob('*.py')}
-    assert {'models/attention.py', 'train/step.py', 'diffusion/losses.py', 'config.py'} <= found
+    assert {'models/attention.py', 'train/step.py', 'diffusion/losses.py', 'config/fields.py'} <= found
 
 
 def test_what_cannot_be_read_is_not_kept(tmp_path):
@@ -386,7 +386,7 @@ def test_paths_logging_and_checkpoints_do_not_change_the_key():
     [(lambda e: e.update(mindspore='1.0'), 'another mindspore'), (lambda e: e.update(sources='0'), 'another sources')],
 )
 def test_stale_entries_are_told(tmp_path, damage, reason):
-    entry = build_id()
+    entry = dict(build_id())
     damage(entry)
     (tmp_path / 'abc').mkdir()
     (tmp_path / 'abc' / ENTRY).write_text(json.dumps(entry))
