@@ -147,7 +147,7 @@ def draw(pipe, args, out, names, prompts, world):
             latents=starting_noise(filled, args.seed, pipe.latent_shape),
             progress=len(missing) == 1,
         )
-        for i, image in zip(batch, images, strict=True):
+        for i, image in zip(batch, images[: len(batch)], strict=True):
             with whole_file(out / names[i]) as f:
                 image.save(f, 'PNG')
     return len(missing)
