@@ -262,40 +262,10 @@ def test_truncated_safetensors(model, tmp_path):
 
 def test_unknown_label_list_and_empty_data(model, trained, tmp_path):
     data = trained[0] / 'data'
-    assert_one_line_error(
-        command(
-            'tools/evaluate.py',
-            'zeroshot',
-            '--model',
-            model,
-            '--dataset',
-            'webdataset',
-            '--data-root',
-            data,
-            '--out',
-            tmp_path / 'x.json',
-            '--classnames',
-            tmp_path / 'names.txt',
-        ),
-        'names.txt',
-    )
+    assert_one_line_error(evaluate(model, data, '--classnames', tmp_path / 'names.txt'), 'names.txt')
     (tmp_path / 'empty').mkdir()
     assert_one_line_error(evaluate(model, tmp_path / 'empty'), 'empty')
-    assert_one_line_error(
-        command(
-            'tools/evaluate.py',
-            'zeroshot',
-            '--model',
-            model,
-            '--dataset',
-            'cifar11',
-            '--data-root',
-            data,
-            '--out',
-            tmp_path / 'x.json',
-        ),
-        'cifar11',
-    )
+    assert_one_line_error(evaluate(model, data, '--dataset', 'cifar11'), 'cifar11')
     assert_one_line_error(
         command('tools/train.py', '--config', trained[0] / 'diffdis.yaml', f'data.path={tmp_path / "empty"}'), 'empty'
     )
