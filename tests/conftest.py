@@ -25,7 +25,13 @@ def pytest_unconfigure(config):
         del os.environ[GRAPHS]
 
 
-FIRST = ('test_distributed.py', 'test_accumulation.py', 'test_resume.py', 'test_sharded.py')  # files that take longest
+FIRST = (
+    'test_distributed.py',
+    'test_precision.py',
+    'test_accumulation.py',
+    'test_resume.py',
+    'test_sharded.py',
+)  # files that take longest
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

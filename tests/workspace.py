@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from diffdis_ms.config import to_yaml
 from diffdis_ms.data.sources.webdataset import TarWriter
 from diffdis_ms.data.tokenizer import train_tokenizer
+from tests import warm
 from tests.helpers import tiny_run
 
 ROOT = Path(__file__).parent.parent
@@ -66,8 +68,6 @@ def make_workspace(directory):
     train_tokenizer([f'{c} {s}' for c in COLOURS for s in SHAPES], VOCAB, directory / 'tokenizer')
     config = tiny_run('diffdis', batch_size=4, max_steps=8, log_every=1, checkpoint_every=3, ema_decay=0.9)
     config.model.text_encoder.vocab_size = VOCAB
-    unet = config.model.unet  # smaller still: graphs compile in seconds
-    unet.block_out_channels, unet.attention_levels, unet.layers_per_block = [32, 64], [True, True], 1
     config.model.vae.layers_per_block = 1
     config.init.tokenizer, config.data.path = str(directory / 'tokenizer'), str(directory / 'data')
     config.output_dir, config.train.tensorboard = str(directory / 'run'), False
@@ -77,12 +77,15 @@ def make_workspace(directory):
     return directory
 
 
-def command(*args, **options):
+def command(*args):
     """Run one of the tools; returns the finished process (text)."""
-    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200, **options
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = (Path(folder) / name for name in ('output', 'errors'))
+        process = warm.Process(args, output, errors)
+        process.wait()
+        return subprocess.CompletedProcess(
+            process.args, process.returncode, *(file.read_text(encoding='utf-8') for file in (output, errors))
+        )
 
 
 def wait_until_paused(process, file):
@@ -94,13 +97,7 @@ def wait_until_paused(process, file):
 
 def start_paused(place, count, file, *args):
     """Start one of the tools by tests/paused.py, and wait until it has paused; returns the process."""
-    process = subprocess.Popen(
-        [sys.executable, 'tests/paused.py', place, str(count), *map(str, (file, *args))],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = warm.Process(['tests/paused.py', place, count, file, *args])
     wait_until_paused(process, file)
     return process
 

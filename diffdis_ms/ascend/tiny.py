@@ -16,8 +16,8 @@ def make_tiny_config():
     """A DiffDis that compiles in seconds. c and e have different widths, so that no layer can confuse them."""
     return ModelConfig(
         image_size=32,
-        unet=UNetConfig(block_out_channels=[32, 64, 64], attention_levels=[True, True, False], norm_num_groups=8,
-                        num_attention_heads=4),
+        unet=UNetConfig(block_out_channels=[32, 64], attention_levels=[True, False], layers_per_block=1,
+                        norm_num_groups=8, num_attention_heads=4),
         vae=AutoencoderConfig(block_out_channels=[16, 32, 32], norm_num_groups=8),
         text_encoder=TextEncoderConfig(vocab_size=200, max_position_embeddings=16, hidden_size=32, intermediate_size=64,
                                        num_hidden_layers=2, num_attention_heads=4, projection_dim=48),

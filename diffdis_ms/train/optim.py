@@ -21,6 +21,7 @@ from diffdis_ms.world import World
 SMALL = 2**18  # elements
 
 _update = ops.AdamWeightDecay()
+_slice = ops.Slice()
 
 
 def _warm_up(step, warmup_steps):
@@ -136,8 +137,10 @@ def _flat(g):
     return g.reshape(-1).astype(mstype.float32)
 
 
-def _take(unit, p, start, end):
-    return ops.assign(p, unit[start:end].reshape(p.shape).astype(p.dtype))
+def _take(unit, p, start, size):
+    """Write a piece of a unit to its parameter. `unit[start : start + size]` would take four times as long to compile:
+    MindSpore traces it through a dozen functions for each of some hundred parameters."""
+    return ops.assign(p, ops.reshape(_slice(unit, (start,), (size,)), p.shape).astype(p.dtype))
 
 
 class Units(nn.Cell):
@@ -162,8 +165,9 @@ class Units(nn.Cell):
                 self.layout.append((len(self.parameters), len(self.parameters) + 1, None))
                 self.parameters.append(p)
             if small:
-                bounds = tuple(np.cumsum([0] + [p.size for p in small]).tolist())
-                self.layout.append((len(self.parameters), len(self.parameters) + len(small), bounds))
+                sizes = tuple(p.size for p in small)
+                starts = tuple((np.cumsum(sizes) - sizes).tolist())
+                self.layout.append((len(self.parameters), len(self.parameters) + len(small), (starts, sizes)))
                 self.parameters += small
                 value = np.concatenate([p.asnumpy().reshape(-1) for p in small]).astype(np.float32)
                 self.groups[name].append(Parameter(value, name=f'small.{name}'))
@@ -174,8 +178,8 @@ class Units(nn.Cell):
     def join(self, grads):
         """Gradients of `parameters` -> gradients of `units`."""
         joined = ()
-        for first, end, bounds in self.layout:
-            if bounds is None:
+        for first, end, pieces in self.layout:
+            if pieces is None:
                 joined += (grads[first],)
             else:
                 joined += (ops.concat(self.map(_flat, grads[first:end])),)
@@ -184,15 +188,18 @@ class Units(nn.Cell):
     def hand_back(self, units, parameters):
         """Write the updated vectors to the small parameters; returns a value that depends on it."""
         done = ()
-        for unit, (first, end, bounds) in zip(units, self.layout):  # noqa: B905 (a graph knows no keyword)
-            if bounds is not None:
-                done += self.map(ops.partial(_take, unit), parameters[first:end], bounds[:-1], bounds[1:])
+        for unit, (first, end, pieces) in zip(units, self.layout):  # noqa: B905 (a graph knows no keyword)
+            if pieces is not None:
+                done += self.map(ops.partial(_take, unit), parameters[first:end], *pieces)
         return done
 
     def named(self, values):
         """{parameter name: array} of arrays shaped like `units`."""
         found = {}
-        for value, (first, end, bounds) in zip(values, self.layout, strict=True):
+        for value, (first, end, pieces) in zip(values, self.layout, strict=True):
             for i, p in enumerate(self.parameters[first:end]):
-                found[p.name] = value if bounds is None else value[bounds[i] : bounds[i + 1]].reshape(p.shape)
+                found[p.name] = value
+                if pieces is not None:
+                    start, size = (numbers[i] for numbers in pieces)
+                    found[p.name] = value[start : start + size].reshape(p.shape)
         return found

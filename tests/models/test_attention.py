@@ -111,8 +111,6 @@ def strict_everywhere(monkeypatch):
 @pytest.mark.parametrize('share_attention', [True, False])
 def test_the_whole_network_with_the_query_among_the_tokens(strict_everywhere, tiny_config, share_attention):
     tiny_config.dual_stream.share_attention = share_attention
-    unet = tiny_config.unet
-    unet.block_out_channels, unet.attention_levels, unet.layers_per_block = [32, 64], [True, False], 1
     inputs = normal(1, 2, 4, 8, 8), Tensor([7, 900], ms.int32), None, normal(2, 2, 1, 48)
 
     def outputs():

@@ -12,7 +12,11 @@ from tests.helpers import normal, randomize
 from tests.parity.weights import check, copy_to_torch, to_torch
 
 CONFIGS = {
-    'stable diffusion in small': {},
+    'stable diffusion in small': {
+        'block_out_channels': [32, 64, 64],
+        'attention_levels': [True, True, False],
+        'layers_per_block': 2,
+    },
     'one residual block, two transformer blocks': {
         'block_out_channels': [32, 64],
         'attention_levels': [False, True],
