@@ -47,7 +47,7 @@ def cells(config, which, *constants):
 
 
 def step(config, seed):
-    from diffdis_ms.train.optim import build_optimizer  # MindFormers takes seconds to import
+    from diffdis_ms.train.optim import build_optimizer
     from diffdis_ms.train.step import TrainStep, Update
 
     cell, inputs = make_objective(config)

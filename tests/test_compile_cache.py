@@ -4,6 +4,8 @@ read."""
 import functools
 import json
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 
@@ -25,7 +27,7 @@ from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
 from diffdis_ms.world import World
 from tests.helpers import make_objective, normal, tiny_run
-from tests.workspace import command, msrun
+from tests.workspace import ROOT, command, msrun
 
 
 def run(directory, *args):
@@ -40,6 +42,19 @@ def test_only_the_same_graph_is_read_whatever_the_order(tmp_path):
     assert run(tmp_path, 'cells', '1', 2) == [['cold', 12, 30]]
     assert run(tmp_path, 'cells', '0,1,0', 3, 2, 4) == [[None, 18, 45], ['warm', 12, 30], [None, 24, 60]]
     assert len(entries(tmp_path)) == 2 and not any(e['stale'] for e in entries(tmp_path))
+
+
+def test_another_script_reads_the_same_graph(tmp_path):
+    """And leaves it as it is. `command` starts scripts from tests/warm.py."""
+    assert run(tmp_path, 'cells', '1', 1) == [['cold', 6, 15]]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+    started = [sys.executable, 'tests/cached_graphs.py', str(tmp_path), 'cells', '1', '1']
+    done = subprocess.run(
+        started, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and '["warm", 6.0, 15.0]' in done.stdout, done.stdout + done.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
+    assert run(tmp_path, 'cells', '1', 1) == [['warm', 6, 15]]
 
 
 def test_a_process_has_one_graph_in_the_cache(tmp_path):

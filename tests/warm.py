@@ -95,7 +95,7 @@ class Process:
 
 
 def fork_on_request():
-    """Fork for each request, in the order of lines; returns the request in the fork, and None when there are no more."""
+    """Fork for each request, in the order of lines. Returns the request in a fork, and None when there are no more."""
     ended, replies = {}, os.fdopen(os.dup(1), 'w')
     for line in sys.stdin:
         request = json.loads(line)

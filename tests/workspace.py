@@ -15,7 +15,7 @@ from diffdis_ms.config import to_yaml
 from diffdis_ms.data.sources.webdataset import TarWriter
 from diffdis_ms.data.tokenizer import train_tokenizer
 from tests import warm
-from tests.helpers import tiny_run
+from tests.helpers import make_smaller, tiny_run
 
 ROOT = Path(__file__).parent.parent
 COLOURS = {
@@ -68,7 +68,7 @@ def make_workspace(directory):
     train_tokenizer([f'{c} {s}' for c in COLOURS for s in SHAPES], VOCAB, directory / 'tokenizer')
     config = tiny_run('diffdis', batch_size=4, max_steps=8, log_every=1, checkpoint_every=3, ema_decay=0.9)
     config.model.text_encoder.vocab_size = VOCAB
-    config.model.vae.layers_per_block = 1
+    make_smaller(config.model)
     config.init.tokenizer, config.data.path = str(directory / 'tokenizer'), str(directory / 'data')
     config.output_dir, config.train.tensorboard = str(directory / 'run'), False
     config.runtime.compile_cache_dir = os.environ.get(GRAPHS)

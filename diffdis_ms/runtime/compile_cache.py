@@ -5,6 +5,10 @@ constant or input shape at the same position, it silently returns the old graph.
 directory that it uses. So the cache is only switched on while one graph per process is compiled, in a separate
 directory whose name depends on everything that determines the graph (`graph_key`). Files in it are used only if their
 sha256 is right.
+
+MindSpore also compiles again, and replaces the files, if the script that was started is another one than before, or has
+changed. The name of the directory already covers all code that a graph is made of, so MindSpore is always given this
+file as the script.
 """
 
 import contextlib
@@ -120,9 +124,13 @@ def _is_whole(directory):
 
 def _compile_in(directory, cell, inputs):
     import mindspore as ms
+    from mindspore.common import api
 
+    script = api.entry_script_path
+    api.entry_script_path = __file__
     ms.set_context(enable_compile_cache=True, compile_cache_path=str(directory))
     try:
         cell.compile(*inputs)
     finally:
         ms.set_context(enable_compile_cache=False)
+        api.entry_script_path = script

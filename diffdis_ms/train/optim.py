@@ -1,4 +1,4 @@
-"""MindFormers' learning-rate schedules and AdamW, with a separate group for the new parameters (Table 5).
+"""Learning-rate schedules and AdamW, with a separate group for the new parameters (Table 5).
 
 AdamW and the EMA need about ten operators per parameter. For small parameters, launching them costs more time than
 their arithmetic. So the small parameters of a group are updated as one vector: `Units` joins their gradients and writes
@@ -10,9 +10,8 @@ import math
 
 import mindspore.common.dtype as mstype
 import numpy as np
-from mindformers.core.lr import ConstantWarmUpLR, CosineWithWarmUpLR
-from mindformers.core.optim.adamw import AdamW as FormersAdamW
-from mindspore import Parameter, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 from diffdis_ms.models.names import is_new_parameter, is_text_parameter
 from diffdis_ms.train.sharding import Shards
@@ -30,17 +29,36 @@ def _warm_up(step, warmup_steps):
     )
 
 
-class ConstantWarmUp(ConstantWarmUpLR):
-    """MindFormers' schedule without its `if` on a tensor, which would add control flow to every training graph."""
+class ConstantWarmUp(LearningRateSchedule):
+    """Linear warm-up, then constant. It has the values of MindFormers' ConstantWarmUpLR without that one's `if` on a
+    tensor, which would add control flow to every training graph.
+
+    Args:
+        learning_rate: float, after the warm-up. warmup_steps, total_steps: int.
+    """
+
+    def __init__(self, learning_rate, warmup_steps, total_steps):
+        super().__init__()
+        self.learning_rate, self.warmup_steps = learning_rate, Tensor(warmup_steps, mstype.float32)
 
     def construct(self, global_step):
+        """The learning rate, () float32, of a step counted from 0."""
         return self.learning_rate * _warm_up(global_step, self.warmup_steps)
 
 
-class CosineWithWarmUp(CosineWithWarmUpLR):
-    """MindFormers' cosine schedule without the `if`; it reaches zero at `total_steps`."""
+class CosineWithWarmUp(LearningRateSchedule):
+    """Linear warm-up, then half a cosine that reaches zero at `total_steps` (MindFormers' CosineWithWarmUpLR).
+
+    Args: as for `ConstantWarmUp`.
+    """
+
+    def __init__(self, learning_rate, warmup_steps, total_steps):
+        super().__init__()
+        self.learning_rate, self.warmup_steps = learning_rate, Tensor(warmup_steps, mstype.float32)
+        self.cosine_steps = Tensor(max(1, total_steps - warmup_steps), mstype.float32)
 
     def construct(self, global_step):
+        """The learning rate, () float32, of a step counted from 0."""
         progress = ops.clamp((global_step.astype(mstype.float32) - self.warmup_steps) / self.cosine_steps, 0.0, 1.0)
         return self.learning_rate * _warm_up(global_step, self.warmup_steps) * 0.5 * (1.0 + ops.cos(math.pi * progress))
 
@@ -61,14 +79,23 @@ def _adamw(beta1, beta2, eps, step_size, lr, decay, p, g, m, v):
     )
 
 
-class AdamW(FormersAdamW):
-    """MindFormers' AdamW (its state, groups and schedules) on float32 parameters, each updated in place by one
-    operator.
+class AdamW(nn.Optimizer):
+    """AdamW (Loshchilov and Hutter 2019, Alg. 2) on float32 parameters, each updated in place by one operator.
 
-    MindFormers' own formula reads the moments after writing them, so MindSpore copies all of them (see
-    `step.AfterUpdate`). It also divides with `Div`, which keeps tables (see `models/attention.py`). Together this takes
-    45 GB for Stable Diffusion.
+    MindFormers' AdamW has the same formula and the same state. But it reads the moments after writing them, so
+    MindSpore copies all of them (see `step.AfterUpdate`), and divides with `Div`, which keeps tables (see
+    `models/attention.py`). Together this takes 45 GB for Stable Diffusion. Importing MindFormers takes 4 s.
+
+    Args:
+        params: groups as of nn.Optimizer: dicts of 'params', 'lr' (a schedule) and 'weight_decay'. learning_rate: a
+            schedule. betas: (beta1, beta2). eps, weight_decay: float.
     """
+
+    def __init__(self, params, learning_rate, betas, eps, weight_decay):
+        super().__init__(learning_rate, params, weight_decay=weight_decay)
+        self.beta1, self.beta2, self.eps = (Tensor([x], mstype.float32) for x in (*betas, eps))
+        self.exp_avg = self._parameters.clone(prefix='adam_m', init='zeros')
+        self.exp_avg_sq = self._parameters.clone(prefix='adam_v', init='zeros')
 
     def construct(self, gradients):
         """Update the parameters; returns a value that depends on it. Nothing may read them later in the same graph."""

@@ -7,12 +7,13 @@ from diffdis_ms.train.accumulation import AccumulatedStep
 from diffdis_ms.train.optim import build_optimizer
 from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update, to_tensors
-from tests.helpers import make_objective, tiny_run
+from tests.helpers import make_objective, make_smaller, tiny_run
 
 
 def make(objective, batch_size, steps, **train):
     config = tiny_run(objective, batch_size=batch_size, accumulation_steps=steps, ema_decay=0.9, **train)
     config.optimizer.learning_rate = config.optimizer.new_learning_rate = 1e-3
+    make_smaller(config.model)
     cell, _ = make_objective(config)
     apply_precision(cell, config.train.precision)
     units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))

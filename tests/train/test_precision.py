@@ -13,7 +13,7 @@ from diffdis_ms.train.objective import DiffDisObjective, draw_diffdis
 from diffdis_ms.train.optim import build_optimizer
 from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
-from tests.helpers import tiny_run
+from tests.helpers import make_smaller, tiny_run
 
 STEPS, SHAPE, POOL = 150, (4, 8, 8), 32
 
@@ -25,6 +25,7 @@ def make(precision, change=None):
         1e-4  # at 1e-3 single windows drift by 14 %: so small a model, so few pairs
     )
     model = config.model
+    make_smaller(model)
     text = model.text_encoder
     rng = np.random.default_rng(0)
     z = rng.standard_normal((POOL, *SHAPE), dtype=np.float32)
