@@ -102,7 +102,7 @@ def lines(result):
     total = sum(estimate.values())
     first = sum(estimate[part] for part in ('weights that train', 'small ones once more, as one vector', 'EMA'))
     rows = [
-        ('Python, MindSpore, MindFormers', None, measured['program']),
+        ('Python, MindSpore', None, measured['program']),
         ('weights, EMA', first, measured['assembled'] - measured['program']),
         ('the compiled graph', None, measured['compiled'] - measured['assembled']),
         ("moments, gradients, activations, kernels' own", total - first, measured['peak'] - measured['compiled']),
