@@ -137,12 +137,11 @@ def _torch_tensors(network):
 def _unet(source, config):
     network = source.networks['unet']
     state = _torch_tensors(network)
-    if source.layout == 'diffusers':
-        unet = UNet2DConditionModel.from_config(network.json)
-    else:
-        unet = make_unet(config)
+    with torch.device('meta'):  # no memory and no random weights, which `assign` would replace anyway
+        unet = UNet2DConditionModel.from_config(network.json) if source.layout == 'diffusers' else make_unet(config)
+    if source.layout != 'diffusers':
         state = convert_ldm_unet_checkpoint({network.where + n: t for n, t in state.items()}, config=dict(unet.config))
-    unet.load_state_dict(state)
+    unet.load_state_dict(state, assign=True)
     return unet.eval()
 
 

@@ -29,6 +29,7 @@ FIRST = (
     'test_distributed.py',
     'test_precision.py',
     'test_accumulation.py',
+    'test_step.py',
     'test_resume.py',
     'test_sharded.py',
 )  # files that take longest

@@ -4,8 +4,6 @@ read."""
 import functools
 import json
 import os
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 
@@ -27,7 +25,7 @@ from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
 from diffdis_ms.world import World
 from tests.helpers import make_objective, normal, tiny_run
-from tests.workspace import ROOT, command, msrun
+from tests.workspace import command, msrun, python
 
 
 def run(directory, *args):
@@ -48,10 +46,7 @@ def test_another_script_reads_the_same_graph(tmp_path):
     """And leaves it as it is. `command` starts scripts from tests/warm.py."""
     assert run(tmp_path, 'cells', '1', 1) == [['cold', 6, 15]]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
-    started = [sys.executable, 'tests/cached_graphs.py', str(tmp_path), 'cells', '1', '1']
-    done = subprocess.run(
-        started, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True
-    )
+    done = python('tests/cached_graphs.py', tmp_path, 'cells', '1', '1')
     assert done.returncode == 0 and '["warm", 6.0, 15.0]' in done.stdout, done.stdout + done.stderr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
     assert run(tmp_path, 'cells', '1', 1) == [['warm', 6, 15]]

@@ -77,8 +77,16 @@ def make_workspace(directory):
     return directory
 
 
+def python(*args):
+    """Run Python in a process that has imported nothing yet; returns the finished process (text)."""
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *map(str, args)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200
+    )
+
+
 def command(*args):
-    """Run one of the tools; returns the finished process (text)."""
+    """Run one of the tools in a fork (see warm.py); returns the finished process (text)."""
     with tempfile.TemporaryDirectory() as folder:
         output, errors = (Path(folder) / name for name in ('output', 'errors'))
         process = warm.Process(args, output, errors)

@@ -7,7 +7,7 @@ import pytest
 
 from diffdis_ms.ascend.evidence import read_table
 from diffdis_ms.errors import ConfigError
-from tests.workspace import ROOT, assert_one_line_error, command
+from tests.workspace import ROOT, assert_one_line_error, command, python
 
 TABLE = ROOT / 'diffdis_ms/ascend/mindspore_2_7_2.json'
 
@@ -71,5 +71,5 @@ def test_an_unreadable_library_is_one_clear_error(tmp_path, content, message):
 
 def test_a_missing_pyelftools_is_named():
     hide = "import runpy, sys; sys.modules['elftools'] = None; sys.argv = ['ascend_table.py', '--out', 'made.json']"
-    done = command('-c', f"{hide}; runpy.run_path('tools/ascend_table.py', run_name='__main__')")
+    done = python('-c', f"{hide}; runpy.run_path('tools/ascend_table.py', run_name='__main__')")
     assert_one_line_error(done, 'pip install pyelftools')

@@ -8,7 +8,7 @@ import webdataset
 
 from diffdis_ms.data.tokenizer import train_tokenizer
 from diffdis_ms.errors import ConfigError
-from tests.workspace import command
+from tests.workspace import python
 from tools.benchmarks import data
 from tools.benchmarks.processes import run_python
 
@@ -49,7 +49,7 @@ def test_report(small, tmp_path, monkeypatch):
 def test_a_process_is_measured_and_a_failure_quoted():
     code = "import sys, time; x = b'x' * (300 << 20); time.sleep(0.3); print(sys.argv[1]); print(2)"
     measure = f'from tools.benchmarks.processes import run_python; print(run_python("-c", {code!r}, "one"))'
-    done = command('-c', measure)  # from a small process: Linux counts the memory of the one that starts another
+    done = python('-c', measure)  # from a small process: Linux counts the memory of the one that starts another
     printed, figures = ast.literal_eval(done.stdout)
     assert printed == 'one\n2' and figures['seconds'] >= 0.3 and 300 <= figures['peak_mb'] < 400
     with pytest.raises(ConfigError, match='^-m no.such.module 3 failed with code 1: .*No module named'):

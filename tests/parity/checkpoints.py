@@ -35,7 +35,9 @@ class TorchModels:
     def __init__(self, config, seed=0):
         self.config = config
         torch.manual_seed(seed)
-        self.unet = make_unet(config)
+        with torch.device('meta'):  # `fill` draws the weights
+            self.unet = make_unet(config)
+        self.unet.to_empty(device='cpu')
         self.vae = make_autoencoder(config.vae)
         self.clip = make_clip(config.text_encoder, config.image_encoder)
         for network in (self.unet, self.vae, self.clip):

@@ -121,7 +121,7 @@ CLIPS = {
         ('ViT-B/16', 'state dict'),
         ('RN50', 'state dict'),
         ('RN50', 'TorchScript'),
-        ('ViT-L/14', 'TorchScript half'),
+        ('ViT-B/16', 'TorchScript half'),
         ('ViT-L/14', 'Hugging Face'),
     ],
 )

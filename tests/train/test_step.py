@@ -10,10 +10,11 @@ from mindspore import nn
 
 from diffdis_ms.train.optim import ConstantWarmUp, CosineWithWarmUp, build_optimizer
 from diffdis_ms.train.step import TrainStep, Update
-from tests.helpers import make_objective, tiny_run
+from tests.helpers import make_objective, make_smaller, tiny_run
 
 
 def make_step(config):
+    make_smaller(config.model)
     cell, inputs = make_objective(config)
     units, optimizer, schedules = build_optimizer(config, list(cell.trainable_params()))
     return TrainStep(cell, Update(cell, units, optimizer, config)).set_train(), units, inputs, schedules
