@@ -75,9 +75,6 @@ def main():
     from diffdis_ms import runtime  # only once the config is checked: importing MindSpore takes seconds
 
     runtime.setup(config.device, config.runtime, config.train.precision)
-    from diffdis_ms.train.distributed import serve_as_scheduler
-
-    serve_as_scheduler()
     from diffdis_ms.train.job import assemble
     from diffdis_ms.train.loop import Terminated, train
 

@@ -58,13 +58,6 @@ class Average(nn.Cell):
         return self.all_reduce(x) / self.size
 
 
-def serve_as_scheduler():
-    """In the process that msrun starts as scheduler: serve the others until they are done, and then end. In any other
-    process: nothing. Called before the imports of training, which a scheduler does not need: 6 s and 0.5 GB."""
-    if os.environ.get('MS_ROLE') == 'MS_SCHED':
-        join_world()
-
-
 def join_world():
     """Set up the communication under msrun and return this process' `World`; a single process without msrun.
 

@@ -165,8 +165,8 @@ def _flat(g):
 
 
 def _take(unit, p, start, size):
-    """Write a piece of a unit to its parameter. `unit[start : start + size]` would take four times as long to compile:
-    MindSpore traces it through a dozen functions for each of some hundred parameters."""
+    """Write a piece of a unit to its parameter. `unit[start : start + size]` takes twice as long to compile: MindSpore
+    traces it through a dozen functions for each of some hundred parameters."""
     return ops.assign(p, ops.reshape(_slice(unit, (start,), (size,)), p.shape).astype(p.dtype))
 
 
