@@ -33,6 +33,13 @@ def randomize(cell, seed):
     return cell
 
 
+def make_larger(model):
+    """Turn a tiny ModelConfig into one with three levels and two layers in each. For tests of many parameters that
+    compile nothing."""
+    unet = model.unet
+    unet.block_out_channels, unet.attention_levels, unet.layers_per_block = [32, 64, 64], [True, True, False], 2
+
+
 def make_smaller(model):
     """Turn a tiny ModelConfig into one that compiles in half the time: one level, attention in the middle block alone.
     For tests of training, where the number of layers does not matter."""

@@ -14,7 +14,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -43,12 +42,10 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.lock = threading.Lock()
 
     def ask(self, **request):
-        with self.lock:
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-            return json.loads(self.process.stdout.readline())
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
 
 
 @functools.cache
@@ -85,6 +82,11 @@ class Process:
                 raise subprocess.TimeoutExpired(self.args, timeout)
             time.sleep(0.01)
         return self.returncode
+
+    def communicate(self):
+        """Wait; its output goes to the files."""
+        self.wait()
+        return None, None
 
     def send_signal(self, number):
         if self.poll() is None:

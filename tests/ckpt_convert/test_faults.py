@@ -17,7 +17,7 @@ from diffdis_ms.data.tokenizer import write_vocabulary
 from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.storage.files import write_weights
 from diffdis_ms.storage.model_dir import read_config
-from tests.helpers import make_tiny_config
+from tests.helpers import make_larger, make_tiny_config
 from tests.workspace import ROOT, assert_one_line_error
 
 SET = (
@@ -30,9 +30,10 @@ SET = (
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """Arguments of an import that writes 175 MB: the alignment transformer has its real size."""
+    """Arguments of an import that writes 190 MB: the alignment transformer has its real size."""
     folder, config = tmp_path_factory.mktemp('checkpoint'), make_tiny_config()
     config.text_encoder.vocab_size = 514
+    make_larger(config)
     state, clip, rng = {}, {}, np.random.default_rng(0)
     for stem, prefix, table in (
         ('unet', 'model.diffusion_model.', name_map.unet_ldm(config.unet)),
@@ -81,7 +82,7 @@ def written(folder):
 
 def test_kill_while_writing(checkpoint, tmp_path):
     killed_midway = 0
-    for threshold in (1, 20 << 20, 60 << 20, 100 << 20, 130 << 20, 160 << 20):
+    for threshold in (1, 20 << 20, 60 << 20, 100 << 20, 140 << 20, 180 << 20):
         folder = tmp_path / str(threshold)
         folder.mkdir()
         process = start(checkpoint, folder / 'model')
@@ -91,7 +92,7 @@ def test_kill_while_writing(checkpoint, tmp_path):
         process.communicate()
         if (folder / 'model').exists():
             read_config(folder / 'model')
-            assert written(folder / 'model') > 160 << 20
+            assert written(folder / 'model') > 170 << 20
         else:
             killed_midway += written(folder) > 0
     assert killed_midway >= 3  # else this test has shown nothing

@@ -1,8 +1,5 @@
 """Zero-shot and retrieval metrics against direct computations, ties included."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -11,7 +8,7 @@ from diffdis_ms.evaluate.clip_score import clip_score
 from diffdis_ms.evaluate.metrics import retrieval
 from diffdis_ms.evaluate.metrics.retrieval import hits, retrieval_metrics
 from diffdis_ms.evaluate.metrics.zeroshot import confusion, zeroshot_metrics
-from tests.workspace import ROOT
+from tests.workspace import python
 
 
 def unit(rng, *shape):
@@ -93,22 +90,21 @@ def test_hits_in_blocks_are_those_of_a_full_sort(monkeypatch):
 
 
 @pytest.mark.slow
-def test_fifty_thousand_images_and_texts_need_less_than_1_gb():
-    """Their similarities would be 20 GB."""
+def test_a_hundred_thousand_images_and_texts_need_less_than_2_gb():
     code = """
 import numpy as np
 from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
 rng = np.random.default_rng(0)
-e0 = rng.standard_normal((50_000, 64), dtype=np.float32)
+e0 = rng.standard_normal((100_000, 64), dtype=np.float32)
 e0 /= np.linalg.norm(e0, axis=1, keepdims=True)
-right = rng.permutation(50_000)
+right = rng.permutation(100_000)
 found = retrieval_metrics(e0, e0[right], right)
 assert found['mean_R@1'] == 1.0, found
 print(int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]) // 1024)
 """
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    done = python('-c', code)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 1024
+    assert int(done.stdout) < 2048
 
 
 def test_confusion():

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -14,7 +13,7 @@ from mindspore import load_checkpoint
 from safetensors.numpy import load_file
 
 from tests.formers.workspace import STEPS, make_cached_workspace, mindformers_yaml
-from tests.workspace import ROOT, assert_one_line_error, command
+from tests.workspace import ROOT, assert_one_line_error, command, free_port
 
 pytestmark = pytest.mark.xdist_group('memory')  # each of its processes takes 3 GB
 
@@ -70,16 +69,13 @@ def test_two_processes_continue_from_a_checkpoint_and_stay_equal(directory, ours
         target = directory / f'half/rank_{rank}/diffdis_rank_{rank}-1_3.ckpt'
         target.parent.mkdir(parents=True)
         shutil.copy(formers / 'checkpoint/rank_0/diffdis_rank_0-1_3.ckpt', target)
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
     run = directory / 'two'
     done = subprocess.run(
         [
             'bash',
             'tools/launch.sh',
             '--port',
-            str(port),
+            str(free_port()),
             '--logs',
             str(directory / 'logs'),
             '2',

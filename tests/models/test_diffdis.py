@@ -11,7 +11,7 @@ from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.init import PROJ_OUT_STD, copy_image_weights, initialize
 from diffdis_ms.models.layers import linear
 from diffdis_ms.models.unet import UNet2DConditionModel
-from tests.helpers import make_tiny_config, normal, randomize
+from tests.helpers import make_larger, make_tiny_config, normal, randomize
 
 Z, E_T, T_E = normal(1, 3, 4, 8, 8), normal(2, 3, 1, 48), Tensor([7, 500, 900], ms.int32)
 
@@ -115,16 +115,17 @@ def test_initialize_does_not_depend_on_the_order_of_construction():
 
 @pytest.mark.parametrize('num_blocks', [1, 2])
 def test_fresh_query_parts(tiny_config, num_blocks):
+    make_larger(tiny_config)
     tiny_config.unet.transformer_layers_per_block = num_blocks
     cell = DiffDisUNet(tiny_config)
     initialize(cell, 0)
     fresh = values(cell)
     feed_forward = [name for name in fresh if '.dual_stream.blocks.' in name]
-    assert len(feed_forward) == (1 + 1) * num_blocks * 6  # the level with attention, and the middle
+    assert len(feed_forward) == (2 * 2 + 1) * num_blocks * 6
     for name in feed_forward:
         np.testing.assert_array_equal(fresh[name], fresh[name.replace('.dual_stream.blocks.', '.transformer_blocks.')])
     back = [fresh[name] for name in fresh if name.endswith('.dual_stream.proj_out.weight')]
-    assert len(back) == 2 and all(0.9 < value.std() / PROJ_OUT_STD < 1.1 for value in back)
+    assert len(back) == 5 and all(0.9 < value.std() / PROJ_OUT_STD < 1.1 for value in back)
 
 
 def test_the_query_copies_the_images_weights_as_they_are_but_keeps_what_a_file_had(tiny_config):

@@ -52,7 +52,7 @@ def test_outputs(stable_diffusion):
 
 @pytest.mark.parametrize(
     'layout',
-    ['ema', 'legacy', 'safetensors', 'no wrapper, half', 'diffusers sharded bin', 'diffusers, old names'],
+    ['ema', 'legacy', 'safetensors', 'no wrapper, half', 'diffusers', 'diffusers sharded bin', 'diffusers, old names'],
 )
 def test_layout(stable_diffusion, tmp_path, layout):
     folder, models, expected = stable_diffusion
@@ -117,11 +117,9 @@ CLIPS = {
 @pytest.mark.parametrize(
     'name, layout',
     [
-        ('ViT-B/32', 'state dict'),
-        ('ViT-B/16', 'state dict'),
-        ('RN50', 'state dict'),
+        *((name, 'state dict') for name in CLIPS),
         ('RN50', 'TorchScript'),
-        ('ViT-B/16', 'TorchScript half'),
+        ('ViT-L/14', 'TorchScript half'),
         ('ViT-L/14', 'Hugging Face'),
     ],
 )

@@ -1,4 +1,7 @@
-"""The number of Stable Diffusion v1's parameters. Its outputs are compared in test_convert_full_size.py."""
+"""Stable Diffusion v1 and CLIP ViT-L/14 at their real sizes, random weights. One network a test: memory is freed in
+between."""
+
+import gc
 
 import pytest
 
@@ -6,9 +9,15 @@ from diffdis_ms.config import ModelConfig
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.names import is_new_parameter
 from diffdis_ms.models.unet import UNet2DConditionModel
+from tests.parity import test_autoencoder, test_clip, test_unet
 
 pytestmark = pytest.mark.slow
-STABLE_DIFFUSION = 859_520_964
+
+
+@pytest.fixture(autouse=True)
+def freed_memory():
+    yield
+    gc.collect()
 
 
 def count(cell, wanted):
@@ -16,8 +25,19 @@ def count(cell, wanted):
 
 
 def test_unet_of_stable_diffusion_v1():
-    assert count(UNet2DConditionModel(ModelConfig()), lambda name: True) == STABLE_DIFFUSION
+    config = ModelConfig()
+    cell = UNet2DConditionModel(config)
+    assert count(cell, lambda name: True) == 859_520_964
+    test_unet.compare(cell, cell, config, 1e-4, size=(32, 32), batch=1)
 
 
 def test_diffdis_adds_to_stable_diffusion_and_takes_nothing_away():
-    assert count(DiffDisUNet(ModelConfig()), lambda name: not is_new_parameter(name)) == STABLE_DIFFUSION
+    assert count(DiffDisUNet(ModelConfig()), lambda name: not is_new_parameter(name)) == 859_520_964
+
+
+def test_autoencoder_of_stable_diffusion_v1():
+    test_autoencoder.compare(ModelConfig().vae, (256, 256), 1e-4)
+
+
+def test_clip_vit_l_14():
+    test_clip.compare(ModelConfig(), 1e-4, batch=2)

@@ -6,7 +6,7 @@ import pytest
 from diffdis_ms.train.accumulation import AccumulatedStep
 from diffdis_ms.train.optim import build_optimizer
 from diffdis_ms.train.precision import apply_precision
-from diffdis_ms.train.step import TrainStep, Update, to_tensors
+from diffdis_ms.train.step import TrainStep, Update
 from tests.helpers import make_objective, make_smaller, tiny_run
 
 
@@ -55,8 +55,8 @@ def test_four_micro_batches_equal_the_whole_batch(objective, generation):
 
 @pytest.mark.parametrize('steps', [1, 4])
 def test_an_overflow_is_skipped_and_halves_the_scale(steps):
-    step, update = make('clip', 8 // steps, steps, precision='fp16', loss_scale=1024.0, loss_scale_window=2)
-    good, bad = inputs('clip', 0), inputs('clip', 1)
+    step, update = make('diffdis', 8 // steps, steps, precision='fp16', loss_scale=1024.0, loss_scale_window=2)
+    good, bad = inputs('diffdis', 0), inputs('diffdis', 1)
     bad[0] = bad[0] * np.float32(1e30)  # more than fp16 can hold
 
     step.run(good)
@@ -80,8 +80,8 @@ def test_an_overflow_is_skipped_and_halves_the_scale(steps):
 def test_half_precision_reaches_the_products_and_spares_the_weights():
     full, _ = make('diffdis', 8, 1)
     half, update = make('diffdis', 8, 1, precision='fp16', loss_scale=1024.0)
-    arrays = to_tensors(inputs('diffdis', 0))
-    exact, rounded = (float(s.objective(*arrays)[0]) for s in (full, half))
+    arrays = inputs('diffdis', 0)
+    exact, rounded = (float(s.run(arrays)[0]) for s in (full, half))
     assert exact != rounded and abs(exact - rounded) < 5e-3 * abs(exact)
     assert all(
         p.dtype.__str__() == 'Float32'
