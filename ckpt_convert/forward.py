@@ -131,7 +131,7 @@ def _token_ids(text, rng):
 
 
 def _torch_tensors(network):
-    return {name: torch.tensor(t.numpy()).float() for name, t in network.tensors.items()}
+    return {name: torch.from_numpy(t.numpy()).float() for name, t in network.tensors.items()}
 
 
 def _unet(source, config):
@@ -148,14 +148,14 @@ def _unet(source, config):
 def _vae(source, config):
     network = source.networks['vae']
     state = _torch_tensors(network)
+    with torch.device('meta'):  # as in `_unet`
+        vae = AutoencoderKL.from_config(network.json) if source.layout == 'diffusers' else make_autoencoder(config.vae)
     if source.layout == 'diffusers':
-        vae = AutoencoderKL.from_config(network.json)
         for old, new in OLD_ATTENTION.items():
             state = {n.replace(f'.attentions.0.{old}.', f'.attentions.0.{new}.'): t for n, t in state.items()}
     else:
-        vae = make_autoencoder(config.vae)
         state = convert_ldm_vae_checkpoint({network.where + n: t for n, t in state.items()}, config=dict(vae.config))
-    vae.load_state_dict({n: state[n].reshape(p.shape) for n, p in vae.state_dict().items()})
+    vae.load_state_dict({n: state[n].reshape(p.shape) for n, p in vae.state_dict().items()}, assign=True)
     return vae.eval()
 
 

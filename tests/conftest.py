@@ -7,6 +7,7 @@ import tempfile
 import pytest
 
 from diffdis_ms import runtime
+from tests import give_back_memory
 from tests.helpers import make_tiny_config
 from tests.workspace import GRAPHS, command, make_workspace
 
@@ -53,6 +54,14 @@ def pytest_collection_modifyitems(items):
             FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST),
         )
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    result = yield
+    if item.group == 'memory' and (nextitem is None or nextitem.group != 'memory'):
+        give_back_memory()
+    return result
 
 
 @pytest.fixture

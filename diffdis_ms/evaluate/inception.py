@@ -124,7 +124,7 @@ def build_inception(path, tensors):
     return Features(cell).set_train(False)
 
 
-def resize(pixels, size=SIZE):
+def resize(pixels, size):
     """TensorFlow 1's bilinear resize, without antialiasing or half-pixel centres.
 
     (H, W, C) of any type -> float32 (size, size, C).
@@ -137,7 +137,7 @@ def resize(pixels, size=SIZE):
 
 def preprocess(image):
     """PIL RGB image -> float32 (3, 299, 299), the network's input."""
-    return np.ascontiguousarray(((resize(np.asarray(image)) - 128) / 128).transpose(2, 0, 1))
+    return np.ascontiguousarray(((resize(np.asarray(image), SIZE) - 128) / 128).transpose(2, 0, 1))
 
 
 def inception_features(network, paths, batch_size=32, progress='', share=Share(), name='pictures'):

@@ -17,6 +17,7 @@ from diffdis_ms.config import ImageEncoderConfig
 from diffdis_ms.data.make.emoji import draw_all
 from diffdis_ms.data.transforms import CLIP_MEAN, CLIP_STD
 from diffdis_ms.evaluate import generation
+from diffdis_ms.evaluate import inception as inception_module
 from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate.clip_score import clip_embeddings, preprocess
 from diffdis_ms.evaluate.inception import resize
@@ -55,8 +56,11 @@ def emoji():
 
 @pytest.fixture(scope='module')
 def inception(emoji, tmp_path_factory):
+    return make_inception(tmp_path_factory.mktemp('inception') / 'pt_inception.pth', emoji)
+
+
+def make_inception(path, emoji):
     """(weights file in the published layout, torch-fidelity's network with it)."""
-    path = tmp_path_factory.mktemp('inception') / 'pt_inception.pth'
     cell = randomize(InceptionV3(), 0)
     torch.save(FeatureExtractorWithoutFile().state_dict(), path)
     module = copy_to_torch(FeatureExtractorInceptionV3('inception', ['2048'], str(path)), cell)
@@ -145,7 +149,7 @@ def test_resize(size):
     expected = like_tensorflow(
         torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32)), (299, 299), align_corners=False
     )
-    np.testing.assert_allclose(resize(pixels).transpose(2, 0, 1), expected[0].numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(resize(pixels, 299).transpose(2, 0, 1), expected[0].numpy(), rtol=0, atol=1e-5)
 
 
 def test_fid_and_kid(tmp_path, monkeypatch, inception, emoji):
@@ -162,8 +166,13 @@ def test_fid_and_kid(tmp_path, monkeypatch, inception, emoji):
 
 
 @pytest.mark.slow
-def test_fid_and_kid_of_2048_pictures(tmp_path, monkeypatch, inception, emoji):
+def test_fid_and_kid_of_2048_pictures(tmp_path, monkeypatch, emoji):
+    """As many pictures as features have numbers, so that covariances have full rank. Both networks see them at 75
+    pixels, their least, which takes a twentieth of the time; `test_fid_and_kid` has them at 299."""
     assert len(emoji) >= 3500  # of 3,904 now: the sets share few pictures
+    monkeypatch.setattr(inception_module, 'SIZE', 75)
+    monkeypatch.setattr(FeatureExtractorInceptionV3, 'INPUT_IMAGE_SIZE', 75)
+    inception = make_inception(tmp_path / 'pt_inception.pth', emoji)
     compare(tmp_path, monkeypatch, inception, [e.image for e in emoji[:2048]], inverted(emoji[-2048:]))
 
 
