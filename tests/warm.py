@@ -2,6 +2,7 @@
 
 A fork is a process of its own with its own directory, environment, arguments and output, and ends as a Python process
 does. `Server` is the side of the tests; `python tests/warm.py` is the process that forks. They exchange lines of JSON.
+A launcher's own processes, msrun's scheduler and workers, are forks as well (`Forking`).
 """
 
 import atexit
@@ -14,7 +15,9 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from pathlib import Path
 
 MODULES = (
@@ -27,6 +30,9 @@ MODULES = (
     'diffdis_ms.runtime.context',
     'transformers.models.clip.tokenization_clip',
 )
+MSRUN = 'mindspore.parallel.cluster.run'
+LAUNCHERS = (['tools/launch.py'], ['-m', MSRUN])  # how arguments begin that start several processes
+POPEN = subprocess.Popen
 
 
 class Server:
@@ -115,7 +121,7 @@ def fork_on_request():
 
 
 def become(request):
-    """Take over the environment, the output and the arguments of a request."""
+    """Take over the environment and the output of a request."""
     os.environ.clear()
     os.environ.update(request['env'])
     for number, path, flags in (
@@ -126,7 +132,67 @@ def become(request):
         opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
-    sys.argv = request['args']
+
+
+class Forking(subprocess.Popen):
+    """A Popen for launchers: what it would run as `msrun` or `python` becomes a fork of this process."""
+
+    def _execute_child(self, args, executable, preexec_fn, *rest):
+        program, *arguments = map(str, args)
+        if Path(program).name not in ('msrun', 'python'):
+            super()._execute_child(args, executable, preexec_fn, *rest)
+            return
+        env, pipes = rest[3], rest[7:13]  # p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
+        sys.stdout.flush(), sys.stderr.flush()  # or the fork writes it, too
+        self.pid = os.fork()
+        if self.pid:
+            self._child_created = True
+            self._close_pipe_fds(*pipes)
+            return
+        signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)
+        if preexec_fn:
+            preexec_fn()
+        for number, opened in ((1, pipes[3]), (2, pipes[5])):
+            if opened != -1:
+                os.dup2(opened, number)
+        if env is not None:
+            os.environ.clear()
+            os.environ.update(env)
+        run_and_end(arguments if Path(program).name == 'python' else ['-m', MSRUN, *arguments])
+
+
+def run_and_end(args):
+    """Run `python args...`, and end this process without a way back into the launcher's code that forked it."""
+    code = 0
+    try:
+        run(args)
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else int(e.code is not None)
+        if isinstance(e.code, str):
+            print(e.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code)
+
+
+def run(args):
+    """Run `python args...` in this process."""
+    launches = any(args[: len(start)] == start for start in LAUNCHERS)
+    subprocess.Popen = Forking if launches else POPEN
+    if launches and 'tools/mindformers_train.py' in args:
+        importlib.import_module('mindformers')  # once for all that are forked
+    sys.argv = args
+    if sys.argv[0] == '-m':
+        del sys.argv[0]
+        sys.path[0] = os.getcwd()
+        runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
+    else:
+        sys.path[0] = str(Path(sys.argv[0]).parent)
+        runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def main():
@@ -135,16 +201,9 @@ def main():
     gc.collect()
     gc.freeze()  # forks share this memory, and need not look through it
     request = fork_on_request()
-    if request is None:
-        return
-    become(request)
-    if sys.argv[0] == '-m':
-        del sys.argv[0]
-        sys.path[0] = os.getcwd()
-        runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
-    else:
-        sys.path[0] = str(Path(sys.argv[0]).parent)
-        runpy.run_path(sys.argv[0], run_name='__main__')
+    if request is not None:
+        become(request)
+        run(request['args'])
 
 
 if __name__ == '__main__':

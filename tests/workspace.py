@@ -118,22 +118,20 @@ def free_port():
 
 
 def msrun(processes, logs, *args):
-    """Run one of the tools in several processes; returns the finished msrun. Its workers are the `python` of the
-    PATH. Should another program have taken the port in the meantime, it is run again on another one."""
-    folder = Path(sys.executable).parent
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}'}
+    """Run one of the tools in several processes (see warm.py); returns the finished msrun. Should another program have
+    taken the port in the meantime, it is run again on another one."""
     for _ in range(3):
-        command = [
-            folder / 'msrun',
+        done = command(
+            '-m',
+            warm.MSRUN,
             f'--worker_num={processes}',
             f'--local_worker_num={processes}',
             f'--master_port={free_port()}',
             '--join=True',
             f'--log_dir={logs}',
             '--cluster_time_out=120',
-            *map(str, args),
-        ]
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
+            *args,
+        )
         if done.returncode == 0 or not port_was_taken(logs):
             break
     return done

@@ -95,7 +95,7 @@ def test_a_hundred_thousand_images_and_texts_need_less_than_2_gb():
 import numpy as np
 from diffdis_ms.evaluate.metrics.retrieval import retrieval_metrics
 rng = np.random.default_rng(0)
-e0 = rng.standard_normal((100_000, 64), dtype=np.float32)
+e0 = rng.standard_normal((100_000, 16), dtype=np.float32)
 e0 /= np.linalg.norm(e0, axis=1, keepdims=True)
 right = rng.permutation(100_000)
 found = retrieval_metrics(e0, e0[right], right)
