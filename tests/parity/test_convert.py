@@ -1,5 +1,6 @@
 """Checkpoints that torch, diffusers, transformers and open_clip wrote, through the converter and back."""
 
+import functools
 import gzip
 import importlib.util
 import json
@@ -21,7 +22,7 @@ from ckpt_convert.forward import compare
 from ckpt_convert.source import BPE
 from ckpt_convert.verify import verify
 from diffdis_ms import DiffDisPipeline
-from diffdis_ms.config import ImageDiffusionConfig
+from diffdis_ms.config import ImageDiffusionConfig, ImageEncoderConfig, TextEncoderConfig
 from diffdis_ms.data.tokenizer import Tokenizer
 from diffdis_ms.diffusion.schedule import alphas_cumprod
 from diffdis_ms.errors import CheckpointError
@@ -305,13 +306,19 @@ def test_fresh_model_survives_export(tiny_config, tmp_path):
 # CLIP
 
 
+@functools.lru_cache(2)
+def towers(configs):
+    """Networks of a CLIP, which are compiled once for all tests of one size; the weights are those of the last test."""
+    text, image = json.loads(configs)
+    return CLIPTextEncoder(TextEncoderConfig(**text)), CLIPImageEncoder(ImageEncoderConfig(**image)).set_train(False)
+
+
 def compare_clip(directory, text_output, image_output, tolerance=1e-4):
     """Outputs of a CLIP model directory against torch functions of token ids and of pixels (not normalised)."""
     config = read_config(directory)
-    text, image = CLIPTextEncoder(config.text_encoder), CLIPImageEncoder(config.image_encoder)
+    text, image = towers(json.dumps([vars(config.text_encoder), vars(config.image_encoder)]))
     load_weights(text, directory / 'text_encoder.safetensors')
     load_weights(image, directory / 'image_encoder.safetensors')
-    image.set_train(False)
     ids, size = make_captions(config.text_encoder, 3), config.image_encoder.image_size
     pixels = normal(0, 2, 3, size, size)
     with torch.no_grad():
