@@ -3,8 +3,6 @@
 import ctypes
 import os
 
-libc = ctypes.CDLL(None)
-
 
 def keep_to_own_cores():
     """Each process of pytest-xdist, with all that it starts, keeps to cores of its own: two processes that share two
@@ -18,16 +16,11 @@ def keep_to_own_cores():
 def keep_freed_memory():
     """With glibc, freed memory stays with the process, for its next network. A virtual machine can need 10 seconds for
     each GB that it gave back and takes again: a third of the time of full-size networks."""
+    libc = ctypes.CDLL(None)
     if hasattr(libc, 'mallopt'):
         trim_threshold, mmap_max = -1, -4  # names in malloc.h, M_...
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
-
-
-def give_back_memory():
-    """Give what `keep_freed_memory` kept to other processes."""
-    if hasattr(libc, 'malloc_trim'):
-        libc.malloc_trim(0)
 
 
 keep_to_own_cores()

@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from diffdis_ms import runtime
-from tests import give_back_memory
+from diffdis_ms.runtime.compile_cache import give_back_memory
 from tests.helpers import make_tiny_config
 from tests.workspace import GRAPHS, command, make_workspace
 
