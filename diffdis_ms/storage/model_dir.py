@@ -136,6 +136,6 @@ def load_weights(cell, path, may_be_missing=None):
         more = f' (and {len(wrong) - 3} more)' if len(wrong) > 3 else ''
         raise ConfigError(f'{path} does not fit the config: {"; ".join(wrong[:3])}{more}')
     names = set(arrays)
-    for name in names:  # each array is freed as soon as the network has it: the weights are in memory once, not twice
+    for name in names:  # each array is freed as soon as the network has it
         params[name].set_data(Tensor(arrays.pop(name), params[name].dtype))
     return names
