@@ -120,18 +120,13 @@ def fork_on_request():
     return None
 
 
-def become(request):
-    """Take over the environment and the output of a request."""
+def become(env, output, errors):
+    """Take over an environment and two open files (-1: keep what there is)."""
     os.environ.clear()
-    os.environ.update(request['env'])
-    for number, path, flags in (
-        (0, os.devnull, os.O_RDONLY),
-        (1, request['output'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        (2, request['errors'], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-    ):
-        opened = os.open(path, flags)
-        os.dup2(opened, number)
-        os.close(opened)
+    os.environ.update(env)
+    for number, opened in ((1, output), (2, errors)):
+        if opened != -1:
+            os.dup2(opened, number)
 
 
 class Forking(subprocess.Popen):
@@ -152,12 +147,7 @@ class Forking(subprocess.Popen):
         signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)
         if preexec_fn:
             preexec_fn()
-        for number, opened in ((1, pipes[3]), (2, pipes[5])):
-            if opened != -1:
-                os.dup2(opened, number)
-        if env is not None:
-            os.environ.clear()
-            os.environ.update(env)
+        become(dict(os.environ) if env is None else env, pipes[3], pipes[5])
         run_and_end(arguments if Path(program).name == 'python' else ['-m', MSRUN, *arguments])
 
 
@@ -183,8 +173,6 @@ def run(args):
     """Run `python args...` in this process."""
     launches = any(args[: len(start)] == start for start in LAUNCHERS)
     subprocess.Popen = Forking if launches else POPEN
-    if launches and 'tools/mindformers_train.py' in args:
-        importlib.import_module('mindformers')  # once for all that are forked
     sys.argv = args
     if sys.argv[0] == '-m':
         del sys.argv[0]
@@ -202,7 +190,13 @@ def main():
     gc.freeze()  # forks share this memory, and need not look through it
     request = fork_on_request()
     if request is not None:
-        become(request)
+        with (
+            open(os.devnull) as nothing,
+            open(request['output'], 'wb') as output,
+            open(request['errors'], 'wb') as errors,
+        ):
+            os.dup2(nothing.fileno(), 0)
+            become(request['env'], output.fileno(), errors.fileno())
         run(request['args'])
 
 

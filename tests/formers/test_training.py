@@ -1,7 +1,10 @@
 """MindFormers' trainer from a YAML file: the same training as ours, on one process and on two, and resumed."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from mindspore import load_checkpoint
 from safetensors.numpy import load_file
 
 from tests.formers.workspace import STEPS, make_cached_workspace, mindformers_yaml
-from tests.workspace import assert_one_line_error, command, free_port
+from tests.workspace import ROOT, assert_one_line_error, command, free_port
 
 pytestmark = pytest.mark.xdist_group('memory')  # each of its processes takes 3 GB
 
@@ -67,25 +70,33 @@ def test_two_processes_continue_from_a_checkpoint_and_stay_equal(directory, ours
         target.parent.mkdir(parents=True)
         shutil.copy(formers / 'checkpoint/rank_0/diffdis_rank_0-1_3.ckpt', target)
     run = directory / 'two'
-    done = command(
-        'tools/launch.py',
-        '--port',
-        free_port(),
-        '--logs',
-        directory / 'logs',
-        '2',
-        'tools/mindformers_train.py',
-        '--config',
-        directory / 'mindformers.yaml',
-        '--use_parallel',
-        'True',
-        '--output_dir',
-        run,
-        '--load_checkpoint',
-        directory / 'half',
-        '--resume_training',
-        'True',
-        'runner_config.batch_size=2',
+    done = subprocess.run(
+        [
+            'bash',
+            'tools/launch.sh',
+            '--port',
+            str(free_port()),
+            '--logs',
+            str(directory / 'logs'),
+            '2',
+            'tools/mindformers_train.py',
+            '--config',
+            str(directory / 'mindformers.yaml'),
+            '--use_parallel',
+            'True',
+            '--output_dir',
+            str(run),
+            '--load_checkpoint',
+            str(directory / 'half'),
+            '--resume_training',
+            'True',
+            'runner_config.batch_size=2',
+        ],
+        cwd=ROOT,
+        env={**os.environ, 'VENV': sys.prefix},
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)['step'] for line in (run / 'metrics.jsonl').read_text().splitlines()] == [4, 5, 6]

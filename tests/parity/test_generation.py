@@ -168,7 +168,7 @@ def test_fid_and_kid(tmp_path, monkeypatch, inception, emoji):
 @pytest.mark.slow
 def test_fid_and_kid_of_2048_pictures(tmp_path, monkeypatch, emoji):
     """As many pictures as features have numbers, so that covariances have full rank. Both networks see them at 75
-    pixels, their least, which takes a twentieth of the time; `test_fid_and_kid` has them at 299."""
+    pixels, their least, which takes a tenth of the time; `test_fid_and_kid` has them at 299."""
     assert len(emoji) >= 3500  # of 3,904 now: the sets share few pictures
     monkeypatch.setattr(inception_module, 'SIZE', 75)
     monkeypatch.setattr(FeatureExtractorInceptionV3, 'INPUT_IMAGE_SIZE', 75)

@@ -48,7 +48,7 @@ def weights(update):
     'objective, generation', [('diffdis', None), ('diffdis', 4), ('clip', None), ('autoencoder', None)]
 )
 def test_four_micro_batches_equal_the_whole_batch(objective, generation):
-    whole, of_whole = make(objective, 8, 1, **({'generation_batch_size': generation} if generation else {}))
+    whole, of_whole = make(objective, 8, 1, generation_batch_size=generation)
     accumulated, of_accumulated = make(objective, 2, 4, generation_batch_size=generation and generation // 4)
     before = weights(of_whole)
     for step in range(3):
@@ -90,7 +90,7 @@ def test_an_overflow_is_skipped_and_halves_the_scale(steps):
 
 
 def test_half_precision_reaches_the_products_and_spares_the_weights():
-    full, _ = make('diffdis', 8, 1)
+    full, _ = make('diffdis', 8, 1, generation_batch_size=None)
     half, update = make('diffdis', 8, 1, precision='fp16', loss_scale=1024.0, loss_scale_window=2)
     arrays = inputs('diffdis', 0)
     exact, rounded = (float(s.run(arrays)[0]) for s in (full, half))

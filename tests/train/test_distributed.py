@@ -54,8 +54,8 @@ LAUNCH = {'cwd': ROOT, 'env': {**os.environ, 'VENV': sys.prefix}, 'stderr': subp
 
 
 def launch(directory, *arguments, forks=False, **options):
-    """Run a job by tools/launch.sh, or by a fork of tools/launch.py (tests/warm.py), which takes a third of the time;
-    returns the finished launcher. A fork does not know the rank of a process that failed."""
+    """Run a job by tools/launch.sh, or by a fork of tools/launch.py (tests/warm.py), which saves the imports of five
+    processes; returns the finished launcher. A fork does not know the rank of a process that failed."""
     for _ in range(3):
         args = launch_args(directory, *arguments, **options)
         if forks:
