@@ -1,5 +1,6 @@
 """MindSpore in graph mode on the CPU, quiet, for every test; how tests share graphs and are spread over processes."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -54,6 +55,12 @@ def pytest_collection_modifyitems(items):
             FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST),
         )
     )
+
+
+def pytest_collection_finish():
+    """MindSpore collects garbage before each graph it compiles: it need not look through all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ fi
 stamp="$VENV/.installed $(echo "$1" | tr -c 'a-zA-Z0-9\n' _) $(cksum < pyproject.toml | tr ' ' _)"
 if [ ! -e "$stamp" ]; then
     echo "installing $1 (a few minutes the first time)"
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e "$1"
+    # --no-compile: Python compiles what it imports; pip would compile all of MindSpore and torch, which takes a minute
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -e "$1"
     touch "$stamp"
 fi

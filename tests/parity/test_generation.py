@@ -1,6 +1,7 @@
 """FID, KID and CLIP-score against torch-fidelity, open_clip and transformers on the same files; weights are random,
 pictures are emoji."""
 
+import inspect
 import json
 import sys
 import types
@@ -21,6 +22,7 @@ from diffdis_ms.evaluate import inception as inception_module
 from diffdis_ms.evaluate.clip_model import open_clip_directory
 from diffdis_ms.evaluate.clip_score import clip_embeddings, preprocess
 from diffdis_ms.evaluate.inception import resize
+from diffdis_ms.evaluate.metrics.fid import kid
 from diffdis_ms.evaluate.pictures import read_rgb
 from diffdis_ms.models.inception import InceptionV3
 from tests.helpers import make_tiny_config, make_tiny_resnet, randomize
@@ -168,12 +170,23 @@ def test_fid_and_kid(tmp_path, monkeypatch, inception, emoji):
 @pytest.mark.slow
 def test_fid_and_kid_of_2048_pictures(tmp_path, monkeypatch, emoji):
     """As many pictures as features have numbers, so that covariances have full rank. Both networks see them at 75
-    pixels, their least, which takes a tenth of the time; `test_fid_and_kid` has them at 299."""
+    pixels, their least, which takes a tenth of the time; `test_fid_and_kid` has them at 299. KID takes a quarter of
+    its subsets, of their usual size."""
     assert len(emoji) >= 3500  # of 3,904 now: the sets share few pictures
     monkeypatch.setattr(inception_module, 'SIZE', 75)
     monkeypatch.setattr(FeatureExtractorInceptionV3, 'INPUT_IMAGE_SIZE', 75)
     inception = make_inception(tmp_path / 'pt_inception.pth', emoji)
-    compare(tmp_path, monkeypatch, inception, [e.image for e in emoji[:2048]], inverted(emoji[-2048:]))
+    compare(tmp_path, monkeypatch, inception, [e.image for e in emoji[:2048]], inverted(emoji[-2048:]), kid_subsets=25)
+
+
+@pytest.mark.parametrize('function, prefix', [(generation.evaluate_generation, 'kid_'), (kid, '')])
+def test_defaults_are_torch_fidelitys(function, prefix):
+    theirs = import_part('torch_fidelity.defaults').DEFAULTS
+    names = {f'{prefix}subsets': 'kid_subsets', f'{prefix}subset_size': 'kid_subset_size', 'seed': 'rng_seed'}
+    if function is kid:
+        names |= {name: f'kid_kernel_poly_{name}' for name in ('degree', 'gamma', 'coef0')}
+    defaults = {name: value.default for name, value in inspect.signature(function).parameters.items()}
+    assert {name: defaults[name] for name in names} == {name: theirs[other] for name, other in names.items()}
 
 
 # CLIP-score
