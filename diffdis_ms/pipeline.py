@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mindspore.common.dtype as mstype
 import numpy as np
 from mindspore import Tensor, nn, ops
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from diffdis_ms.models.clip import CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.encoders import Encoders, padded_batches
 from diffdis_ms.models.init import initialize
+from diffdis_ms.models.precision import store_precision
 from diffdis_ms.models.prompt_ensemble import ensemble_labels
 from diffdis_ms.pixels import to_unit_range
 from diffdis_ms.storage.model_dir import load_weights, parameters_to_numpy, read_config, save_model
@@ -35,7 +37,8 @@ class GuidedNoise(nn.Cell):
     def construct(self, z_t, t, context, empty_context, guidance_weight):
         """z_t (B, 4, h, w), t (B,), context (B, L, hidden), empty_context (1, L, hidden), guidance_weight scalar."""
         both = ops.concat((context, ops.broadcast_to(empty_context, context.shape)))  # (2B, L, hidden)
-        conditional, unconditional = ops.chunk(self.unet(ops.concat((z_t, z_t)), ops.concat((t, t)), both), 2)
+        prediction = self.unet(ops.concat((z_t, z_t)), ops.concat((t, t)), both).astype(mstype.float32)
+        conditional, unconditional = ops.chunk(prediction, 2)
         return guided(conditional, unconditional, guidance_weight)
 
 
@@ -49,22 +52,27 @@ class GuidedQuery(nn.Cell):
     def construct(self, z, e_t, t, zero_latent, guidance_weight):
         """z (B, 4, h, w), e_t (B, 1, D), t (B,), zero_latent (1, 4, h, w), guidance_weight scalar."""
         both = ops.concat((z, ops.broadcast_to(zero_latent, z.shape)))  # (2B, 4, h, w)
-        conditional, unconditional = ops.chunk(self.unet(both, ops.concat((t, t)), None, ops.concat((e_t, e_t))), 2)
+        prediction = self.unet(both, ops.concat((t, t)), None, ops.concat((e_t, e_t))).astype(mstype.float32)
+        conditional, unconditional = ops.chunk(prediction, 2)
         return guided(conditional, unconditional, guidance_weight)
 
 
 class DiffDisPipeline:
     """A trained or freshly initialised DiffDis with everything it needs for inference.
 
+    Args:
+        precision: 'fp32', 'fp16' or 'bf16': of matrix products, convolutions and their weights, see
+            `models.precision`. Noise, guidance and the samplers' sums are float32.
+
     Attributes:
         unet: DiffDisUNet. vae: AutoencoderKL. text_encoder: CLIPTextEncoder. tokenizer: Tokenizer. config: ModelConfig.
     """
 
-    def __init__(self, config, unet, vae, text_encoder, tokenizer, batch_size=32):
+    def __init__(self, config, unet, vae, text_encoder, tokenizer, batch_size=32, precision='fp32'):
         self.config, self.unet, self.vae, self.text_encoder, self.tokenizer = config, unet, vae, text_encoder, tokenizer
-        self.batch_size = batch_size
+        self.batch_size, self.precision = batch_size, precision
         for network in (unet, vae, text_encoder):
-            network.set_train(False)
+            store_precision(network, precision).set_train(False)
         self._encoders = Encoders(vae, text_encoder, tokenizer, config, batch_size)
         self._guided_noise, self._guided_query = GuidedNoise(unet), GuidedQuery(unet)
         self._abar_z, self._abar_e = alphas_cumprod(config.image_diffusion), alphas_cumprod(config.text_diffusion)
@@ -87,12 +95,13 @@ class DiffDisPipeline:
         return cls(config, *networks, tokenizer, batch_size)
 
     @classmethod
-    def from_pretrained(cls, directory, batch_size=32):
+    def from_pretrained(cls, directory, batch_size=32, precision='fp32'):
         """Read a model directory.
 
         Args:
             directory: the README describes its files.
             batch_size: samples per call of a graph. It changes memory use, and results only by rounding.
+            precision: see the class.
 
         Raises:
             ConfigError: `directory` is no model directory, or a file in it is missing, damaged or does not fit the
@@ -113,10 +122,16 @@ class DiffDisPipeline:
                 f'{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the text encoder '
                 f'{config.text_encoder.vocab_size}; the directory mixes files of two models'
             )
-        return cls(config, **networks, tokenizer=tokenizer, batch_size=batch_size)
+        return cls(config, **networks, tokenizer=tokenizer, batch_size=batch_size, precision=precision)
 
     def save_pretrained(self, directory, extra=None):
-        """Write a model directory, completely or not at all. `extra` goes into manifest.json."""
+        """Write a model directory, completely or not at all. `extra` goes into manifest.json.
+
+        Raises:
+            ConfigError: the weights are rounded to 16 bits.
+        """
+        if self.precision != 'fp32':
+            raise ConfigError(f'the weights are rounded to {self.precision}: open the model in fp32 to save it')
         networks = {stem: parameters_to_numpy(getattr(self, stem)) for stem in ('unet', 'vae', 'text_encoder')}
         save_model(directory, self.config, networks, self.tokenizer, extra)
 

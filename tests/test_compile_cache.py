@@ -16,12 +16,12 @@ import diffdis_ms.runtime.graph_key
 from diffdis_ms import runtime
 from diffdis_ms.config import Config
 from diffdis_ms.models.attention import use_flash
+from diffdis_ms.models.precision import apply_precision
 from diffdis_ms.models.recompute import apply_recompute
 from diffdis_ms.runtime.compile_cache import ENTRY, compile_cached, entries
 from diffdis_ms.runtime.graph_key import PACKAGE, Unknown, build_id, graph_key
 from diffdis_ms.train.accumulation import AccumulatedStep
 from diffdis_ms.train.optim import build_optimizer
-from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
 from diffdis_ms.world import World
 from tests.helpers import make_objective, normal, tiny_run

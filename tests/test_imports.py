@@ -36,7 +36,8 @@ ALLOWED = {
     'evaluate': {*BELOW_TRAINING, 'data.benchmarks', 'pipeline', 'evaluate.metrics'},
     'evaluate.report': {*WORDS, 'storage', 'data', 'data.benchmarks', 'evaluate', 'evaluate.metrics'},
     'formers': {*BELOW_TRAINING, 'train'},
-    'ascend': {*WORDS, 'runtime'},
+    'ascend': {*WORDS, 'data', 'runtime'},
+    'ascend.simulated': {*WORDS, 'runtime', 'train', 'ascend'},
     'ascend.graphs': {*BELOW_TRAINING, 'train', 'ascend'},
     'ckpt_convert.configs': {*WORDS, 'storage', 'data'},
     'ckpt_convert': {

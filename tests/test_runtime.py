@@ -17,6 +17,8 @@ def ascend(monkeypatch):
     monkeypatch.setattr(ms, 'set_device', lambda device: record.update(device=device))
     monkeypatch.setattr(ms, 'set_deterministic', lambda on: record.update(deterministic=on))
     monkeypatch.setattr(ms.runtime, 'set_memory', lambda **values: record.update(values))
+    precision = ms.device_context.ascend.op_precision
+    monkeypatch.setattr(precision, 'conv_allow_hf32', lambda on: record.update(hf32=on))
     monkeypatch.setattr(runtime, '_device', None)
     monkeypatch.setattr(runtime.os, 'environ', {})
 
@@ -36,6 +38,10 @@ def ascend(monkeypatch):
 )
 def test_the_attention_kernel_is_used_where_the_chip_has_it(ascend, chip, flash):
     assert ascend(chip)['flash'] is flash
+
+
+def test_float32_convolutions_are_float32(ascend):
+    assert ascend('ascend910b')['hf32'] is False
 
 
 def test_the_attention_kernel_can_be_left_out(ascend):

@@ -5,6 +5,7 @@ import argparse
 from diffdis_ms.data.stream.check import write_skipped
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.runtime.cli import run
+from diffdis_ms.runtime.options import add_options, setup
 
 EPILOG = """example:
   python tools/cache_latents.py --model models/sd --data data/cc3m --out cache/cc3m --half
@@ -33,7 +34,7 @@ def main():
     parser.add_argument('--batch-size', type=int, default=32, help='images encoded at once (default: %(default)s)')
     parser.add_argument('--workers', type=int, default=2, help='threads that read and decode (default: %(default)s)')
     parser.add_argument('--min-side', type=int, default=16, help='as data.min_side in training (default: %(default)s)')
-    parser.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
+    add_options(parser)
     parser.add_argument('--seed', type=int, default=0, help='has no effect: nothing here is random')
     parser.add_argument('--overwrite', action='store_true', help='replace a cache made from other weights or data')
     args = parser.parse_args()
@@ -44,13 +45,14 @@ def main():
     from diffdis_ms import runtime  # only once the arguments are checked: importing MindSpore takes seconds
 
     world = runtime.this_world()
-    runtime.setup(args.device)
+    precision, device = setup(args)
     from diffdis_ms.config import validate
     from diffdis_ms.data.sources.folders import open_captions
     from diffdis_ms.data.tokenizer import Tokenizer
     from diffdis_ms.models.autoencoder import AutoencoderKL
     from diffdis_ms.models.clip import CLIPTextEncoder
     from diffdis_ms.models.encoders import Encoders
+    from diffdis_ms.models.precision import store_precision
     from diffdis_ms.storage.model_dir import load_weights, read_config
     from diffdis_ms.train.cache import CacheWriter, cache_key
 
@@ -59,13 +61,15 @@ def main():
     config.text_encoder = read_config(text_model).text_encoder
     config.image_size = args.image_size or config.image_size
     validate(config)
-    key = cache_key(args.model, text_model, config.image_size)
+    key = cache_key(args.model, text_model, config.image_size, precision, device)
     writer = CacheWriter(
         args.out,
         key,
         dtype='float16' if args.half else 'float32',
         caption_set=open_captions(args.data),
         min_side=args.min_side,
+        precision=precision,
+        device=device,
         num_workers=args.workers,
         world=world,
         overwrite=args.overwrite,
@@ -73,6 +77,8 @@ def main():
     vae, text_encoder = AutoencoderKL(config.vae), CLIPTextEncoder(config.text_encoder)
     load_weights(vae, f'{args.model}/vae.safetensors')
     load_weights(text_encoder, f'{text_model}/text_encoder.safetensors')
+    for network in (vae, text_encoder):
+        store_precision(network, precision)
     encoders = Encoders(vae, text_encoder, Tokenizer.load(f'{text_model}/tokenizer'), config, args.batch_size)
     if writer.run(encoders):
         write_skipped(f'{args.out}/skipped.txt', writer.skipped)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.runtime.cli import run
+from diffdis_ms.runtime.options import add_options, setup
 
 EXAMPLES = """examples:
   python tools/classify.py --model outputs/demo/model --labels 'grinning face,red apple,flag of France' picture.png
@@ -36,7 +37,7 @@ def parse_args():
     parser.add_argument('--top', type=int, default=5, help='labels printed per image (default: %(default)s)')
     parser.add_argument('--json', action='store_true', help='print all probabilities as JSON instead')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
-    parser.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
+    add_options(parser)
     return parser.parse_args()
 
 
@@ -64,10 +65,10 @@ def main():
     labels, templates = read_labels(args.labels), read_templates(args.template)
     images = read_images(args.images)
 
-    from diffdis_ms import DiffDisPipeline, runtime
+    precision, _ = setup(args)
+    from diffdis_ms import DiffDisPipeline
 
-    runtime.setup(args.device)
-    pipe = DiffDisPipeline.from_pretrained(args.model, min(32, len(images)))
+    pipe = DiffDisPipeline.from_pretrained(args.model, min(32, len(images)), precision)
     probabilities = pipe.classify(images, labels, templates, args.steps, args.guidance_weight, args.seed, args.images)
     if args.json:
         print(

@@ -5,6 +5,7 @@ import time
 
 from diffdis_ms.data.benchmarks.prompt_templates import DATASET_TEMPLATES
 from diffdis_ms.runtime.cli import run
+from diffdis_ms.runtime.options import add_options, setup
 
 EXAMPLES = """examples:
   python tools/evaluate.py zeroshot --model outputs/demo/model --dataset emoji --data-root outputs/demo/data \\
@@ -83,7 +84,7 @@ def parse_args():
         task.add_argument(
             '--seed', type=int, default=0, help='seed of the text query\'s initial noise (default: %(default)s)'
         )
-        task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
+        add_options(task)
         if name == 'zeroshot':
             task.add_argument(
                 '--templates',
@@ -180,7 +181,7 @@ def add_generation(tasks):
     task.add_argument(
         '--seed', type=int, default=2020, help='seed of KID\'s subsets (default: %(default)s, as in torch-fidelity)'
     )
-    task.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
+    add_options(task)
 
 
 def generation(args):
@@ -189,7 +190,7 @@ def generation(args):
     from diffdis_ms.evaluate.results import finish, generation_result
 
     started = time.monotonic()
-    runtime.setup(args.device)
+    precision, device = setup(args)
     world = runtime.this_world()
     measured = evaluate_generation(
         args.real,
@@ -208,6 +209,8 @@ def generation(args):
         progress=True,
         out=args.out,
         world=world,
+        precision=precision,
+        device=device,
     )
     result = measured and generation_result(args.real, measured)
     finish(args.out, result, started, world)
@@ -246,9 +249,9 @@ def zeroshot_or_retrieval(args):
     from diffdis_ms.evaluate.models import open_model
     from diffdis_ms.evaluate.shared import Share, parts_directory
 
-    runtime.setup(args.device)
+    precision, device = setup(args)
     world = runtime.this_world()
-    model, encoder, about = open_model(args.model, args.batch_size)
+    model, encoder, about = open_model(args.model, args.batch_size, precision)
     samplings = [
         Sampling(steps, weight, args.seed + k)
         for steps in args.steps
@@ -256,6 +259,7 @@ def zeroshot_or_retrieval(args):
         for k in range(getattr(args, 'seeds', 1))
     ]
     protocol = {**vars(samplings[0]), 'batch_size': args.batch_size, 'limit': args.limit, **about}
+    protocol.update(precision=precision, device=device)
     parts = parts_directory(
         args.out,
         dataset=args.dataset,

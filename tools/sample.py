@@ -11,6 +11,7 @@ from tqdm import tqdm
 from diffdis_ms.diffusion.process import starting_noise
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.runtime.cli import run
+from diffdis_ms.runtime.options import add_options, setup
 from diffdis_ms.storage.files import whole_file
 from diffdis_ms.text_files import read_json, read_lines
 
@@ -52,7 +53,7 @@ def parse_args():
     parser.add_argument('--batch-size', type=int, default=4, help='images generated at once (default: %(default)s)')
     parser.add_argument('--grid', action='store_true', help='also write grid.png with all images')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
-    parser.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
+    add_options(parser)
     return parser.parse_args()
 
 
@@ -163,9 +164,9 @@ def main():
     from diffdis_ms.data.transforms import image_grid
     from diffdis_ms.storage.model_dir import file_hashes
 
-    runtime.setup(args.device)
+    precision, device = setup(args)
     world = runtime.this_world()
-    pipe = DiffDisPipeline.from_pretrained(args.model, min(args.batch_size, len(prompts)))
+    pipe = DiffDisPipeline.from_pretrained(args.model, min(args.batch_size, len(prompts)), precision)
     out = Path(args.out)
     settle(
         out,
@@ -177,6 +178,8 @@ def main():
             'sampler': args.sampler,
             'guidance_weight': args.guidance_weight,
             'seed': args.seed,
+            'precision': precision,
+            'device': device,
         },
         world,
     )

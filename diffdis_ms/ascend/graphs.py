@@ -10,10 +10,10 @@ from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEn
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.inception import InceptionV3
+from diffdis_ms.models.precision import apply_precision
 from diffdis_ms.train.accumulation import AccumulatedStep
 from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective, draw_diffdis
 from diffdis_ms.train.optim import build_optimizer
-from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
 from diffdis_ms.world import World
 
@@ -173,9 +173,19 @@ class CpuOnly(nn.Cell):
         return ops.fmax(x, x * 2)
 
 
+class WrongType(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.norm = ops.LayerNorm()
+
+    def construct(self, x, gamma, beta):
+        return self.norm(x, gamma, beta)[0]
+
+
 def negative():
-    """A graph that the check must report: it has an operator that Ascend does not have."""
+    """Graphs that a check must report: an operator that Ascend does not have, and one that lacks a type."""
     yield 'Fmax', CpuOnly(), (zeros(4),)
+    yield 'LayerNorm float64', WrongType(), (zeros(2, 4, dtype=np.float64), *[zeros(4, dtype=np.float64)] * 2)
 
 
 def doctor():

@@ -11,6 +11,7 @@ from diffdis_ms.data.transforms import clip_normalize, resize_center_crop
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
 from diffdis_ms.models.encoders import in_batches
+from diffdis_ms.models.precision import store_precision
 from diffdis_ms.models.prompt_ensemble import ensemble_labels
 from diffdis_ms.storage.files import sha256
 from diffdis_ms.storage.model_dir import load_weights, read_config
@@ -63,18 +64,18 @@ class ClipModel:
     """Both towers of a CLIP and its tokenizer.
 
     Args:
-        found: ClipDirectory. batch_size: images or texts per graph call.
+        found: ClipDirectory. batch_size: images or texts per graph call. precision: see `DiffDisPipeline`.
 
     Raises:
         ConfigError: the weights do not fit.
     """
 
-    def __init__(self, found, batch_size=32):
+    def __init__(self, found, batch_size=32, precision='fp32'):
         self.config, self.tokenizer, self.batch_size = found.config, found.tokenizer, batch_size
         self.text, self.image = CLIPTextEncoder(found.config.text_encoder), CLIPImageEncoder(found.config.image_encoder)
         for stem, cell in (('text_encoder', self.text), ('image_encoder', self.image)):
             load_weights(cell, found.path / f'{stem}.safetensors')
-            cell.set_train(False)
+            store_precision(cell, precision).set_train(False)
 
     def embed_images(self, pixels):
         """Images (N, 3, S, S) uint8 after `resized` -> (N, D) float32, L2-normalised."""

@@ -9,12 +9,12 @@ from diffdis_ms.evaluate.shared import Share, shared_pass
 from diffdis_ms.finite import check_finite
 
 
-def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=Share()):
+def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=Share(), precision='fp32'):
     """Embed images and their captions.
 
     Args:
         clip: ClipDirectory. paths: N image files. captions: list of M strings; long ones are truncated.
-        share: Share of this process in the work.
+        share: Share of this process in the work. precision: see `ClipModel`.
 
     Returns:
         float32 (N, D) and (M, D), L2-normalised.
@@ -22,7 +22,7 @@ def clip_embeddings(clip, paths, captions, batch_size=32, progress=False, share=
     Raises:
         ConfigError: the weights do not fit, or an image cannot be decoded.
     """
-    model = ClipModel(clip, batch_size)
+    model = ClipModel(clip, batch_size, precision)
     parts = shared_pass(
         len(captions),
         batch_size,

@@ -37,6 +37,8 @@ def evaluate_generation(
     out=None,
     world=World(),
     num_examples=2 * NUM_EXAMPLES,
+    precision='fp32',
+    device='CPU',
 ):
     """Measure a folder of generated images. All inputs are checked before a network is built.
 
@@ -53,6 +55,7 @@ def evaluate_generation(
         out: result file; finished batches are stored beside it and shared by all processes. None: keep them in memory.
         world: World.
         num_examples: number of images, spread evenly over the set, that the result holds as examples for a report.
+        precision: of the CLIP; Inception is always float32. device: 'CPU' or the chip's name, for the record.
 
     Returns:
         dict metrics {fid, kid_mean, kid_std, clip_score: those requested}, protocol and examples. Only the first
@@ -67,7 +70,7 @@ def evaluate_generation(
     _check_metrics(metrics, fake=fake, real=real, inception=inception, clip=clip)
     with_inception = 'fid' in metrics or 'kid' in metrics
     fakes = list_images(fake)
-    texts, protocol = None, {'num_fake': len(fakes), 'batch_size': batch_size, 'definitions': {}}
+    texts, protocol = None, {'num_fake': len(fakes), 'batch_size': batch_size, 'device': device, 'definitions': {}}
     if with_inception:
         reals, weights = list_images(real), inceptions.open_inception(inception)
         if min(len(reals), len(fakes)) < 2:
@@ -94,6 +97,7 @@ def evaluate_generation(
     if 'clip_score' in metrics:
         image = clip.config.image_encoder
         protocol.update(
+            clip_precision=precision,
             clip_at_zero=clip_at_zero,
             clip_weight=clip_weight,
             clip_sha256=clip.sha256(),
@@ -107,7 +111,7 @@ def evaluate_generation(
     if with_inception:
         features = _features(reals, fakes, weights, protocol, cache_dir, share, progress)
     if 'clip_score' in metrics:
-        embeddings = clips.clip_embeddings(clip, fakes, texts, batch_size, progress, share)
+        embeddings = clips.clip_embeddings(clip, fakes, texts, batch_size, progress, share, precision)
     if not world.first:
         return None
     _say_sizes(protocol.get('pictures', {}))
@@ -178,7 +182,8 @@ def _captions(file, fake, paths):
 
 def _features(reals, fakes, weights, protocol, cache_dir, share, progress):
     """(real features, fake features); the real ones come from the cache if it has them."""
-    file = inceptions.cache_file(cache_dir, protocol['real_sha256'], protocol['inception_sha256'])
+    sources = protocol['real_sha256'], protocol['inception_sha256']
+    file = inceptions.cache_file(cache_dir, *sources, protocol['device'])
     network, real = inceptions.build_inception(*weights), inceptions.read_cached(file, len(reals))
     batch_size = protocol['batch_size']
     if real is None:

@@ -145,14 +145,16 @@ def inception_features(network, paths, batch_size=32, progress='', share=Share()
     return over_images(network, lambda path: preprocess(read_rgb(path)), paths, batch_size, progress, share, name)
 
 
-def cache_file(cache_dir, images_sha256, weights_sha256):
-    """Path of a set's cached features: a separate file for each content of images and weights, and each VERSION.
+def cache_file(cache_dir, images_sha256, weights_sha256, device='CPU'):
+    """Path of a set's cached features: a separate file for each content of images and weights, each device ('CPU', or
+    the chip's name, which rounds in its own way) and each VERSION.
 
     cache_dir None means $XDG_CACHE_HOME/diffdis_ms/features, by default ~/.cache/diffdis_ms/features.
     """
     if cache_dir is None:
         cache_dir = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'diffdis_ms' / 'features'
-    key = hashlib.sha256(f'{VERSION} {images_sha256} {weights_sha256}'.encode()).hexdigest()
+    where = '' if device == 'CPU' else f' {device}'
+    key = hashlib.sha256(f'{VERSION} {images_sha256} {weights_sha256}{where}'.encode()).hexdigest()
     return Path(cache_dir) / f'{key}.npz'
 
 

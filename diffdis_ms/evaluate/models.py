@@ -8,7 +8,7 @@ from diffdis_ms.evaluate.embedding import ClipEmbeddings, GeneratedQueries
 from diffdis_ms.storage.model_dir import file_hashes
 
 
-def open_model(directory, batch_size):
+def open_model(directory, batch_size, precision='fp32'):
     """Open a model directory; returns (model, its image encoder for `embed_set`, entries for the result's protocol).
 
     A directory with a UNet is a DiffDis, otherwise a CLIP, which embeds images directly, without sampling.
@@ -18,7 +18,7 @@ def open_model(directory, batch_size):
     """
     directory = Path(directory)
     if (directory / 'image_encoder.safetensors').is_file() and not (directory / 'unet.safetensors').is_file():
-        model = ClipModel(open_clip_directory(directory), batch_size)
+        model = ClipModel(open_clip_directory(directory), batch_size, precision)
         encoder, image = ClipEmbeddings(model), model.config.image_encoder
         resize = f'{image.interpolation}, {"centre crop" if image.resize_mode == "shortest" else "both sides squashed"}'
         about = {
@@ -29,7 +29,7 @@ def open_model(directory, batch_size):
         }
         weights = 'image_encoder.safetensors'
     else:
-        model = DiffDisPipeline.from_pretrained(directory, batch_size)
+        model = DiffDisPipeline.from_pretrained(directory, batch_size, precision)
         encoder = GeneratedQueries(model)
         about = {
             'model': 'DiffDis',

@@ -16,6 +16,7 @@ from mindformers.tools.register.template import (
 )
 from mindspore import get_context
 
+from diffdis_ms.config import Config
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.config import DiffDisConfig
 
@@ -26,6 +27,17 @@ _NUMBERS = {  # section -> its key -> ours
     'optimizer': {'weight_decay': 'optimizer.weight_decay', 'eps': 'optimizer.eps'},
     'runner_wrapper': {'max_grad_norm': 'optimizer.max_grad_norm'},
     'scale_sense': {'loss_scale_value': 'train.loss_scale', 'scale_window': 'train.loss_scale_window'},
+}
+_OWN = {  # of our config: what MindFormers decides -> where it does
+    'runtime.jit_level': 'context.jit_config',
+    'runtime.overflow_mode': 'the variable MS_ASCEND_CHECK_OVERFLOW_MODE',
+    'runtime.memory_limit_gb': 'context.max_device_memory',
+    'runtime.hccl_connect_timeout': 'the variable HCCL_CONNECT_TIMEOUT',
+    'runtime.hccl_exec_timeout': 'the variable HCCL_EXEC_TIMEOUT',
+    'runtime.deterministic': 'context.deterministic',
+    'runtime.compile_cache': 'context.enable_compile_cache',
+    'train.shard_optimizer': 'parallel.enable_parallel_optimizer',
+    'train.sample_every': 'nothing: this trainer draws no pictures',
 }
 _DEFAULTS = {'lr_schedule': LrScheduleConfig, 'optimizer': OptimizerConfig, 'runner_wrapper': WrapperConfig}
 
@@ -55,8 +67,22 @@ def adopt(config):
             'train.accumulation_steps: MindFormers would split the contrastive batch; use tools/train.py, which keeps'
             ' it whole'
         )
+    _refuse_own(ours)
     _fill(config, ours)
     return ours
+
+
+def _refuse_own(ours):
+    """Refuse settings of our config that MindFormers would not see."""
+    usual = Config()
+    for key, place in _OWN.items():
+        section, name = key.split('.')
+        value, default = (getattr(getattr(config, section), name) for config in (ours, usual))
+        if value != default:
+            raise ConfigError(
+                f'{key}: {value} has no effect with MindFormers, where {place} decides; set it there, and add'
+                f' {key}={"null" if default is None else str(default).lower()} to model.model_config.overrides'
+            )
 
 
 def _refuse(config):

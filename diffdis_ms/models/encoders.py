@@ -89,7 +89,7 @@ def in_batches(function, arrays, batch_size, progress=''):
         progress: description of a progress bar, or '' for none.
 
     Returns:
-        tuple of NumPy arrays, one per output.
+        tuple of float32 arrays, one per output.
     """
     outputs = []
     for rows, kept in tqdm(
@@ -100,7 +100,7 @@ def in_batches(function, arrays, batch_size, progress=''):
     ):
         outputs.append(
             [
-                np.asarray(o.asnumpy() if isinstance(o, Tensor) else o)[:kept]
+                np.asarray(o.asnumpy() if isinstance(o, Tensor) else o)[:kept].astype(np.float32, copy=False)
                 for o in function(*(a[rows] for a in arrays))
             ]
         )

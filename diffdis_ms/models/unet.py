@@ -218,27 +218,37 @@ def _skip_channels(widths, level, layers_per_block):
     return [widths[level]] * layers_per_block + [widths[max(level - 1, 0)]]
 
 
-def activation_elements(config, decoder, fused=False):
+def activation_elements(config, decoder, fused=False, recompute=False):
     """Estimate the number of elements that a sample's forward pass through the UNet keeps for its gradients.
 
     A residual block keeps the inputs and outputs of its norms, silu, sigmoid and convolutions: 4 (C_in + C_out) per
     pixel. A transformer layer keeps about 31 maps of its width per pixel, and the attention scores and weights for
-    pixels and context.
+    pixels and context. With recomputation a residual block keeps its input, a transformer layer about 11 maps, and the
+    largest block is whole while its gradient is computed.
 
     Args:
         config: ModelConfig. decoder: whether the decoder half also runs (generation); alignment ends after the middle
             block. fused: whether attention uses Ascend's fused kernel, which computes the weights again.
+        recompute: `apply_recompute` is used.
     """
     unet, context = config.unet, config.text_encoder.max_position_embeddings
     _, side, _ = config.latent_shape
     pixels = [(side // 2**level) ** 2 for level in range(len(unet.block_out_channels))]
 
+    largest = 0
+
+    def kept(whole, few):
+        nonlocal largest
+        largest = max(largest, whole) if recompute else 0
+        return few if recompute else whole
+
     def resnet(level, c_in, c_out):
-        return 4 * (c_in + c_out) * pixels[level]
+        return kept(4 * (c_in + c_out) * pixels[level], c_in * pixels[level])
 
     def transformer(level, width):
         weights = 0 if fused else 2 * unet.num_attention_heads * (pixels[level] + context)
-        return unet.transformer_layers_per_block * pixels[level] * (31 * width + weights)
+        layer = kept(pixels[level] * (31 * width + weights), pixels[level] * 11 * width)
+        return unet.transformer_layers_per_block * layer
 
     widths, total, skips = unet.block_out_channels, 0, []
     before = widths[0]
@@ -259,4 +269,4 @@ def activation_elements(config, decoder, fused=False):
                     transformer(level, widths[level]) if unet.attention_levels[level] else 0
                 )
                 before = widths[level]
-    return total
+    return total + largest

@@ -80,6 +80,8 @@ def _setup_ascend(runtime, precision):
         raise ConfigError('train.precision: a 910 has no bf16; use fp16')
     if runtime.memory_limit_gb is not None:
         ms.runtime.set_memory(max_size=f'{runtime.memory_limit_gb}GB')
+    if chip != 'ascend910':  # CANN's default lets float32 convolutions run in HF32, which has 11 bits of mantissa
+        ms.device_context.ascend.op_precision.conv_allow_hf32(False)
     use_flash(runtime.flash_attention and chip in FLASH_CHIPS)
 
 

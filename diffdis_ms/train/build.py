@@ -16,11 +16,11 @@ from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.encoders import Encoders
 from diffdis_ms.models.init import copy_image_weights, initialize
 from diffdis_ms.models.names import is_new_parameter
+from diffdis_ms.models.precision import apply_precision
 from diffdis_ms.models.recompute import apply_recompute
 from diffdis_ms.storage.model_dir import load_weights, parameters_to_numpy, read_config, read_manifest
 from diffdis_ms.train.features import AutoencoderFeatures, CachedFeatures, CLIPFeatures, DiffDisFeatures
 from diffdis_ms.train.objective import AutoencoderObjective, CLIPObjective, DiffDisObjective
-from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.world import World
 
 

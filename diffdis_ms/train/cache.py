@@ -26,13 +26,14 @@ PART = 1024  # samples per file
 WAIT = 600  # seconds
 
 
-def cache_key(vae, text_encoder, image_size):
+def cache_key(vae, text_encoder, image_size, precision='fp32', device='CPU'):
     """sha256 of everything that determines z, c and e of an image and a caption.
 
     Args:
         vae, text_encoder: model directories; vae.safetensors of the first, and text_encoder.safetensors and tokenizer/
             of the second are hashed.
         image_size: pixels to which images are resized and cropped.
+        precision, device: in which precision, and on which chip, V and T run ('CPU', or its name).
 
     Raises:
         ConfigError: a directory is not a model directory, or a file is missing.
@@ -49,6 +50,8 @@ def cache_key(vae, text_encoder, image_size):
         'vae': to_yaml(read_config(vae).vae),
         'text_encoder': to_yaml(read_config(text_encoder).text_encoder),
     }
+    if (precision, device) != ('fp32', 'CPU'):  # for which caches of earlier versions stay valid
+        contents.update(precision=precision, device=device)
     for file in files:
         if not file.is_file():
             raise ConfigError(f'{file} does not exist: is this a complete model directory?')
@@ -58,7 +61,8 @@ def cache_key(vae, text_encoder, image_size):
 
 def check_key(cache, config):
     """Raise ConfigError if a `LatentCache` was made with other weights or another image size than in a config."""
-    if cache.key != cache_key(config.init.vae, config.init.text_encoder, config.model.image_size):
+    made_by = cache.precision, cache.device
+    if cache.key != cache_key(config.init.vae, config.init.text_encoder, config.model.image_size, *made_by):
         raise ConfigError(
             f'data.cache: {config.data.cache} is stale: it was made with other weights than init.vae and'
             ' init.text_encoder, another tokenizer or another image_size; make it again with tools/cache_latents.py'
@@ -78,8 +82,8 @@ class CacheWriter:
     """Write a cache directory part by part. Existing parts are not made again.
 
     Args:
-        out: directory. key: `cache_key`. dtype: 'float32' or 'float16'. caption_set: the set to cache. min_side: see
-            `good_samples`.
+        out: directory. key: `cache_key`. dtype: 'float32' or 'float16', as stored. caption_set: the set to cache.
+        min_side: see `good_samples`. precision, device: those of `key`.
         num_workers: threads that read. world: World; each process makes its share of the parts.
         overwrite: replace a cache with another key.
 
@@ -87,9 +91,23 @@ class CacheWriter:
         ConfigError: `out` is not a cache, or a cache with another key.
     """
 
-    def __init__(self, out, key, *, dtype, caption_set, min_side, num_workers=2, world=World(), overwrite=False):
+    def __init__(
+        self,
+        out,
+        key,
+        *,
+        dtype,
+        caption_set,
+        min_side,
+        precision='fp32',
+        device='CPU',
+        num_workers=2,
+        world=World(),
+        overwrite=False,
+    ):
         self.out, self.caption_set, self.num_workers, self.world = Path(out), caption_set, num_workers, world
         begun = {'key': key, 'data': fingerprint(caption_set, min_side), 'dtype': dtype}
+        begun.update(precision=precision, device=device)
         mark = self.out / 'begun.json'
         if (
             self.out.exists()
@@ -102,7 +120,8 @@ class CacheWriter:
         if mark.is_file() and _differs(mark, begun):
             if not overwrite:
                 raise ConfigError(
-                    f'{out} is a cache of other weights, data or precision; name another directory or add --overwrite'
+                    f'{out} is a cache of other weights, data, precision or device; name another directory or add'
+                    ' --overwrite'
                 )
             self._replace(mark, begun)
         self.out.mkdir(parents=True, exist_ok=True)

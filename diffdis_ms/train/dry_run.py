@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from diffdis_ms.data.transforms import image_grid, to_image
+from diffdis_ms.models.attention import uses_flash
 from diffdis_ms.models.encoders import Encoders
 from diffdis_ms.models.unet import activation_elements
 from diffdis_ms.pixels import to_unit_range
@@ -103,10 +104,10 @@ def memory(job):
         each = 4 if train.precision == 'fp32' else 3
         generation = 0 if train.task == 'dis' else train.generation_batch_size or train.batch_size
         alignment = 0 if train.task == 'gen' else train.batch_size
-        fused = config.device == 'Ascend' and train.precision != 'fp32'
+        how = {'fused': uses_flash() and train.precision != 'fp32', 'recompute': train.recompute}
         activations = each * (
-            generation * activation_elements(config.model, True, fused)
-            + alignment * activation_elements(config.model, False, fused)
+            generation * activation_elements(config.model, True, **how)
+            + alignment * activation_elements(config.model, False, **how)
         )
     return {
         'weights that train': 4 * trained,

@@ -24,6 +24,8 @@ from diffdis_ms.train.distributed import Average
 from diffdis_ms.train.job import assemble
 from diffdis_ms.train.log import MetricsLog
 
+MOST_SKIPPED = 100  # steps in a row; halving reaches the lowest loss scale long before
+
 
 class TrainingError(ConfigError):
     """Training cannot continue. The message says at which step and why."""
@@ -99,7 +101,7 @@ def _steps(job, state, log, directory, draw):
     """Run steps until `max_steps`, `max_minutes` or SIGTERM; returns the last state, which is saved."""
     train, first, last = job.config.train, state['step'], job.config.train.max_steps
     limit, seconds, started = (train.max_minutes or math.inf) * 60, state['seconds'], time.monotonic()
-    captions, scale = [], job.learner.objective.logit_scale
+    captions, scale, skipped = [], job.learner.objective.logit_scale, Skipped(first, _scaling(job.update)[1])
     with (
         _Stop(job.world) as stop,
         tqdm(
@@ -121,7 +123,9 @@ def _steps(job, state, log, directory, draw):
             state = {'step': step, 'seconds': seconds + time.monotonic() - started, 'loader': job.loader.state()}
             bar.update()
             if step % train.log_every == 0 or step == last:
-                shown = log.write(step, outputs, None if scale is None else scale.value(), *_scaling(job.update))
+                scaling = _scaling(job.update)
+                shown = log.write(step, outputs, None if scale is None else scale.value(), *scaling)
+                skipped.check(step, *scaling)
                 bar.set_postfix(shown)
                 if (
                     job.world.size > 1 and job.first and bar.disable
@@ -168,6 +172,28 @@ def _check(job, step, outputs, batch):
         f'step {step}: {what} (samples{rank}: {batch.indices[:8].tolist()}...); '
         'lower the learning rate or resume from an earlier checkpoint'
     )
+
+
+class Skipped:
+    """Ends a run that only skips steps. A chip that saturates has a finite loss and norm however often it overflows.
+
+    Args:
+        step: the step at which the run starts. count: how many were skipped until then.
+    """
+
+    def __init__(self, step, count):
+        self.step, self.count, self.begun = step, count, step
+
+    def check(self, step, loss_scale, count):
+        """Look at the count again, at a later step; TrainingError after MOST_SKIPPED steps in a row."""
+        if count - self.count < step - self.step:
+            self.begun = step
+        self.step, self.count = step, count
+        if step - self.begun >= MOST_SKIPPED:
+            raise TrainingError(
+                f'step {step}: the last {step - self.begun} steps were all skipped because of overflows (loss scale'
+                f' {loss_scale:g}); lower the learning rate, resume from an earlier checkpoint, or use precision=bf16'
+            )
 
 
 class _Stop:

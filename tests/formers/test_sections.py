@@ -6,6 +6,7 @@ from mindformers.core.clip_grad import ClipGradNorm
 from mindformers.tools.register.config import MindFormerConfig
 from mindspore import Tensor
 
+from diffdis_ms.config import load
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.formers.sections import NO_CLIPPING, adopt
 from tests.formers.workspace import mindformers_yaml
@@ -88,7 +89,7 @@ def test_what_a_section_states_overrides_our_config(directory):
         },
     )
     config.runner_config.batch_size = 2
-    config.model.model_config.overrides = [
+    config.model.model_config.overrides += [
         'train.precision=fp16',
         'train.batch_size=3',
         'optimizer.new_learning_rate=0.1',
@@ -133,9 +134,25 @@ def test_accumulation_that_splits_the_contrastive_batch_is_refused(directory):
         adopt(config)
 
 
+@pytest.mark.parametrize(
+    'override, words',
+    [
+        ('runtime.jit_level=O1', 'runtime.jit_level: O1 has no effect.*context.jit_config.*runtime.jit_level=null'),
+        ('runtime.memory_limit_gb=30', 'context.max_device_memory'),
+        ('runtime.deterministic=true', 'context.deterministic.*runtime.deterministic=false'),
+        ('train.shard_optimizer=true', 'parallel.enable_parallel_optimizer'),
+    ],
+)
+def test_what_mindformers_decides_is_refused_by_name(directory, override, words):
+    config = read(directory)
+    config.model.model_config.overrides.append(override)
+    with pytest.raises(ConfigError, match=words):
+        adopt(config)
+
+
 def test_without_clipping_the_norm_is_still_computed(directory):
     config = read(directory)
-    config.model.model_config.overrides = ['optimizer.max_grad_norm=0']
+    config.model.model_config.overrides.append('optimizer.max_grad_norm=0')
     assert adopt(config).optimizer.max_grad_norm == 0
     wrapper = config.runner_wrapper
     assert wrapper.use_clip_grad and wrapper.max_grad_norm == NO_CLIPPING
@@ -149,9 +166,10 @@ def test_without_clipping_the_norm_is_still_computed(directory):
 def test_the_papers_run_reads_its_numbers_from_our_config(monkeypatch):
     monkeypatch.chdir(ROOT)
     config = MindFormerConfig('ascend_configs/mindformers_diffdis.yaml')
+    assert load(config.model.model_config.config_file).train.precision == 'bf16'
+    config.model.model_config.overrides.append('train.precision=fp32')  # the CPU has no bf16
     ours = adopt(config)
-    assert (ours.train.precision, ours.train.batch_size, ours.train.max_steps, ours.data.cache) == (
-        'fp16',
+    assert (ours.train.batch_size, ours.train.max_steps, ours.data.cache) == (
         32,
         77760,
         'cache/cc3m',
@@ -162,5 +180,5 @@ def test_the_papers_run_reads_its_numbers_from_our_config(monkeypatch):
         'warmup_steps': 1000,
         'total_steps': 77760,
     }
-    assert config.runner_wrapper.scale_sense.loss_scale_value == 65536 and config.runner_config.batch_size == 32
+    assert config.runner_wrapper.scale_sense == 1.0 and config.runner_config.batch_size == 32
     assert [c.get('save_checkpoint_steps') for c in config.callbacks] == [None, 1000] and config.parallel.gradients_mean

@@ -79,7 +79,9 @@ def make_cached_workspace(directory):
 def mindformers_yaml(directory, name='mindformers.yaml', **sections):
     """The tiny MindFormers YAML over directory/cached.yaml; keyword arguments replace sections. Returns its path."""
     config = yaml.safe_load((ROOT / 'ascend_configs/mindformers_tiny.yaml').read_text())
-    config['model']['model_config'].update(config_file=str(directory / 'cached.yaml'), overrides=[])
+    config['model']['model_config'].update(
+        config_file=str(directory / 'cached.yaml'), overrides=['runtime.compile_cache=false']
+    )
     config.update(
         {
             'lr_schedule': {'type': 'ConstantWarmUpLR'},

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from diffdis_ms.models.precision import apply_precision
 from diffdis_ms.train.accumulation import AccumulatedStep
 from diffdis_ms.train.optim import build_optimizer
-from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
 from tests.helpers import make_objective, make_smaller, tiny_run
 

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor
 
 from diffdis_ms.config import load
 from diffdis_ms.errors import ConfigError
-from diffdis_ms.models import attention
 from diffdis_ms.models.diffdis import DiffDisUNet
 from diffdis_ms.models.init import initialize
+from diffdis_ms.models.precision import apply_precision
 from diffdis_ms.train.objective import DiffDisObjective, draw_diffdis
 from diffdis_ms.train.optim import build_optimizer
-from diffdis_ms.train.precision import apply_precision
 from diffdis_ms.train.step import TrainStep, Update
 from tests.helpers import make_smaller, tiny_run
+from tools.benchmarks.bfloat16 import RoundedAttention, round_products, rounded
 
 STEPS, SHAPE, POOL = 300, (4, 8, 8), 32
 
@@ -78,54 +78,6 @@ def test_fp16_tracks_fp32_with_an_overflow_in_between(full):
     assert_tracks(np.concatenate([first, rest]), full)
 
 
-class Rounded(nn.Cell):
-    """float32 -> the nearest bf16 (8 bits of mantissa), as float32, and its gradient likewise.
-
-    Veltkamp's splitting: with c = (2^16 + 1) x, c - (c - x) is x rounded to 24 - 16 bits.
-    """
-
-    def construct(self, x):
-        c = x * 65537.0
-        return c - (c - x)
-
-    def bprop(self, x, out, dout):
-        c = dout * 65537.0
-        return (c - (c - dout),)
-
-
-class RoundedDense(nn.Dense):
-    def construct(self, x):
-        y = ops.matmul(self.rounded(x), ops.swapaxes(self.rounded(self.weight), 0, 1))
-        if self.has_bias:
-            y = y + self.bias
-        return self.rounded(y)
-
-
-class RoundedConv2d(nn.Conv2d):
-    def construct(self, x):
-        y = self.conv2d(self.rounded(x), self.rounded(self.weight))
-        if self.has_bias:
-            y = y + self.bias.reshape(1, -1, 1, 1)
-        return self.rounded(y)
-
-
-rounded = Rounded()
-
-
-def rounded_attention(q, k, v, mask=None):
-    scores = rounded(ops.matmul(rounded(q * (q.shape[-1] ** -0.5)), ops.swapaxes(rounded(k), -1, -2)))
-    if mask is not None:
-        scores = scores + mask
-    return rounded(ops.matmul(rounded(ops.softmax(scores, -1)), rounded(v)))
-
-
-def round_products(network):
-    for _, cell in network.cells_and_names():
-        for plain, changed in ((nn.Dense, RoundedDense), (nn.Conv2d, RoundedConv2d)):
-            if type(cell) is plain:
-                cell.__class__, cell.rounded = changed, rounded
-
-
 def test_rounding_is_that_of_bf16():
     x = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     bits = x.view(np.uint32)
@@ -133,10 +85,10 @@ def test_rounding_is_that_of_bf16():
     assert np.array_equal(rounded(Tensor(x)).asnumpy(), nearest)
 
 
-def test_bf16_rounding_tracks_fp32(full, monkeypatch):
-    monkeypatch.setattr(attention, 'plain_attention', rounded_attention)
-    step, _, batch = make('fp32', round_products)
-    found = losses(step, batch)
+def test_bf16_rounding_tracks_fp32(full):
+    with RoundedAttention():
+        step, _, batch = make('fp32', round_products)
+        found = losses(step, batch)
     assert not np.array_equal(found, full)
     assert_tracks(found, full)
 

@@ -54,7 +54,8 @@ class LatentCache:
     """A finished cache.
 
     Attributes:
-        key, data: what it was made with, and from which data. good: int64 (N,). num_samples: number of samples in the
+        key, data: what it was made with, and from which data. precision, device: in and on which V and T ran.
+        good: int64 (N,). num_samples: number of samples in the
             data set. zero_latent, empty_context: float32.
     """
 
@@ -73,6 +74,7 @@ class LatentCache:
             summary = read_json(directory / SUMMARY)
             self.key, self.data, self.num_samples = str(summary['key']), summary['data'], int(summary['num_samples'])
             self.dtype, parts = np.dtype(DTYPES[summary['dtype']]), int(summary['num_parts'])
+            self.precision, self.device = str(summary.get('precision', 'fp32')), str(summary.get('device', 'CPU'))
             self.shapes = {name: tuple(int(n) for n in summary['shapes'][name]) for name in ARRAYS}
             constants = load_file(directory / CONSTANTS)
             self.good, self.zero_latent, self.empty_context = (

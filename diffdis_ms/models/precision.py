@@ -28,3 +28,15 @@ def apply_precision(network, precision):
             elif isinstance(cell, _FULL):
                 cell.to_float(ms.float32)
     return network
+
+
+def store_precision(network, precision):
+    """`apply_precision` for inference: weights of matrix products and convolutions are also kept in 16 bits, half of
+    the memory. They cannot be trained or saved afterwards."""
+    apply_precision(network, precision)
+    if precision != 'fp32':
+        for _, cell in network.cells_and_names():
+            if isinstance(cell, _HALF):
+                for p in cell.get_parameters():
+                    p.set_dtype(DTYPES[precision])
+    return network

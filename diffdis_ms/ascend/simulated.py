@@ -1,0 +1,147 @@
+"""The process of a dry run (`simulation.py` starts it): compile graphs, or run tools/train.py, for a pretended chip.
+
+    python -m diffdis_ms.ascend.simulated REQUEST
+
+Appends lines of JSON to the request's file of results, one for each graph, or one for the run:
+
+    title, error (None: accepted), seconds, kernels (see `kernels.kernels`), collectives ([operator, type, bytes]),
+    memory (bytes of device memory as planned, at its highest)
+"""
+
+import ctypes
+import json
+import os
+import resource
+import runpy
+import sys
+import time
+from pathlib import Path
+
+import mindspore as ms
+
+from diffdis_ms.ascend.coverage import find_graphs
+from diffdis_ms.ascend.kernels import collectives, kernels
+from diffdis_ms.ascend.made_up import write_pairs, write_tokenizer
+from diffdis_ms.config import RuntimeConfig, load
+
+MSRUN = {'MS_ROLE': 'MS_WORKER', 'MS_NODE_ID': '0'}  # what the project asks msrun's workers for
+
+
+def pretend(chip, product, ranks):
+    """Give the chip its name as soon as MindSpore starts Ascend, and let rank 0 look as if msrun had started it."""
+    set_device, init = ms.set_device, ms.communication.init
+
+    def set_named_device(target, *args, **options):
+        set_device(target, *args, **options)
+        if target == 'Ascend':
+            core = Path(ms.__file__).parent / 'lib/libmindspore_core.so'
+            stub = ctypes.CDLL(os.environ['ASCEND_HOME_PATH'] + '/lib64/libstub.so')
+            if code := stub.name_chip(str(core).encode(), product.encode(), chip.encode()):
+                raise SystemExit(f'the chip cannot be named ({code}): this MindSpore differs from 2.7.2')
+
+    def init_without_msrun(*args, **options):
+        for name in MSRUN:  # the dry run has its own way to tell ranks, and would look for msrun's scheduler
+            os.environ.pop(name, None)
+        init(*args, **options)
+        os.environ.update(MSRUN)
+
+    ms.set_device = set_named_device
+    if ranks > 1:
+        ms.communication.init = init_without_msrun
+        os.environ.update(MSRUN, MS_WORKER_NUM=str(ranks))
+    # On few cores MindSpore turns its executor of sub-graphs off, and then refuses every graph with control flow.
+    ms.runtime.dispatch_threads_num(5)
+
+
+class Watch:
+    """What MindSpore logs, saves and plans from now on."""
+
+    def __init__(self, request):
+        self.log, self.folder, self.started = Path(request['log']), Path(request['graphs']), time.monotonic()
+        self.start, self.before = self.log.stat().st_size, self._saved()
+        ms.runtime.reset_peak_memory_stats()
+        self.allocated = ms.runtime.memory_allocated()  # by graphs before this one
+
+    def _saved(self):
+        return set(self.folder.rglob('graph_build_*.ir'))
+
+    def result(self, title, error):
+        with open(self.log, errors='replace') as log:
+            log.seek(self.start)
+            logged = log.read()
+        graph = ''.join(path.read_text() for path in sorted(self._saved() - self.before))
+        return {
+            'title': title,
+            'error': error,
+            'seconds': round(time.monotonic() - self.started, 1),
+            'kernels': kernels(graph, logged),
+            'collectives': collectives(graph),
+            'memory': ms.runtime.max_memory_allocated() - self.allocated,
+            'host_memory': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+
+def compile_graphs(request):
+    """Yield the result of each graph of a function as in `graphs.py`."""
+    from diffdis_ms import runtime
+
+    runtime.setup('Ascend', RuntimeConfig(jit_level='O0'))
+    if request['ranks'] > 1:
+        ms.communication.init()
+    graphs = find_graphs(request['target'])()
+    while True:
+        watch = Watch(request)
+        try:
+            title, cell, inputs = next(graphs)
+        except StopIteration:
+            return
+        error = None
+        try:
+            cell(*inputs)
+        except Exception as e:  # MindSpore refuses graphs with many types
+            error = str(e).strip() or repr(e)
+        yield watch.result(title, error)
+
+
+def train(request):
+    """Run two steps of tools/train.py with a config; yields its result.
+
+    Weights are random, and pictures and tokenizer are made up, so that it needs no files but the config. Nothing is
+    saved, because no numbers are computed.
+    """
+    from diffdis_ms.train import loop
+
+    work = Path(request['work'])
+    made_up = ['init.unet=null', 'init.vae=null', 'init.text_encoder=null', f'init.tokenizer={work / "tokenizer"}']
+    given = [
+        'device=Ascend', f'output_dir={work / "output"}', f'data.path={work / "pairs"}', 'data.cache=null',
+        'runtime.compile_cache=false', 'train.max_steps=2', 'train.log_every=1', 'train.tensorboard=false',
+        'train.sample_every=0', 'resume=none',
+    ]  # fmt: skip
+    overrides = [*request['overrides'], *given, *made_up]
+    config = load([request['target']], overrides)
+    write_tokenizer(work / 'tokenizer', config.model.text_encoder.vocab_size)
+    write_pairs(work / 'pairs', 2 * config.train.batch_size * config.train.accumulation_steps * request['ranks'])
+    loop._save = loop.save_trained = lambda *args: None
+    watch = Watch(request)
+    sys.argv = ['tools/train.py', '--config', request['target'], *overrides]
+    sys.path.insert(0, 'tools')
+    error = None
+    try:
+        runpy.run_path('tools/train.py', run_name='__main__')
+    except SystemExit as e:
+        error = str(e.code) if e.code else None
+    yield watch.result(f'tools/train.py --config {request["target"]}', error)
+
+
+def main():
+    request = json.loads(sys.argv[1])
+    pretend(request['chip'], request['product'], request['ranks'])
+    run = train if request['target'].endswith(('.yaml', '.yml')) else compile_graphs
+    with open(request['results'], 'a') as results:
+        for result in run(request):
+            print(json.dumps(result), file=results, flush=True)
+
+
+if __name__ == '__main__':
+    main()
