@@ -5,7 +5,12 @@ import zlib
 import numpy as np
 from mindspore import Tensor
 
-from diffdis_ms.ascend.tiny import make_tiny_config, make_tiny_resnet, tiny_run  # noqa: F401  (tests take them from here)
+from diffdis_ms.ascend.tiny import (  # noqa: F401  (tests take them from here)
+    make_smaller,
+    make_tiny_config,
+    make_tiny_resnet,
+    tiny_run,
+)
 from diffdis_ms.train.objective import draw_diffdis
 from diffdis_ms.world import World
 
@@ -38,13 +43,6 @@ def make_larger(model):
     compile nothing."""
     unet = model.unet
     unet.block_out_channels, unet.attention_levels, unet.layers_per_block = [32, 64, 64], [True, True, False], 2
-
-
-def make_smaller(model):
-    """Turn a tiny ModelConfig into one that compiles in half the time: one level, attention in the middle block alone.
-    For tests of training, where the number of layers does not matter."""
-    model.unet.block_out_channels, model.unet.attention_levels = [32], [False]
-    model.alignment.num_layers = model.vae.layers_per_block = 1
 
 
 def normal(seed, *shape):

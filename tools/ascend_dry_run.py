@@ -7,7 +7,12 @@ Needs an x86-64 machine with MindSpore's plugin for Ascend (it is in the wheel),
 
 import argparse
 import json
+from importlib.metadata import version
 
+from diffdis_ms.ascend.coverage import find_graphs
+from diffdis_ms.ascend.evidence import disagreements, read_table
+from diffdis_ms.ascend.simulation import simulate, toolkit
+from diffdis_ms.config import load
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.runtime.cli import run
 from diffdis_ms.storage.files import whole_file
@@ -60,18 +65,19 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from diffdis_ms.ascend.simulation import simulate, toolkit
-
-    results = []
+    for target in args.targets:
+        if is_config(target):
+            load([target], [*args.settings, 'device=Ascend'])  # mistakes show before anything is compiled
+        elif args.settings:
+            raise ConfigError(f'--set: {target} is no config, which alone has settings')
+        else:
+            find_graphs(full_name(target))
+    results, table = [], read_table(version('mindspore'))
     with toolkit() as home:
         for target in args.targets:
-            is_config = target.endswith(('.yaml', '.yml'))
-            if args.settings and not is_config:
-                raise ConfigError(f'--set: {target} is no config, which alone has settings')
-            name = target if is_config or ':' in target else f'{GRAPHS}:{target}'
-            for result in simulate(home, name, args.chip, args.ranks, args.settings):
+            for result in simulate(home, full_name(target), args.chip, args.ranks, args.settings):
                 results.append(result)
-                print('\n'.join(lines(result)), flush=True)
+                print('\n'.join(lines(result, table)), flush=True)
     if args.json:
         made = {'chip': args.chip, 'ranks': args.ranks, 'settings': args.settings, 'results': results}
         with whole_file(args.json) as file:
@@ -81,13 +87,21 @@ def main():
     return int(refused > 0)
 
 
-def lines(result):
-    """Lines of text for a result of `simulate`."""
+def full_name(target):
+    return target if is_config(target) or ':' in target else f'{GRAPHS}:{target}'
+
+
+def is_config(target):
+    return target.endswith(('.yaml', '.yml'))
+
+
+def lines(result, table):
+    """Lines of text for a result of `simulate`, with what `evidence.read_table` says otherwise."""
     if result['error'] is not None:
         yield f'\n{result["title"]}: REFUSED ({result["seconds"]} s)'
         yield from (f'  {line}' for line in result['error'].splitlines()[:12])
         return
-    yield f'\n{result["title"]}: accepted ({result["seconds"]} s), {result["memory"] / 2**30:.3f} GiB on the device'
+    yield f'\n{result["title"]}: accepted ({result["seconds"]} s), {_size(result["memory"])} on the device'
     kinds, named = {}, {}
     for name, kind, _, _, count in result['kernels']:
         kinds[kind] = kinds.get(kind, 0) + count
@@ -96,9 +110,15 @@ def lines(result):
     for kind in sorted(named):
         operators = ', '.join(f'{name} {count}' for name, count in sorted(named[kind].items(), key=lambda x: -x[1]))
         yield f'  {kind} {kinds[kind]}: {operators}'
+    for name, kind, other in disagreements(result['kernels'], table):
+        yield f'  {name}: {kind} here, {other} according to the table of registrations (ascend/evidence.py)'
     if result['collectives']:
         size = sum(row[1] for row in result['collectives'])
-        yield f'  {len(result["collectives"])} collectives, {size / 1e6:.1f} MB'
+        yield f'  {len(result["collectives"])} collectives, {_size(size)}'
+
+
+def _size(count):
+    return f'{count / 2**30:.2f} GiB' if count >= 2**30 else f'{count / 2**20:.2f} MiB'
 
 
 if __name__ == '__main__':

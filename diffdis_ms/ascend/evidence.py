@@ -9,7 +9,7 @@ from diffdis_ms.text_files import read_json
 # fmt: off
 FRAMEWORK = {  # primitives of the graph itself
     'Load', 'UpdateState', 'Depend', 'MakeTuple', 'TupleGetItem', 'MakeList', 'ListGetItem', 'Return', 'Constant',
-    'Parameter', 'Switch', 'Partial', 'StopGradient', 'ScalarToTensor', 'TensorMove', 'call', 'Call', 'getattr',
+    'Parameter', 'Switch', 'Partial', 'StopGradient', 'ScalarToTensor', 'call', 'Call', 'getattr',
     'resolve', 'Virtual', 'VirtualAssignAdd',
 }
 COMMUNICATION = {
@@ -19,6 +19,11 @@ COMMUNICATION = {
 # fmt: on
 HOST = re.compile(r'(Scalar|Sequence|Tuple|List|TensorTo(Scalar|Tuple|List)|Shape$|TensorShape$|Rank$|DType$)')
 VIEWS = {'Reshape', 'ReshapeExt', 'ExpandDims', 'Squeeze', 'Flatten'}  # in addition to those in the table
+COPIES = {'Split', 'Slice'}  # views in the table, but graphs run them by kernels (tools/ascend_dry_run.py)
+_SHORT = {
+    'Float16': 'fp16', 'BFloat16': 'bf16', 'Float32': 'fp32', 'Float64': 'fp64', 'Int32': 'i32', 'Int64': 'i64',
+    'Bool': 'bool', 'UInt8': 'u8', 'Int8': 'i8',
+}  # fmt: skip
 
 
 def read_table(version):
@@ -46,7 +51,7 @@ def evidence(name, types, table):
         return 'hccl', 'communication'
     if table['aclnn'].get(name):
         return 'aclnn', 'aclnn kernel'
-    if name in VIEWS or name in table['views']:
+    if name in VIEWS or name in table['views'] and name not in COPIES:
         return 'view', 'no kernel needed'
     if name in table['acl']:
         operator = table['acl'][name]
@@ -64,3 +69,21 @@ def evidence(name, types, table):
     if name in table['rewritten']:
         return 'rewritten', f'backend pass {table["rewritten"][name]}'
     return 'none', 'nothing found'
+
+
+def disagreements(kernels, table):
+    """Operators of which the dry run says one thing and the table another.
+
+    Args:
+        kernels: rows of `kernels.kernels`. table: `read_table`.
+
+    Returns:
+        sorted list of (operator, kind in the dry run, kind in the table).
+    """
+    found = set()
+    for name, kind, taken, given, _ in kernels:
+        types = {_SHORT.get(word.partition(':')[0], word) for word in f'{taken},{given}'.split(',') if word}
+        other = evidence(name, types, table)[0]
+        if kind != other and not (kind == 'rt' and other in ('view', 'framework')):
+            found.add((name, kind, other))
+    return sorted(found)

@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from diffdis_ms.ascend.tiny import make_tiny_config, make_tiny_resnet, tiny_run
+from diffdis_ms.ascend.tiny import make_smaller, make_tiny_config, make_tiny_resnet, tiny_run
 from diffdis_ms.models.attention import use_flash
 from diffdis_ms.models.autoencoder import AutoencoderKL, LatentDecoder, LatentEncoder
 from diffdis_ms.models.clip import CLIPImageEncoder, CLIPTextEncoder
@@ -107,6 +107,7 @@ def mixed_precision():
     step."""
     for precision in ('fp16', 'bf16'):
         config = tiny_run('diffdis', precision=precision)
+        make_smaller(config.model)
         cell, inputs = loss_cell(config), loss_inputs(config)
         apply_precision(cell, precision)
         units, optimizer, _ = build_optimizer(config, list(cell.trainable_params()))

@@ -23,6 +23,7 @@ from diffdis_ms.ascend.coverage import find_graphs
 from diffdis_ms.ascend.kernels import collectives, kernels
 from diffdis_ms.ascend.made_up import write_pairs, write_tokenizer
 from diffdis_ms.config import RuntimeConfig, load
+from diffdis_ms.runtime.cli import run
 
 MSRUN = {'MS_ROLE': 'MS_WORKER', 'MS_NODE_ID': '0'}  # what the project asks msrun's workers for
 
@@ -112,13 +113,24 @@ def train(request):
     from diffdis_ms.train import loop
 
     work = Path(request['work'])
-    made_up = ['init.unet=null', 'init.vae=null', 'init.text_encoder=null', f'init.tokenizer={work / "tokenizer"}']
-    given = [
-        'device=Ascend', f'output_dir={work / "output"}', f'data.path={work / "pairs"}', 'data.cache=null',
-        'runtime.compile_cache=false', 'train.max_steps=2', 'train.log_every=1', 'train.tensorboard=false',
-        'train.sample_every=0', 'resume=none',
-    ]  # fmt: skip
-    overrides = [*request['overrides'], *given, *made_up]
+    fixed = {
+        'device': 'Ascend',
+        'output_dir': work / 'output',
+        'resume': 'none',
+        'data.path': work / 'pairs',
+        'data.cache': 'null',
+        'init.unet': 'null',
+        'init.vae': 'null',
+        'init.text_encoder': 'null',
+        'init.tokenizer': work / 'tokenizer',
+        'train.max_steps': 2,
+        'train.log_every': 1,
+        'train.sample_every': 0,
+        'train.tensorboard': 'false',
+        'runtime.compile_cache': 'false',
+        'runtime.jit_level': 'O0',  # O2, the default of a 910, needs CANN's graph compiler
+    }
+    overrides = [*request['overrides'], *(f'{key}={value}' for key, value in fixed.items())]
     config = load([request['target']], overrides)
     write_tokenizer(work / 'tokenizer', config.model.text_encoder.vocab_size)
     write_pairs(work / 'pairs', 2 * config.train.batch_size * config.train.accumulation_steps * request['ranks'])
@@ -137,11 +149,11 @@ def train(request):
 def main():
     request = json.loads(sys.argv[1])
     pretend(request['chip'], request['product'], request['ranks'])
-    run = train if request['target'].endswith(('.yaml', '.yml')) else compile_graphs
+    produce = train if request['target'].endswith(('.yaml', '.yml')) else compile_graphs
     with open(request['results'], 'a') as results:
-        for result in run(request):
+        for result in produce(request):
             print(json.dumps(result), file=results, flush=True)
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -75,7 +75,7 @@ def simulate(home, target, chip='ascend910b', ranks=1, overrides=()):
             process.kill()
             process.wait()
         if process.returncode:
-            raise ConfigError(f'{target}: the dry run ended with {process.returncode}: {_last_words(run / "log")}')
+            raise ConfigError(f'{target}: the dry run ended with code {process.returncode}: {_last_words(run / "log")}')
 
 
 def _wait(process):
@@ -111,4 +111,6 @@ def _environment(home, run, ranks):
 def _last_words(log):
     """The last lines of a process' output that are not MindSpore's log."""
     lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip() and not line.startswith('[')]
+    if lines and lines[-1].startswith('error: '):  # of `runtime.cli.run`
+        return lines[-1].removeprefix('error: ')
     return ' | '.join(lines[-6:]) or 'it said nothing'

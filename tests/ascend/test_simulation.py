@@ -3,6 +3,7 @@
 A machine without g++ cannot make the stubs: the tests are skipped there, but fail under CI=true.
 """
 
+import json
 import os
 import platform
 import shutil
@@ -10,8 +11,10 @@ import shutil
 import pytest
 
 from diffdis_ms.ascend import stubs
+from diffdis_ms.ascend.evidence import disagreements
 from diffdis_ms.ascend.simulation import simulate, toolkit
 from diffdis_ms.errors import ConfigError
+from tests.workspace import assert_one_line_error, command
 
 MISSING = [name for name in stubs.PROGRAMS if not shutil.which(name)] or platform.machine() != 'x86_64'
 GRAPHS = 'diffdis_ms.ascend.graphs'
@@ -60,7 +63,8 @@ def test_what_ascend_lacks_is_refused(home):
 
 @needs_compiler
 def test_a_training_run_as_rank_0_of_8(home):
-    settings = ['train.precision=fp16', 'train.shard_optimizer=true']
+    smaller = ('unet.block_out_channels=[32]', 'unet.attention_levels=[false]', 'alignment.num_layers=1')
+    settings = ['train.precision=fp16', 'train.shard_optimizer=true', *(f'model.{setting}' for setting in smaller)]
     (result,) = simulate(home, 'ascend_configs/tiny.yaml', ranks=8, overrides=settings)
     assert result['error'] is None, result['error']
     sizes = {
@@ -69,6 +73,43 @@ def test_a_training_run_as_rank_0_of_8(home):
     # both vectors of gradients, three losses, "finite", the stop flags; e, e0, both vectors of shards
     assert len(sizes['AllReduce']) == 7 and len(sizes['AllGather']) == 4
     assert result['memory'] > max(sizes['AllReduce']) > 1e6 and set(kinds(result).values()) >= {'aclnn', 'acl', 'hccl'}
+
+
+@needs_compiler
+def test_the_command_says_what_is_refused(tmp_path):
+    done = command('tools/ascend_dry_run.py', 'negative', '--json', tmp_path / 'dry.json')
+    assert done.returncode == 1 and 'Fmax: REFUSED' in done.stdout and '2 graphs or runs, 2 refused' in done.stdout
+    found = json.loads((tmp_path / 'dry.json').read_text())
+    assert found['chip'] == 'ascend910b' and [result['title'] for result in found['results']][0] == 'Fmax'
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['nothing'], 'does not name a function'),
+        (['ascend_configs/tiny.yaml', '--set', 'trian.batch_size=3'], "unknown key 'trian'"),
+        (['negative', '--set', 'train.batch_size=3'], 'negative is no config'),
+    ],
+)
+def test_mistakes_are_one_line(arguments, words):
+    assert_one_line_error(command('tools/ascend_dry_run.py', *arguments), words)
+
+
+def test_where_the_two_witnesses_disagree():
+    table = {
+        'aclnn': {'Add': True},
+        'acl': {'Split': 'Split', 'Add': 'Add'},
+        'types': {},
+        'aicpu': [],
+        'views': ['Split'],
+    }
+    rows = [
+        ['Add', 'acl', 'Float32', 'Float32', 2],
+        ['Split', 'acl', 'Float16', 'Float16', 1],
+        ['Reshape', 'rt', '', '', 9],
+    ]
+    assert disagreements(rows, table) == [('Add', 'acl', 'aclnn')]
 
 
 def test_missing_programs_are_named(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ckpt_convert import name_map
 from ckpt_convert.forward import make_autoencoder, make_clip, make_unet
-from diffdis_ms.data.tokenizer import write_vocabulary
+from diffdis_ms.ascend.made_up import write_tokenizer
 from diffdis_ms.diffusion.schedule import alphas_cumprod, betas
 from tests.parity.without_torchvision import import_part
 
@@ -164,18 +164,6 @@ class OpenAIArchive(torch.nn.Module):
 
     def forward(self, pixels):
         return self.visual(pixels)
-
-
-def write_tokenizer(folder, vocab_size):
-    """A tokenizer of the right size: the merges are pairs of letters in a fixed order."""
-    letters = (
-        [chr(c) for c in range(0x21, 0x7F)]
-        + [chr(c) for c in range(0xA1, 0x100) if c != 0xAD]
-        + [chr(256 + i) for i in range(68)]
-    )
-    merges = [(a, b) for a in letters for b in letters][: vocab_size - 514]
-    write_vocabulary(merges, folder)
-    return folder
 
 
 def write_bpe(path, vocab_size):
