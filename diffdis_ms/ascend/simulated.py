@@ -4,8 +4,8 @@
 
 Appends lines of JSON to the request's file of results, one for each graph, or one for the run:
 
-    title, error (None: accepted), seconds, kernels (see `kernels.kernels`), collectives ([operator, type, bytes]),
-    memory (bytes of device memory as planned, at its highest)
+    title, error (None: accepted), seconds, kernels and collectives (see kernels.py), memory (bytes of device memory as
+    planned, at its highest), host_memory (the same of this process)
 """
 
 import ctypes
@@ -22,6 +22,7 @@ import mindspore as ms
 from diffdis_ms.ascend.coverage import find_graphs
 from diffdis_ms.ascend.kernels import collectives, kernels
 from diffdis_ms.ascend.made_up import write_pairs, write_tokenizer
+from diffdis_ms.ascend.simulation import ROOT, last_words
 from diffdis_ms.config import RuntimeConfig, load
 from diffdis_ms.runtime.cli import run
 
@@ -136,13 +137,14 @@ def train(request):
     write_pairs(work / 'pairs', 2 * config.train.batch_size * config.train.accumulation_steps * request['ranks'])
     loop._save = loop.save_trained = lambda *args: None
     watch = Watch(request)
-    sys.argv = ['tools/train.py', '--config', request['target'], *overrides]
-    sys.path.insert(0, 'tools')
+    sys.argv = [str(ROOT / 'tools/train.py'), '--config', request['target'], *overrides]
     error = None
     try:
-        runpy.run_path('tools/train.py', run_name='__main__')
-    except SystemExit as e:
-        error = str(e.code) if e.code else None
+        runpy.run_path(sys.argv[0], run_name='__main__')
+    except SystemExit as e:  # its message is in the log
+        error = last_words(watch.log) if e.code else None
+    except Exception as e:  # MindSpore refuses a graph
+        error = str(e).strip() or repr(e)
     yield watch.result(f'tools/train.py --config {request["target"]}', error)
 
 

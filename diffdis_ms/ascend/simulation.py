@@ -45,7 +45,7 @@ def simulate(home, target, chip='ascend910b', ranks=1, overrides=()):
     with tempfile.TemporaryDirectory(dir=home, prefix='run_') as run:
         run = Path(run)
         request = {
-            'target': str(target),
+            'target': str(Path(target).resolve()) if str(target).endswith(('.yaml', '.yml')) else target,
             'chip': chip,
             'product': CHIPS[chip],
             'ranks': ranks,
@@ -59,6 +59,7 @@ def simulate(home, target, chip='ascend910b', ranks=1, overrides=()):
         with open(run / 'log', 'w') as log:
             process = subprocess.Popen(
                 [sys.executable, '-m', 'diffdis_ms.ascend.simulated', json.dumps(request)],
+                cwd=run,  # MindSpore makes folders where it is started
                 env=_environment(home, run, ranks),
                 stdout=log,
                 stderr=log,
@@ -75,7 +76,7 @@ def simulate(home, target, chip='ascend910b', ranks=1, overrides=()):
             process.kill()
             process.wait()
         if process.returncode:
-            raise ConfigError(f'{target}: the dry run ended with code {process.returncode}: {_last_words(run / "log")}')
+            raise ConfigError(f'{target}: the dry run ended with code {process.returncode}: {last_words(run / "log")}')
 
 
 def _wait(process):
@@ -88,7 +89,7 @@ def _wait(process):
 
 def _environment(home, run, ranks):
     tbe = home / 'opp/built-in/op_impl/ai_core/tbe'
-    paths = [str(ROOT), str(tbe), os.environ.get('PYTHONPATH', '')]
+    paths = [str(ROOT), str(tbe), os.getcwd(), os.environ.get('PYTHONPATH', '')]
     return {
         **os.environ,
         'MS_SIMULATION_LEVEL': '1',
@@ -108,7 +109,7 @@ def _environment(home, run, ranks):
     }
 
 
-def _last_words(log):
+def last_words(log):
     """The last lines of a process' output that are not MindSpore's log."""
     lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip() and not line.startswith('[')]
     if lines and lines[-1].startswith('error: '):  # of `runtime.cli.run`
