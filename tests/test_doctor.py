@@ -213,7 +213,7 @@ def test_operator_coverage_needs_no_x86_64(monkeypatch):
     monkeypatch.setattr(tool, 'GRAPHS', 'diffdis_ms.ascend.graphs:negative')
     (row,) = tool.check_coverage(PROBE)
     assert row['status'] == 'warning'
-    assert row['found'] == '2 primitives of 1 graphs, without Ascend implementation: Fmax'
+    assert row['found'] == '4 primitives of 2 graphs, without Ascend implementation: Fmax, LayerNorm'
     assert 'diffdis_ms.ascend.coverage diffdis_ms.ascend.graphs:negative' in row['advice']
 
 

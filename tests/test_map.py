@@ -34,7 +34,7 @@ def there():
         path.relative_to(ROOT)
         for package in PACKAGES
         for path in (ROOT / package).rglob('*')
-        if path.suffix in ('.py', '.json') and path.name != '__init__.py'
+        if path.suffix in ('.py', '.json', '.cc') and path.name != '__init__.py'
     ]
     return {f'{folder}/' for file in files for folder in file.parents if folder.name} | {str(file) for file in files}
 

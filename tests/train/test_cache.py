@@ -105,7 +105,7 @@ def test_damage_and_foreign_directories_are_refused(data, tmp_path):
     begun = (out / 'begun.json').read_bytes()
     for mark, key in ((begun, 'another key'), (begun[:20], 'key'), (b'\xff\xfe', 'key'), (b'[' * 100000, 'key')):
         (out / 'begun.json').write_bytes(mark)
-        with pytest.raises(ConfigError, match='other weights, data or precision'):
+        with pytest.raises(ConfigError, match='other weights, data, precision or device'):
             CacheWriter(out, key, dtype='float32', caption_set=data, min_side=16)
     (out / 'begun.json').write_bytes(begun)
     (tmp_path / 'photos').mkdir()
