@@ -7,11 +7,12 @@ Needs an x86-64 machine with MindSpore's plugin for Ascend (it is in the wheel),
 
 import argparse
 import json
+from collections import Counter
 from importlib.metadata import version
 
 from diffdis_ms.ascend.coverage import find_graphs
 from diffdis_ms.ascend.evidence import disagreements, read_table
-from diffdis_ms.ascend.simulation import simulate, toolkit
+from diffdis_ms.ascend.simulation import CHIPS, is_config, simulate, toolkit
 from diffdis_ms.config import load
 from diffdis_ms.errors import ConfigError
 from diffdis_ms.runtime.cli import run
@@ -29,7 +30,7 @@ EXAMPLES = f"""examples:
       graphs of {GRAPHS}; MODULE:FUNCTION names others. Every function yields (title, cell, inputs).
   python tools/ascend_dry_run.py ascend_configs/cc3m_diffdis_8p_bf16.yaml --ranks 8 --json plan.json
       two steps of tools/train.py as process 0 of 8, with random weights, made-up pictures and tokenizer. At full size
-      this takes 10 to 20 minutes and 18 GB of memory.
+      this takes 10 to 20 minutes and 12 GB of memory.
   python tools/ascend_dry_run.py ascend_configs/cc3m_diffdis_8p.yaml --ranks 8 --chip ascend910 \\
       --set train.batch_size=8 train.accumulation_steps=4
 
@@ -47,7 +48,7 @@ def parse_args():
     )
     parser.add_argument(
         '--chip',
-        choices=['ascend910', 'ascend910b', 'ascend910_93'],
+        choices=CHIPS,
         default='ascend910b',
         help='910; 910B (Atlas A2); 910C (Atlas A3) (default: %(default)s)',
     )
@@ -91,10 +92,6 @@ def full_name(target):
     return target if is_config(target) or ':' in target else f'{GRAPHS}:{target}'
 
 
-def is_config(target):
-    return target.endswith(('.yaml', '.yml'))
-
-
 def lines(result, table):
     """Lines of text for a result of `simulate`, with what `evidence.read_table` says otherwise."""
     if result['error'] is not None:
@@ -102,14 +99,12 @@ def lines(result, table):
         yield from (f'  {line}' for line in result['error'].splitlines()[:12])
         return
     yield f'\n{result["title"]}: accepted ({result["seconds"]} s), {_size(result["memory"])} on the device'
-    kinds, named = {}, {}
+    named = {}
     for name, kind, _, _, count in result['kernels']:
-        kinds[kind] = kinds.get(kind, 0) + count
-        named.setdefault(kind, {}).setdefault(name, 0)
-        named[kind][name] += count
-    for kind in sorted(named):
-        operators = ', '.join(f'{name} {count}' for name, count in sorted(named[kind].items(), key=lambda x: -x[1]))
-        yield f'  {kind} {kinds[kind]}: {operators}'
+        named.setdefault(kind, Counter())[name] += count
+    for kind, operators in sorted(named.items()):
+        shown = ', '.join(f'{name} {count}' for name, count in operators.most_common())
+        yield f'  {kind} {sum(operators.values())}: {shown}'
     for name, kind, other in disagreements(result['kernels'], table):
         yield f'  {name}: {kind} here, {other} according to the table of registrations (ascend/evidence.py)'
     if result['collectives']:

@@ -2,7 +2,8 @@
 
     python -m diffdis_ms.ascend.simulated REQUEST
 
-Appends lines of JSON to the request's file of results, one for each graph, or one for the run:
+It runs in a folder of its own, and appends lines of JSON to the file of results there, one for each graph, or one for
+the run:
 
     title, error (None: accepted), seconds, kernels and collectives (see kernels.py), memory (bytes of device memory as
     planned, at its highest), host_memory (the same of this process)
@@ -22,7 +23,7 @@ import mindspore as ms
 from diffdis_ms.ascend.coverage import find_graphs
 from diffdis_ms.ascend.kernels import collectives, kernels
 from diffdis_ms.ascend.made_up import write_pairs, write_tokenizer
-from diffdis_ms.ascend.simulation import ROOT, last_words
+from diffdis_ms.ascend.simulation import GRAPHS, LOG, PAIRS, RESULTS, ROOT, TOKENIZER, is_config, last_words
 from diffdis_ms.config import RuntimeConfig, load
 from diffdis_ms.runtime.cli import run
 
@@ -58,17 +59,17 @@ def pretend(chip, product, ranks):
 class Watch:
     """What MindSpore logs, saves and plans from now on."""
 
-    def __init__(self, request):
-        self.log, self.folder, self.started = Path(request['log']), Path(request['graphs']), time.monotonic()
-        self.start, self.before = self.log.stat().st_size, self._saved()
+    def __init__(self):
+        self.started = time.monotonic()
+        self.start, self.before = Path(LOG).stat().st_size, self._saved()
         ms.runtime.reset_peak_memory_stats()
         self.allocated = ms.runtime.memory_allocated()  # by graphs before this one
 
     def _saved(self):
-        return set(self.folder.rglob('graph_build_*.ir'))
+        return set(Path(GRAPHS).rglob('graph_build_*.ir'))
 
     def result(self, title, error):
-        with open(self.log, errors='replace') as log:
+        with open(LOG, errors='replace') as log:
             log.seek(self.start)
             logged = log.read()
         graph = ''.join(path.read_text() for path in sorted(self._saved() - self.before))
@@ -92,7 +93,7 @@ def compile_graphs(request):
         ms.communication.init()
     graphs = find_graphs(request['target'])()
     while True:
-        watch = Watch(request)
+        watch = Watch()
         try:
             title, cell, inputs = next(graphs)
         except StopIteration:
@@ -108,41 +109,22 @@ def compile_graphs(request):
 def train(request):
     """Run two steps of tools/train.py with a config; yields its result.
 
-    Weights are random, and pictures and tokenizer are made up, so that it needs no files but the config. Nothing is
-    saved, because no numbers are computed.
+    Nothing is saved, because no numbers are computed.
     """
     from diffdis_ms.train import loop
 
-    work = Path(request['work'])
-    fixed = {
-        'device': 'Ascend',
-        'output_dir': work / 'output',
-        'resume': 'none',
-        'data.path': work / 'pairs',
-        'data.cache': 'null',
-        'init.unet': 'null',
-        'init.vae': 'null',
-        'init.text_encoder': 'null',
-        'init.tokenizer': work / 'tokenizer',
-        'train.max_steps': 2,
-        'train.log_every': 1,
-        'train.sample_every': 0,
-        'train.tensorboard': 'false',
-        'runtime.compile_cache': 'false',
-        'runtime.jit_level': 'O0',  # O2, the default of a 910, needs CANN's graph compiler
-    }
-    overrides = [*request['overrides'], *(f'{key}={value}' for key, value in fixed.items())]
+    overrides = request['overrides']
     config = load([request['target']], overrides)
-    write_tokenizer(work / 'tokenizer', config.model.text_encoder.vocab_size)
-    write_pairs(work / 'pairs', 2 * config.train.batch_size * config.train.accumulation_steps * request['ranks'])
+    write_tokenizer(Path(TOKENIZER), config.model.text_encoder.vocab_size)
+    write_pairs(Path(PAIRS), 2 * config.train.batch_size * config.train.accumulation_steps * request['ranks'])
     loop._save = loop.save_trained = lambda *args: None
-    watch = Watch(request)
+    watch = Watch()
     sys.argv = [str(ROOT / 'tools/train.py'), '--config', request['target'], *overrides]
     error = None
     try:
         runpy.run_path(sys.argv[0], run_name='__main__')
     except SystemExit as e:  # its message is in the log
-        error = last_words(watch.log) if e.code else None
+        error = last_words(Path(LOG)) if e.code else None
     except Exception as e:  # MindSpore refuses a graph
         error = str(e).strip() or repr(e)
     yield watch.result(f'tools/train.py --config {request["target"]}', error)
@@ -151,8 +133,8 @@ def train(request):
 def main():
     request = json.loads(sys.argv[1])
     pretend(request['chip'], request['product'], request['ranks'])
-    produce = train if request['target'].endswith(('.yaml', '.yml')) else compile_graphs
-    with open(request['results'], 'a') as results:
+    produce = train if is_config(request['target']) else compile_graphs
+    with open(RESULTS, 'a') as results:
         for result in produce(request):
             print(json.dumps(result), file=results, flush=True)
 

@@ -20,6 +20,12 @@ from diffdis_ms.errors import ConfigError
 
 CHIPS = {'ascend910': 'Ascend910A', 'ascend910b': 'Ascend910B2', 'ascend910_93': 'Ascend910_9391'}  # name -> product
 ROOT = Path(__file__).resolve().parent.parent.parent
+LOG, RESULTS, GRAPHS, PAIRS, TOKENIZER = 'log', 'results', 'graphs', 'pairs', 'tokenizer'  # in the folder of a run
+
+
+def is_config(target):
+    """Whether a target is the path of a config, and not MODULE:FUNCTION."""
+    return str(target).endswith(('.yaml', '.yml'))
 
 
 @contextmanager
@@ -40,23 +46,20 @@ def simulate(home, target, chip='ascend910b', ranks=1, overrides=()):
         ranks: as rank 0 of so many. overrides: key=value, for a config.
 
     Raises:
-        ConfigError: the process ended without a result; the message has its last lines.
+        ConfigError: an override is one of those that a dry run needs itself; the process ended without a result (the
+            message has its last lines).
     """
     with tempfile.TemporaryDirectory(dir=home, prefix='run_') as run:
         run = Path(run)
         request = {
-            'target': str(Path(target).resolve()) if str(target).endswith(('.yaml', '.yml')) else target,
+            'target': str(Path(target).resolve()) if is_config(target) else target,
             'chip': chip,
             'product': CHIPS[chip],
             'ranks': ranks,
-            'overrides': list(overrides),
-            'log': str(run / 'log'),
-            'results': str(run / 'results'),
-            'graphs': str(run / 'graphs'),
-            'work': str(run),
+            'overrides': _overrides(overrides, run) if is_config(target) else [],
         }
-        (run / 'results').touch()
-        with open(run / 'log', 'w') as log:
+        (run / RESULTS).touch()
+        with open(run / LOG, 'w') as log:
             process = subprocess.Popen(
                 [sys.executable, '-m', 'diffdis_ms.ascend.simulated', json.dumps(request)],
                 cwd=run,  # MindSpore makes folders where it is started
@@ -66,17 +69,46 @@ def simulate(home, target, chip='ascend910b', ranks=1, overrides=()):
                 stdin=subprocess.DEVNULL,
             )
         try:
-            with open(run / 'results') as results:
-                ended = False
+            with open(run / RESULTS) as results:
+                ended, rest = False, ''
                 while not ended:
                     ended = _wait(process)
-                    while line := results.readline():
-                        yield json.loads(line)
+                    *lines, rest = (rest + results.read()).split('\n')  # the last one may be half-written
+                    yield from map(json.loads, lines)
         finally:
             process.kill()
             process.wait()
         if process.returncode:
-            raise ConfigError(f'{target}: the dry run ended with code {process.returncode}: {last_words(run / "log")}')
+            raise ConfigError(f'{target}: the dry run ended with code {process.returncode}: {last_words(run / LOG)}')
+
+
+def _overrides(given, run):
+    """The overrides of a run: those given, then those that a dry run needs.
+
+    Weights are random, pictures and tokenizer made up in `run`, so that it needs no files but the config.
+    """
+    needed = {
+        'device': 'Ascend',
+        'output_dir': run / 'output',
+        'resume': 'none',
+        'data.path': run / PAIRS,
+        'data.cache': 'null',
+        'init.unet': 'null',
+        'init.vae': 'null',
+        'init.text_encoder': 'null',
+        'init.tokenizer': run / TOKENIZER,
+        'train.max_steps': 2,
+        'train.log_every': 1,
+        'train.sample_every': 0,
+        'train.tensorboard': 'false',
+        'runtime.compile_cache': 'false',
+        'runtime.jit_level': 'O0',  # O2, the default of a 910, needs CANN's graph compiler
+    }
+    for item in given:
+        key = item.partition('=')[0]
+        if key in needed or f'train.{key}' in needed:
+            raise ConfigError(f'{item}: a dry run sets {key} itself; leave it out')
+    return [*given, *(f'{key}={value}' for key, value in needed.items())]
 
 
 def _wait(process):
@@ -104,7 +136,7 @@ def _environment(home, run, ranks):
         'GLOG_v': '3',
         'MS_SUBMODULE_LOG_v': '{DEVICE:1}',  # says which kind of kernel was chosen
         'MS_DEV_SAVE_GRAPHS': '1',
-        'MS_DEV_SAVE_GRAPHS_PATH': str(run / 'graphs'),
+        'MS_DEV_SAVE_GRAPHS_PATH': str(run / GRAPHS),
         'MS_DEV_DUMP_IR_PASSES': 'graph_build',
     }
 

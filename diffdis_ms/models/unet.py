@@ -239,8 +239,10 @@ def activation_elements(config, decoder, fused=False, recompute=False):
 
     def kept(whole, few):
         nonlocal largest
-        largest = max(largest, whole) if recompute else 0
-        return few if recompute else whole
+        if not recompute:
+            return whole
+        largest = max(largest, whole)
+        return few
 
     def resnet(level, c_in, c_out):
         return kept(4 * (c_in + c_out) * pixels[level], c_in * pixels[level])

@@ -6,18 +6,17 @@ from diffdis_ms.errors import ConfigError
 TRAINING_ONLY = ('compile_cache', 'compile_cache_dir')  # fields of RuntimeConfig that only tools/train.py honours
 
 
-def add_options(parser, precision=True):
-    """Add the options to an argparse parser; `precision` if the tool runs a network that may have 16 bits."""
+def add_options(parser):
+    """Add the options to an argparse parser."""
     parser.add_argument('--device', choices=['CPU', 'Ascend'], default='CPU')
-    if precision:
-        parser.add_argument(
-            '--precision',
-            choices=['fp32', 'fp16', 'bf16'],
-            help=(
-                'of matrix products, convolutions and their weights (default: fp32 on the CPU, which has no bf16; on'
-                ' Ascend fp16 on a 910, bf16 on later chips)'
-            ),
-        )
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'fp16', 'bf16'],
+        help=(
+            'of matrix products, convolutions and their weights (default: fp32 on the CPU, which has no bf16; on Ascend'
+            ' fp16 on a 910, bf16 on later chips)'
+        ),
+    )
     parser.add_argument(
         '--set',
         dest='settings',
@@ -39,14 +38,13 @@ def setup(args):
         ConfigError: a setting is not one of `runtime`, has no effect here, or does not suit the device.
     """
     wanted = runtime_settings(args.settings)
-    precision = getattr(args, 'precision', 'fp32')
-    if precision == 'bf16' and args.device == 'CPU':
+    if args.precision == 'bf16' and args.device == 'CPU':
         raise ConfigError('--precision: MindSpore has no bf16 kernels for the CPU; use fp32 or fp16 there')
     from diffdis_ms.runtime import context  # only once the options are checked: importing MindSpore takes seconds
 
-    context.setup(args.device, wanted, precision)
+    context.setup(args.device, wanted, args.precision)
     chip = context.ascend_chip() if args.device == 'Ascend' else 'CPU'
-    return precision or default_precision(chip), chip
+    return args.precision or default_precision(chip), chip
 
 
 def runtime_settings(settings):

@@ -90,6 +90,7 @@ def test_the_command_says_what_is_refused(tmp_path):
         (['nothing'], 'does not name a function'),
         (['ascend_configs/tiny.yaml', '--set', 'trian.batch_size=3'], "unknown key 'trian'"),
         (['negative', '--set', 'train.batch_size=3'], 'negative is no config'),
+        (['ascend_configs/tiny.yaml', '--set', 'max_steps=3'], 'a dry run sets max_steps itself'),
     ],
 )
 def test_mistakes_are_one_line(arguments, words):

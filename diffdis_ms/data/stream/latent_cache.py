@@ -55,8 +55,7 @@ class LatentCache:
 
     Attributes:
         key, data: what it was made with, and from which data. precision, device: in and on which V and T ran.
-        good: int64 (N,). num_samples: number of samples in the
-            data set. zero_latent, empty_context: float32.
+        good: int64 (N,). num_samples: number of samples in the data set. zero_latent, empty_context: float32.
     """
 
     def __init__(self, directory):
